@@ -1,0 +1,3 @@
+//! The host-side trainer.
+
+fn main() {}

@@ -1,0 +1,307 @@
+//! The checked configuration: what the pipeline sees. The TOML mirror is [`raw`].
+
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub mod raw;
+
+use crate::frame::PixelFormat;
+
+/// An id that may stand in a topic: 1–64 characters of `[a-z0-9-]`, neither first nor last a `-`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Id(String);
+
+impl Id {
+    /// The legal values, as error messages quote them.
+    pub const LEGAL: &str = "1 to 64 of a-z, 0-9 and '-', not starting or ending with '-'";
+
+    /// Checks `text`; `None` when it is not an id.
+    pub fn new(text: &str) -> Option<Self> {
+        let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+        let fits = (1..=64).contains(&text.len()) && text.chars().all(legal);
+        (fits && !text.starts_with('-') && !text.ends_with('-')).then(|| Self(text.to_owned()))
+    }
+
+    /// The id as text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A probability, 0–1, finite.
+#[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
+pub struct Probability(f32);
+
+impl Probability {
+    /// Checks `value`; `None` outside 0–1 and for NaN.
+    pub fn new(value: f32) -> Option<Self> {
+        (0.0..=1.0).contains(&value).then_some(Self(value))
+    }
+
+    /// The value, 0–1.
+    pub fn get(self) -> f32 {
+        self.0
+    }
+}
+
+/// Everything the daemon needs to know, checked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// Device id; defaults to the host name, made legal.
+    pub device: Id,
+    /// Human name of the device; defaults to the id.
+    pub device_name: String,
+    /// Where state is kept: outbox, label bank cache, run-time settings.
+    pub state_dir: PathBuf,
+    /// The model.
+    pub model: Model,
+    /// At least one.
+    pub cameras: Vec<Camera>,
+    /// At least one; zones refer to them by index.
+    pub labels: Vec<Label>,
+    /// Prompts that compete with every label.
+    pub negatives: Negatives,
+    /// Broker and topics.
+    pub mqtt: Mqtt,
+    /// The disk outbox.
+    pub outbox: Outbox,
+    /// Default log filter; `RUST_LOG` overrides it.
+    pub log_level: log::LevelFilter,
+}
+
+/// `[model]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Model {
+    /// Bundle directory or `.tar.zst`.
+    pub bundle: PathBuf,
+    /// Threads the image encoder may use; the default leaves a core free.
+    pub threads: NonZeroUsize,
+}
+
+/// One `[[camera]]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Camera {
+    /// Unique among cameras.
+    pub id: Id,
+    /// Human name; defaults to the id.
+    pub name: String,
+    /// Where frames come from.
+    pub source: Source,
+    /// Frames looked at per second at most; fresher ones replace older ones.
+    pub rate_fps: f32,
+    /// At least one; the default is one zone, the whole frame, named like the camera.
+    pub zones: Vec<Zone>,
+    /// Change gate.
+    pub gate: Gate,
+    /// No frame for this long: `stalled`, and the device is reopened.
+    pub stall_after: Duration,
+}
+
+/// Where a camera's frames come from.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Source {
+    /// A V4L2 device.
+    V4l2 {
+        /// `/dev/videoN` or a stable name under `/dev/v4l/by-id/`.
+        device: PathBuf,
+        /// Wanted format; `None` picks the best the device offers.
+        format: Option<PixelFormat>,
+        /// Wanted width and height; `None` picks.
+        size_px: Option<(u32, u32)>,
+    },
+    /// A folder of JPEG and PNG images, in name order.
+    Replay {
+        /// The folder.
+        folder: PathBuf,
+        /// Images per second.
+        rate_fps: f32,
+        /// Start again after the last one; otherwise the source ends and the camera is `lost`.
+        repeat: bool,
+    },
+}
+
+/// The change gate: frames that look like the last encoded one are not encoded.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Gate {
+    /// Off encodes every frame.
+    pub enabled: bool,
+    /// Mean absolute luma difference, 0–1, of the most changed cell that counts as a change.
+    pub threshold: f32,
+    /// Encode at least this often, changed or not.
+    pub force_every: Duration,
+    /// Mean luma, 0–1, under which the picture counts as dark.
+    pub dark_below: f32,
+}
+
+/// One `[[camera.zone]]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Zone {
+    /// Unique over all cameras.
+    pub id: Id,
+    /// Human name; defaults to the id.
+    pub name: String,
+    /// Which part of the frame.
+    pub shape: Shape,
+    /// Indices into [`Config::labels`]; the default is all of them.
+    pub labels: Vec<usize>,
+}
+
+/// Part of a frame, in fractions of its width and height (0–1, origin top left).
+#[derive(Clone, Debug, PartialEq)]
+pub enum Shape {
+    /// The whole frame.
+    Full,
+    /// A rectangle inside the frame.
+    Rectangle {
+        /// Left edge.
+        x: f32,
+        /// Top edge.
+        y: f32,
+        /// Width, > 0.
+        width: f32,
+        /// Height, > 0.
+        height: f32,
+    },
+    /// 3–32 corners; what is outside of it within its bounding box is filled with the mean colour.
+    Polygon(Vec<[f32; 2]>),
+}
+
+/// One `[[label]]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Label {
+    /// The slug that stands in topics.
+    pub id: Id,
+    /// What it is made of.
+    pub prompts: PromptSource,
+    /// Labels of one group exclude each other.
+    pub group: Option<Id>,
+    /// Thresholds and times.
+    pub rule: Rule,
+}
+
+/// What a label's prompts are made of.
+#[derive(Clone, Debug, PartialEq)]
+pub enum PromptSource {
+    /// A noun with or without its article, `mela` or `una mela rossa`; templates are made around it.
+    Noun(String),
+    /// Whole prompts, used as they are; at least one.
+    Prompts(Vec<String>),
+}
+
+/// How scores become states.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Rule {
+    /// Median probability at which a label starts to count as there.
+    pub enter: Probability,
+    /// Median probability under which it starts to count as gone; at most `enter`.
+    pub leave: Probability,
+    /// It has to stay over (or under) for this long before the state changes.
+    pub dwell: Duration,
+    /// Median window in encoded frames, odd, 1–31.
+    pub window: usize,
+}
+
+/// `[negatives]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Negatives {
+    /// Whether the built-in Italian set is used.
+    pub builtin: bool,
+    /// Prompts added to it.
+    pub extra: Vec<String>,
+}
+
+/// `[mqtt]`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Mqtt {
+    /// Broker host name or address.
+    pub host: String,
+    /// TCP port; 1883, with TLS 8883.
+    pub port: u16,
+    /// Protocol.
+    pub version: MqttVersion,
+    /// Unique per device; defaults to `vedetta-<device>`.
+    pub client_id: String,
+    /// First part of every topic, 1–4 levels of ids.
+    pub topic_prefix: String,
+    /// Login.
+    pub credentials: Option<Credentials>,
+    /// TLS.
+    pub tls: Option<Tls>,
+    /// Keep-alive.
+    pub keep_alive: Duration,
+    /// Home Assistant discovery prefix; `None` turns discovery off.
+    pub discovery_prefix: Option<String>,
+    /// Publish a JPEG with each `confirmed` event.
+    pub evidence: bool,
+    /// How often `B/health` is published.
+    pub health_every: Duration,
+    /// Commands that may be given; the default is all of them.
+    pub commands: Vec<CommandName>,
+}
+
+/// MQTT protocol level.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MqttVersion {
+    /// MQTT 5.
+    V5,
+    /// MQTT 3.1.1.
+    V311,
+}
+
+/// Login. `Debug` hides the password.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credentials {
+    /// User name.
+    pub username: String,
+    /// Password, already read from its file or variable.
+    pub password: String,
+}
+
+impl fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Credentials")
+            .field("username", &self.username)
+            .finish_non_exhaustive()
+    }
+}
+
+/// TLS files, PEM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tls {
+    /// Certificate authorities to trust.
+    pub ca_file: PathBuf,
+    /// Client certificate chain and key.
+    pub client: Option<(PathBuf, PathBuf)>,
+}
+
+/// Commands a broker may send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CommandName {
+    /// Publish a picture of a camera now.
+    Snapshot,
+    /// Read the configuration file again.
+    Reload,
+    /// Replace labels or thresholds at run time.
+    Set,
+    /// Stop or resume deciding.
+    Pause,
+}
+
+/// `[outbox]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Outbox {
+    /// Events kept at most; the oldest is dropped and counted.
+    pub max_events: usize,
+    /// Bytes kept at most.
+    pub max_bytes: u64,
+    /// Events older than this are dropped and counted.
+    pub expire_after: Duration,
+}

@@ -1,0 +1,93 @@
+//! Image and text encoders behind two small traits, so that what is evaluated is what runs.
+
+use thiserror::Error;
+
+/// A unit vector in the shared image–text space, `[D] f32`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Embedding(Vec<f32>);
+
+impl Embedding {
+    /// Scales `values` to unit length. `None` when they are all zero or not finite.
+    pub fn normalized(mut values: Vec<f32>) -> Option<Self> {
+        let norm = values
+            .iter()
+            .map(|v| f64::from(*v).powi(2))
+            .sum::<f64>()
+            .sqrt();
+        if !(norm.is_finite() && norm > 0.0) {
+            return None;
+        }
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "a unit vector's scale fits f32"
+        )]
+        values
+            .iter_mut()
+            .for_each(|v| *v = (f64::from(*v) / norm) as f32);
+        Some(Self(values))
+    }
+
+    /// `D` unit-norm values.
+    pub fn as_slice(&self) -> &[f32] {
+        &self.0
+    }
+
+    /// Cosine similarity.
+    ///
+    /// # Panics
+    /// When the two have different lengths.
+    pub fn dot(&self, other: &Self) -> f32 {
+        assert_eq!(
+            self.0.len(),
+            other.0.len(),
+            "embeddings of different spaces"
+        );
+        self.0.iter().zip(&other.0).map(|(a, b)| a * b).sum()
+    }
+}
+
+/// Preprocessed pixels of one image: `[3, S, S] f32`, channel-first, normalised as the manifest says.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ModelInput {
+    /// Edge length `S`.
+    pub size_px: usize,
+    /// `3·S·S` values.
+    pub values: Vec<f32>,
+}
+
+/// Why an encoder could not encode.
+#[derive(Debug, Error)]
+pub enum EncodeError {
+    /// The engine failed; the message names the step.
+    #[error("the {engine} engine failed: {message}")]
+    Engine {
+        /// Which engine.
+        engine: &'static str,
+        /// What it said.
+        message: String,
+    },
+    /// An input does not fit the model.
+    #[error("{0}")]
+    Input(String),
+}
+
+/// Turns pixels into embeddings. One call encodes one batch.
+pub trait ImageEncoder: Send {
+    /// Encodes a batch of any length ≥ 0; a batch of n equals n singles.
+    ///
+    /// # Errors
+    /// An input of the wrong size, or a failure of the engine.
+    fn encode_images(&mut self, batch: &[ModelInput]) -> Result<Vec<Embedding>, EncodeError>;
+
+    /// Engine, precision and threads, for `B/info`.
+    fn describe(&self) -> String;
+}
+
+/// Turns Italian text into embeddings.
+pub trait TextEncoder: Send {
+    /// Encodes texts; what is longer than the model allows is truncated by the tokenizer.
+    ///
+    /// # Errors
+    /// A text that gives no token, or a failure of the engine.
+    fn encode_texts(&mut self, texts: &[&str]) -> Result<Vec<Embedding>, EncodeError>;
+}

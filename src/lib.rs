@@ -1,0 +1,31 @@
+//! vedetta: a camera lookout that answers questions in plain Italian.
+//!
+//! ```text
+//!             capture thread            inference thread                            mqtt thread
+//!  /dev/videoN ──► Frame ──► LatestSlot ──► RGB ──► ModelInput ──► Embedding ──► Scores ──► Event ──► Outbox ──► broker
+//!  replay dir  ┘   (freshest wins)          crop per zone, batched    [D], unit norm   (pure, no I/O, no clock)   (on disk)
+//! ```
+//!
+//! Only [`frame::Frame`], [`publish::Outgoing`] and progress marks cross threads. The slot holds one
+//! frame: an old frame is never worth encoding, so skipped frames are counted, not queued. The
+//! deciding half ([`prompts`], [`matcher`], [`decide`], [`gate`], [`publish::backoff`]) is pure:
+//! time is an argument.
+
+pub mod bundle;
+pub mod capture;
+pub mod config;
+pub mod decide;
+pub mod decode;
+pub mod encoder;
+pub mod event;
+pub mod frame;
+pub mod gate;
+pub mod matcher;
+pub mod moment;
+pub mod preprocess;
+pub mod prompts;
+pub mod publish;
+pub mod slot;
+pub mod topics;
+#[cfg(feature = "train")]
+pub mod train;

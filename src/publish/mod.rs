@@ -1,0 +1,115 @@
+//! Everything that leaves the board: the mqtt thread, its outbox, and the commands that come in.
+
+pub mod backoff;
+
+use std::time::Duration;
+
+use crate::config::{CommandName, Id};
+use crate::event::{Attributes, CameraStatus, Event, Health, Info, ZoneState};
+
+/// What the other threads hand to the mqtt thread.
+#[derive(Clone, Debug)]
+pub enum Outgoing {
+    /// At least once, through the disk outbox, in order.
+    Event {
+        /// The event; `evidence` names the picture when there is one.
+        event: Box<Event>,
+        /// JPEG of at most 96 KiB, published before the event.
+        evidence: Option<Vec<u8>>,
+    },
+    /// Retained state of a zone and label.
+    Zone {
+        /// Zone id.
+        zone: Id,
+        /// Label slug.
+        label: Id,
+        /// New state.
+        state: ZoneState,
+        /// Numbers beside it.
+        attributes: Attributes,
+    },
+    /// Retained camera status.
+    Camera {
+        /// Camera id.
+        camera: Id,
+        /// New status.
+        status: CameraStatus,
+    },
+    /// A picture of a camera, retained for Home Assistant's image entity.
+    Snapshot {
+        /// Camera id.
+        camera: Id,
+        /// JPEG of at most 96 KiB.
+        jpeg: Vec<u8>,
+    },
+    /// Periodic health; the mqtt thread fills in the queue.
+    Health(Box<Health>),
+    /// Retained facts about this run.
+    Info(Box<Info>),
+    /// Answer to a [`Command`].
+    Reply {
+        /// Which command.
+        command: CommandName,
+        /// JSON, with the command's `id`.
+        body: serde_json::Value,
+    },
+    /// Reported value of `B/config/<key>`, retained.
+    ConfigValue {
+        /// Topic levels under `B/config/`, each an [`Id`].
+        key: String,
+        /// Value as text.
+        value: String,
+    },
+}
+
+/// A request from the broker, parsed and size-capped; refused ones were already answered.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Command {
+    /// `B/command/snapshot`: `{"id": …, "camera": …}`.
+    Snapshot {
+        /// Echoed in the reply.
+        id: serde_json::Value,
+        /// Which camera; `None` is the first.
+        camera: Option<Id>,
+    },
+    /// `B/command/reload`.
+    Reload {
+        /// Echoed in the reply.
+        id: serde_json::Value,
+    },
+    /// `B/command/pause`: `{"id": …, "seconds": n}`, 0 resumes.
+    Pause {
+        /// Echoed in the reply.
+        id: serde_json::Value,
+        /// How long; zero resumes at once.
+        time: Duration,
+    },
+    /// `B/command/set` or `B/config/<key>/set`: run-time change of labels and thresholds.
+    Set {
+        /// Echoed in the reply; null for `B/config/<key>/set`.
+        id: serde_json::Value,
+        /// What to change.
+        change: Change,
+    },
+}
+
+/// A run-time change; persisted, survives a restart.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Change {
+    /// New enter threshold of a label (key `<label>/threshold`).
+    Threshold {
+        /// Label slug.
+        label: Id,
+        /// 0–1.
+        value: f32,
+    },
+    /// New prompt of a label (key `<label>/prompt`).
+    Prompt {
+        /// Label slug.
+        label: Id,
+        /// Italian noun or prompt, 1–256 characters.
+        text: String,
+    },
+    /// Replaces the whole label list: slug and Italian noun.
+    Labels(Vec<(Id, String)>),
+}
