@@ -20,6 +20,7 @@ pub mod encoder;
 pub mod event;
 pub mod frame;
 pub mod gate;
+pub mod live;
 pub mod matcher;
 pub mod moment;
 pub mod preprocess;
