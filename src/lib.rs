@@ -14,6 +14,7 @@
 pub mod bundle;
 pub mod capture;
 pub mod config;
+pub mod daemon;
 pub mod decide;
 pub mod decode;
 pub mod encoder;
@@ -21,6 +22,7 @@ pub mod event;
 pub mod frame;
 pub mod gate;
 pub mod live;
+pub mod lookout;
 pub mod matcher;
 pub mod moment;
 pub mod preprocess;
