@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::config::{Label, Probability, PromptSource, Rule, Shape};
-use crate::event::EventType;
+use crate::event::{EndReason, EventType};
 use crate::moment::{Clock, Moment};
 
 #[derive(Clone, Debug)]
@@ -184,8 +184,9 @@ impl Witness {
     }
 }
 
-/// Which frames an outside observer may count towards a dwell: all since the last loss.
-fn run(rules: [Rule; 3], schedule: &[(u64, Step)], unfold: bool) -> (Vec<Effect>, Witness) {
+/// Plays `schedule` and has a [`Witness`] read along. With `unfold`, an unchanged frame is given as
+/// the scores it repeats.
+fn run(rules: [Rule; 3], schedule: &[(u64, Step)], unfold: bool) -> Vec<Effect> {
     let mut count = 0;
     let ids = move |_: &Moment| {
         count += 1;
@@ -247,40 +248,58 @@ fn run(rules: [Rule; 3], schedule: &[(u64, Step)], unfold: bool) -> (Vec<Effect>
     }
     // A restart: everything still open is ended, once, and the numbers go on.
     let now = at(clock + 1);
-    let mut next = Board::new("boot-2", "bundle", 0, RandomUlids);
-    if !board.open_events().is_empty() {
-        let open: Vec<OpenEvent> = board.open_events();
-        let mut effects = next.end_left_open(open, &now);
-        // Only the numbers of this run are known to the new one.
-        for effect in &mut effects {
-            if let Effect::Event(event) = effect {
-                assert!(event.sequence <= witness.next_sequence);
-                event.sequence = witness.next_sequence;
-                let sequence = witness.next_sequence;
-                witness.read_event(event, &now);
-                assert_eq!(witness.next_sequence, sequence + 1);
-            }
+    let mut next = Board::new("boot-2", "bundle", board.next_sequence(), RandomUlids);
+    for effect in next.end_left_open(board.open_events(), &now) {
+        match effect {
+            Effect::Event(event) => witness.read_event(&event, &now),
+            other => panic!("only events, not {other:?}"),
         }
     }
     assert!(witness.open.is_empty(), "a restart ends what was open");
-    (all, witness)
+    all
 }
 
-/// Longest time before `end` during which the naive reading of the schedule allows the label to
-/// lean: since the last loss, reconfiguration or change of its threshold.
-fn earned_since(schedule: &[(u64, Step)], end: u64) -> u64 {
+/// The medians of one label as a naive reader of the schedule computes them: `(time, median)` of
+/// each look at which at least half of the window is filled; `None` where nothing could be seen.
+fn naive_medians(schedule: &[(u64, Step)], label: usize, window: usize) -> Vec<(u64, Option<f32>)> {
+    let mut medians = Vec::new();
+    let mut seen: Vec<f32> = Vec::new();
     let mut clock = 0;
-    let mut since = 0;
     for (gap, step) in schedule {
         clock += gap;
-        if clock > end {
-            break;
+        match step {
+            Step::Scores(scores) => seen.push(scores[label]),
+            Step::Unchanged => seen.extend(seen.last().copied()),
+            _ => seen.clear(),
         }
-        if matches!(step, Step::Unseen(_)) && clock < end {
-            since = clock;
-        }
+        let mut newest: Vec<f32> = seen.iter().rev().take(window).copied().collect();
+        newest.sort_by(f32::total_cmp);
+        let (low, high) = (newest.len().saturating_sub(1) / 2, newest.len() / 2);
+        let filled = 2 * newest.len() >= window && !newest.is_empty();
+        medians.push((
+            clock,
+            filled.then(|| f32::midpoint(newest[low], newest[high])),
+        ));
     }
-    since
+    medians
+}
+
+/// Whether `holds` was true at every look of the last `dwell` before `end`, which must reach back to
+/// a look at or before its beginning.
+fn held(
+    medians: &[(u64, Option<f32>)],
+    end: u64,
+    dwell: Duration,
+    holds: impl Fn(f32) -> bool,
+) -> bool {
+    let begin = end.saturating_sub(u64::try_from(dwell.as_millis()).unwrap());
+    let mut looks = medians.iter().rev().skip_while(|(time, _)| *time > end);
+    looks
+        .find_map(|(time, median)| match median {
+            Some(median) if holds(*median) => (*time <= begin).then_some(true),
+            _ => Some(false),
+        })
+        .unwrap_or(false)
 }
 
 proptest! {
@@ -292,28 +311,37 @@ proptest! {
     }
 
     #[test]
-    fn nothing_is_confirmed_without_its_dwell(rules in rules(), schedule in schedule()) {
+    fn nothing_begins_or_ends_without_its_dwell(rules in rules(), schedule in schedule()) {
+        let plain = |step: &Step| match step {
+            Step::Scores(scores) => observations(*scores).iter().all(Observation::is_valid),
+            Step::Unchanged | Step::Unseen(_) => true,
+            Step::Threshold(..) | Step::Reconfigure => false,
+        };
         let schedule: Vec<_> = schedule
             .into_iter()
-            .filter(|(_, step)| !matches!(step, Step::Threshold(..)))
+            .filter(|(_, step)| plain(step))
+            .map(|(gap, step)| (gap.max(1), step))
             .collect();
-        let (effects, _) = run(rules, &schedule, false);
-        for effect in &effects {
+        for effect in run(rules, &schedule, false) {
             let Effect::Event(event) = effect else { continue };
-            if event.kind != EventType::Confirmed {
-                continue;
-            }
-            let index = match event.label.as_str() {
+            let label = match event.label.as_str() {
                 "pieno" => 0,
                 "vuoto" => 1,
                 _ => 2,
             };
-            let dwell = rules[index].dwell;
-            let dwelt = event.time.duration_since(event.since);
-            prop_assert!(dwelt >= SignedDuration::try_from(dwell).unwrap());
-            let end = u64::try_from(event.time.duration_since(at(0).wall).as_millis()).unwrap();
-            let visible_since = earned_since(&schedule, end);
-            prop_assert!(end - visible_since >= u64::try_from(dwell.as_millis()).unwrap());
+            let Rule { enter, leave, dwell, window } = rules[label];
+            let medians = naive_medians(&schedule, label, window);
+            let end = event.time.duration_since(at(0).wall).as_millis();
+            let end = u64::try_from(end).unwrap();
+            if event.kind == EventType::Confirmed {
+                let dwelt = event.time.duration_since(event.since);
+                prop_assert!(dwelt >= SignedDuration::try_from(dwell).unwrap());
+                prop_assert!(held(&medians, end, dwell, |median| median >= enter.get()));
+            }
+            // In a group another label may end it at once.
+            if event.reason == Some(EndReason::Left) && label == 2 {
+                prop_assert!(held(&medians, end, dwell, |median| median < leave.get()));
+            }
         }
     }
 
@@ -328,8 +356,8 @@ proptest! {
             _ => true,
         };
         let schedule: Vec<_> = schedule.into_iter().filter(|(_, step)| valid(step)).collect();
-        let (gated, _) = run(rules, &schedule, false);
-        let (ungated, _) = run(rules, &schedule, true);
+        let gated = run(rules, &schedule, false);
+        let ungated = run(rules, &schedule, true);
         prop_assert_eq!(gated, ungated);
     }
 
