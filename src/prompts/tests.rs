@@ -30,7 +30,7 @@ fn nouns_get_their_article() {
         assert_eq!(display(&noun(input)), shown);
         seen += 1;
     }
-    assert!(seen >= 190, "{seen} cases");
+    assert!(seen >= 187, "{seen} cases");
 }
 
 /// `golden.txt` holds whole lists for people to read: `> input`, then its prompts.
