@@ -430,3 +430,29 @@ fn an_uptime_that_steps_back_is_held() {
     assert!(effects.is_empty(), "no time passed: {effects:?}");
     assert!(!watch(&mut board, 105.0, 1, &[0.9]).is_empty());
 }
+
+#[test]
+fn a_lowered_threshold_needs_a_whole_dwell_of_its_own() {
+    let mut board = board(vec![label("mela", None)]);
+    watch(&mut board, 1.0, 10, &[0.1]);
+    // Three seconds over 0.7, and one short of being confirmed, the threshold moves.
+    let mut effects = watch(&mut board, 11.0, 4, &[0.9]);
+    board.set_rule(
+        &id("mela"),
+        with_enter(rule(), Probability::new(0.6).unwrap()),
+    );
+    effects.extend(watch(&mut board, 15.0, 3, &[0.9]));
+    assert!(events(&effects).is_empty());
+    let effects = watch(&mut board, 18.0, 1, &[0.9]);
+    assert_eq!(kinds(&effects), [(EventType::Confirmed, None)]);
+}
+
+#[test]
+fn off_has_to_be_earned_again_too() {
+    let mut board = board(vec![label("mela", None)]);
+    watch(&mut board, 1.0, 10, &[0.1]);
+    board.unseen(&id("corsia4"), Unseen::Covered, &at(20.0));
+    assert!(states(&watch(&mut board, 30.0, 4, &[0.1])).is_empty());
+    let effects = watch(&mut board, 34.0, 2, &[0.1]);
+    assert_eq!(states(&effects), [("mela", ZoneState::Off)]);
+}
