@@ -20,12 +20,15 @@ pub mod encoder;
 pub mod event;
 pub mod frame;
 pub mod gate;
+pub mod health;
 pub mod matcher;
 pub mod moment;
 pub mod preprocess;
 pub mod prompts;
 pub mod publish;
 pub mod slot;
+pub mod telemetry;
 pub mod topics;
 #[cfg(feature = "train")]
 pub mod train;
+pub mod watchdog;
