@@ -52,7 +52,8 @@ pub struct Event {
     pub margin: f32,
     /// The enter threshold that was in force.
     pub threshold: f32,
-    /// How many of the last encoded frames were over the threshold: `[over, window]`.
+    /// How many of the last frames were over the threshold: `[over, window]`. A frame that the change
+    /// gate skipped counts as the encoded one it repeats.
     pub frames: [u32; 2],
     /// When the label was first seen.
     pub since: Timestamp,

@@ -21,14 +21,20 @@ pub mod encoder;
 pub mod event;
 pub mod frame;
 pub mod gate;
+<<<<<<< HEAD
 pub mod live;
 pub mod lookout;
+=======
+pub mod health;
+>>>>>>> decide
 pub mod matcher;
 pub mod moment;
 pub mod preprocess;
 pub mod prompts;
 pub mod publish;
 pub mod slot;
+pub mod telemetry;
 pub mod topics;
 #[cfg(feature = "train")]
 pub mod train;
+pub mod watchdog;

@@ -19,7 +19,7 @@ use crate::matcher::{self, LabelBank};
 use crate::moment::Moment;
 use crate::preprocess::Preprocessor;
 use crate::publish::{MAX_PICTURE_BYTES, Outgoing};
-use crate::telemetry::Latencies;
+use crate::telemetry::Latency;
 
 /// Bit-identical frames for this long from a live camera are a frozen picture.
 const FROZEN_AFTER: std::time::Duration = std::time::Duration::from_secs(10);
@@ -85,7 +85,7 @@ pub struct Lookout<I> {
     cameras: Vec<CameraEye>,
     board: Board<I>,
     evidence: bool,
-    encode_times: Latencies,
+    encode_times: Latency,
     paused: bool,
 }
 
@@ -97,7 +97,7 @@ impl<I: EventIds> Lookout<I> {
             cameras: Vec::new(),
             board,
             evidence,
-            encode_times: Latencies::default(),
+            encode_times: Latency::default(),
             paused: false,
         }
     }
@@ -145,10 +145,7 @@ impl<I: EventIds> Lookout<I> {
         self.publish(None, effects)
     }
 
-    /// One decoded frame of camera number `index`.
-    ///
-    /// # Errors
-    /// When the encoder fails; the zones are UNKNOWN then, and the effects are in the error.
+    /// One decoded frame of camera number `index`. When the encoder fails its zones are UNKNOWN.
     pub fn frame(&mut self, index: usize, rgb: RgbImage, now: &Moment) -> Seen {
         let rgb = Arc::new(rgb);
         let eye = &mut self.cameras[index];
@@ -286,8 +283,13 @@ impl<I: EventIds> Lookout<I> {
     }
 
     /// Times of whole batches, preprocessing included.
-    pub fn encode_times(&self) -> &Latencies {
-        &self.encode_times
+    pub fn encode_times(&mut self) -> &mut Latency {
+        &mut self.encode_times
+    }
+
+    /// The state of everything, to publish the retained topics anew.
+    pub fn announce(&self, now: &Moment) -> Vec<Outgoing> {
+        self.publish(None, self.board.announce(now))
     }
 
     /// The board, for tables and thresholds.

@@ -4,21 +4,20 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::clock::Clock;
 use crate::capture::{CameraState, CaptureShared};
 use crate::config::{Camera, Id, Label};
 use crate::decide::{RandomUlids, Unseen};
 use crate::decode;
-use crate::event::{CameraStatus, EndReason, Health};
+use crate::event::{CameraStatus, EndReason};
 use crate::frame::Frame;
-use crate::health::{self, CameraNumbers};
+use crate::health::{CameraCounts, HealthMeter};
 use crate::lookout::{Lookout, Model, WatchedCamera};
 use crate::publish::{Outgoing, Publisher};
 use crate::slot::{Bell, LatestSlot, Take};
-use crate::telemetry::RateMeter;
-use crate::watchdog::Mark;
+use crate::watchdog::Pulse;
 
 /// How long the thread sleeps at most: requests and camera states are looked at this often.
 const TICK: Duration = Duration::from_millis(100);
@@ -63,7 +62,6 @@ struct CameraFeed {
     feed: Feed,
     /// Undecodable frames.
     undecodable: u64,
-    rate: RateMeter,
     published: Option<CameraStatus>,
     blind: Option<Unseen>,
     seen_frame: bool,
@@ -77,7 +75,8 @@ pub struct Inference {
     clock: Clock,
     bell: Arc<Bell>,
     requests: Receiver<Request>,
-    mark: Mark,
+    pulse: Pulse,
+    health: HealthMeter,
     health_every: Duration,
     health_at: Duration,
     paused_until: Option<Duration>,
@@ -92,7 +91,7 @@ impl Inference {
         clock: Clock,
         bell: Arc<Bell>,
         requests: Receiver<Request>,
-        mark: Mark,
+        pulse: Pulse,
     ) -> Self {
         Self {
             lookout,
@@ -101,7 +100,8 @@ impl Inference {
             clock,
             bell,
             requests,
-            mark,
+            pulse,
+            health: HealthMeter::default(),
             health_every: Duration::from_secs(30),
             health_at: Duration::ZERO,
             paused_until: None,
@@ -113,7 +113,7 @@ impl Inference {
     pub fn run(mut self) {
         let mut first = 0;
         loop {
-            self.mark.touch();
+            self.pulse.advance(self.clock.uptime());
             self.bell.wait(TICK);
             loop {
                 match self.requests.try_recv() {
@@ -125,7 +125,7 @@ impl Inference {
             self.resume_when_due();
             // No camera may starve the others: each turn starts with the next one.
             for n in 0..self.feeds.len() {
-                self.mark.touch();
+                self.pulse.advance(self.clock.uptime());
                 self.look_at((first + n) % self.feeds.len());
             }
             first = first.wrapping_add(1);
@@ -137,6 +137,7 @@ impl Inference {
         let now = self.clock.now();
         let messages = self.lookout.end_all(EndReason::Restart, &now);
         self.publisher.send_all(messages);
+        self.pulse.finish();
     }
 
     fn serve(&mut self, request: Request) {
@@ -155,7 +156,6 @@ impl Inference {
                     let fresh = |feed| CameraFeed {
                         feed,
                         undecodable: 0,
-                        rate: RateMeter::default(),
                         published: None,
                         blind: None,
                         seen_frame: false,
@@ -225,7 +225,6 @@ impl Inference {
 
     fn frame(&mut self, index: usize, frame: &Frame) {
         let feed = &mut self.feeds[index];
-        feed.rate.tick(Instant::now());
         let rgb = match decode::decode(frame) {
             Ok(rgb) => rgb,
             Err(error) => {
@@ -289,27 +288,28 @@ impl Inference {
             return;
         }
         self.health_at = now + self.health_every;
-        let health = self.health(now);
+        let counts: Vec<CameraCounts> = self
+            .feeds
+            .iter()
+            .enumerate()
+            .map(|(index, camera)| {
+                let stats = camera.feed.shared.stats();
+                let counts = self.lookout.counts(index);
+                CameraCounts {
+                    camera: camera.feed.camera.id.clone(),
+                    frame_age: stats.frame_age,
+                    captured: stats.captured,
+                    skipped: stats.skipped + camera.feed.slot.replaced(),
+                    unchanged: counts.unchanged,
+                    encoded: counts.encoded,
+                    corrupt: stats.corrupt,
+                    reopened: stats.reopened,
+                }
+            })
+            .collect();
+        let queue = self.publisher.queue_health();
+        let encode = self.lookout.encode_times();
+        let health = self.health.report(now, &counts, encode, queue, 0);
         self.publisher.send(Outgoing::Health(Box::new(health)));
-    }
-
-    fn health(&mut self, uptime: Duration) -> Health {
-        let mut cameras = Vec::new();
-        for (index, camera) in self.feeds.iter_mut().enumerate() {
-            let stats = camera.feed.shared.stats();
-            let counts = self.lookout.counts(index);
-            cameras.push(CameraNumbers {
-                camera: camera.feed.camera.id.to_string(),
-                frame_age: stats.last_frame.map(|at| at.elapsed()),
-                fps: camera.rate.per_second(Instant::now()),
-                captured: stats.captured,
-                skipped: stats.skipped + camera.feed.slot.replaced(),
-                unchanged: counts.unchanged,
-                encoded: counts.encoded,
-                corrupt: stats.corrupt,
-                reopened: stats.reopened,
-            });
-        }
-        health::assemble(uptime, cameras, self.lookout.encode_times())
     }
 }

@@ -4,6 +4,7 @@ mod clock;
 mod commands;
 mod inference;
 mod plan;
+mod relay;
 mod settings;
 mod supervisor;
 

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use super::clock::Clock;
 use super::inference::{Feed, Inference, Request};
+use super::relay::Relays;
 use super::settings::Settings;
 use super::{Control, ServeError, plan};
 use crate::bundle::{Bundle, Limits};
@@ -23,7 +24,7 @@ use crate::prompts;
 use crate::publish::{self, Command, Outbox, Outgoing, Publisher};
 use crate::slot::{Bell, LatestSlot};
 use crate::topics::Setting;
-use crate::watchdog::{Notifier, Stage, Watchdog};
+use crate::watchdog::{Systemd, Watchdog};
 
 /// How long the supervisor sleeps at most: signals are looked at this often.
 const TICK: Duration = Duration::from_millis(50);
@@ -33,6 +34,8 @@ const COMMANDS: usize = 64;
 const REQUESTS: usize = 64;
 /// A stage that makes no progress for this long starves the watchdog.
 const SILENCE: Duration = Duration::from_secs(20);
+/// The watchdog's name for the mqtt thread.
+const MQTT: &str = "mqtt";
 /// systemd is promised a stop within 2 s; this much of it is the broker's.
 const FAREWELL: Duration = Duration::from_millis(1200);
 /// A thread that does not end within this is left behind.
@@ -63,7 +66,8 @@ pub(super) struct Supervisor<'a> {
     commands: SyncSender<Command>,
     pub(super) requests: SyncSender<Request>,
     watchdog: Watchdog,
-    notifier: Notifier,
+    relays: Relays,
+    systemd: Systemd,
 }
 
 /// Runs the daemon until `control` says stop. `load` reads the configuration, at the start and at
@@ -114,8 +118,9 @@ pub fn serve(
 
     let bell = Arc::new(Bell::default());
     let mut watchdog = Watchdog::default();
-    let mark = watchdog.add(Stage::new("inference", SILENCE));
-    watchdog.add(Stage::new("mqtt", SILENCE).counted_by(publisher.progress()));
+    let pulse = watchdog.register("inference", SILENCE, clock.uptime());
+    let mut relays = Relays::default();
+    relays.add(&mut watchdog, MQTT, publisher.progress(), SILENCE, clock.uptime());
     let (requests, request_inbox) = mpsc::sync_channel(REQUESTS);
     let inference = Inference::new(
         lookout,
@@ -123,7 +128,7 @@ pub fn serve(
         clock,
         Arc::clone(&bell),
         request_inbox,
-        mark,
+        pulse,
     );
     let inference =
         std::thread::Builder::new().name("inference".to_owned()).spawn(|| inference.run())?;
@@ -143,12 +148,14 @@ pub fn serve(
         commands,
         requests,
         watchdog,
-        notifier: Notifier::from_environment(),
+        relays,
+        systemd: Systemd::from_env(),
     };
     supervisor.start_cameras()?;
     supervisor.configure_inference(watched, None);
     supervisor.introduce();
-    supervisor.notifier.ready(&supervisor.status());
+    let status = supervisor.status();
+    supervisor.systemd.ready(&status);
     let outcome = supervisor.listen(control, &inbox, &inference);
     supervisor.stop(inference);
     outcome
@@ -174,7 +181,8 @@ impl Supervisor<'_> {
                 return Err(ServeError::Died("inference"));
             }
             let now = self.clock.uptime();
-            self.notifier.tick(now, &mut self.watchdog);
+            self.relays.pass_on(now);
+            self.systemd.tick(now, &self.watchdog.verdict(now));
         }
         Ok(())
     }
@@ -184,7 +192,7 @@ impl Supervisor<'_> {
     /// # Errors
     /// Why the new configuration was refused, for people.
     pub(super) fn reload(&mut self) -> Result<(), String> {
-        self.notifier.reloading(self.clock.uptime());
+        self.systemd.reloading();
         let outcome = (self.load)().map_err(|error| error.to_string()).and_then(|configured| {
             let before = std::mem::replace(&mut self.configured, configured);
             self.put_in_force().inspect_err(|_| self.configured = before)
@@ -193,7 +201,8 @@ impl Supervisor<'_> {
             Ok(()) => log::info!("configuration reloaded"),
             Err(error) => log::error!("the new configuration is refused, the old one stays: {error}"),
         }
-        self.notifier.ready(&self.status());
+        let status = self.status();
+        self.systemd.ready(&status);
         outcome
     }
 
@@ -231,8 +240,9 @@ impl Supervisor<'_> {
         if config.state_dir != self.config.state_dir || config.outbox != self.config.outbox {
             log::warn!("state_dir and outbox change only at a restart");
         }
-        self.watchdog
-            .replace(Stage::new("mqtt", SILENCE).counted_by(self.publisher.progress()));
+        self.relays.remove(MQTT);
+        let now = self.clock.uptime();
+        self.relays.add(&mut self.watchdog, MQTT, self.publisher.progress(), SILENCE, now);
         self.config = config;
         let model = replacement.map(|(bundle, model)| {
             self.backend = model.encoder.describe();
@@ -259,7 +269,7 @@ impl Supervisor<'_> {
                 self.cameras.push(kept);
             } else if let Some(n) = before.iter().position(|old| old.camera.id == camera.id) {
                 // A device can be opened once: the old thread has to let go of it first.
-                self.watchdog.remove(&stage_name(camera));
+                self.relays.remove(&stage_name(camera));
                 before.swap_remove(n).thread.stop(JOIN);
                 self.start_camera(camera.clone())?;
             } else {
@@ -267,7 +277,7 @@ impl Supervisor<'_> {
             }
         }
         for gone in before {
-            self.watchdog.remove(&stage_name(&gone.camera));
+            self.relays.remove(&stage_name(&gone.camera));
             gone.thread.stop(JOIN);
         }
         Ok(())
@@ -277,8 +287,8 @@ impl Supervisor<'_> {
         let slot = Arc::new(LatestSlot::with_bell(Arc::clone(&self.bell)));
         let shared = Arc::new(CaptureShared::default());
         let thread = CaptureThread::spawn(&camera, Arc::clone(&slot), Arc::clone(&shared))?;
-        self.watchdog
-            .add(Stage::new(&stage_name(&camera), SILENCE).counted_by(shared.progress()));
+        let now = self.clock.uptime();
+        self.relays.add(&mut self.watchdog, &stage_name(&camera), shared.progress(), SILENCE, now);
         let feed = Feed { camera: camera.clone(), slot, shared };
         self.cameras.push(Camcorder { camera, thread, feed });
         Ok(())
@@ -348,9 +358,9 @@ impl Supervisor<'_> {
         )
     }
 
-    fn stop(self, inference: JoinHandle<()>) {
+    fn stop(mut self, inference: JoinHandle<()>) {
         log::info!("stopping");
-        self.notifier.stopping();
+        self.systemd.stopping();
         let deadline = Instant::now() + JOIN;
         self.cameras.iter().for_each(|camera| camera.thread.request_stop());
         self.request(Request::Stop);

@@ -82,9 +82,12 @@ impl Decider {
         valid
     }
 
-    /// The last observation still holds. Nothing happens when there is none.
+    /// The last observation still holds, as does the last refusal. Nothing happens when there is
+    /// neither.
     pub fn repeat(&mut self) {
-        if let Some(last) = self.window.last() {
+        if self.refused_in_a_row > 0 {
+            self.refused_in_a_row += 1;
+        } else if let Some(last) = self.window.last() {
             self.window.push(last);
         }
     }
@@ -96,7 +99,11 @@ impl Decider {
 
     /// Compares the median with the rule at `now` (uptime) and turns ON or OFF when the dwell time is
     /// over. `rival` is the greatest median of the ON labels of the same group: it has to be beaten.
+    /// Nothing turns on a frame whose observation was refused.
     pub fn judge(&mut self, now: Duration, rival: Option<f32>) -> Option<Turn> {
+        if self.refused_in_a_row > 0 {
+            return None;
+        }
         let median = self.window.median()?.probability;
         let visible_since = *self.visible_since.get_or_insert(now);
         let over =

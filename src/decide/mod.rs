@@ -17,14 +17,15 @@
 
 mod board;
 mod decider;
+mod entry;
 mod ids;
 mod plan;
+mod stamp;
 mod window;
+mod zone;
 
 #[cfg(test)]
-mod board_tests;
-#[cfg(test)]
-mod properties;
+mod tests;
 
 pub use board::{Board, Counters, LabelView};
 pub use decider::Decider;

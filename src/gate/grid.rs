@@ -90,7 +90,8 @@ impl Grid {
 /// Mean of the sampled pixels; black for an empty image.
 fn mean(rgb: &RgbImage, columns: Range<u32>, rows: Range<u32>) -> Cell {
     let step = |range: &Range<u32>| {
-        let step = (range.end.saturating_sub(range.start) / SAMPLES).max(1);
+        let length = range.end.saturating_sub(range.start);
+        let step = length.div_ceil(SAMPLES).max(1);
         usize::try_from(step).unwrap_or(1)
     };
     let (step_x, step_y) = (step(&columns), step(&rows));

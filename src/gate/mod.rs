@@ -6,6 +6,8 @@
 
 mod grid;
 mod scene;
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
 

@@ -6,8 +6,8 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use proptest::prelude::*;
 
-use super::*;
 use crate::config::{Label, Probability, PromptSource, Rule, Shape};
+use crate::decide::*;
 use crate::event::{EndReason, EventType};
 use crate::moment::{Clock, Moment};
 
