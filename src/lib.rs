@@ -21,12 +21,9 @@ pub mod encoder;
 pub mod event;
 pub mod frame;
 pub mod gate;
-<<<<<<< HEAD
+pub mod health;
 pub mod live;
 pub mod lookout;
-=======
-pub mod health;
->>>>>>> decide
 pub mod matcher;
 pub mod moment;
 pub mod preprocess;
