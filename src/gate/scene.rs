@@ -5,6 +5,7 @@ use std::time::Duration;
 use image::RgbImage;
 
 use super::grid::{luma, pixels, ratio};
+use crate::decide::Unseen;
 
 /// Blocks from left to right and from top to bottom.
 const COLUMNS: u32 = 32;
@@ -38,6 +39,18 @@ pub enum Visibility {
     Covered,
     /// The same frame again and again, bit by bit. A live sensor always has noise.
     Frozen,
+}
+
+impl Visibility {
+    /// The cause a [`Board`](crate::decide::Board) is told; `None` for a clear scene.
+    pub fn unseen(self) -> Option<Unseen> {
+        match self {
+            Self::Clear => None,
+            Self::Dark => Some(Unseen::Dark),
+            Self::Covered => Some(Unseen::Covered),
+            Self::Frozen => Some(Unseen::Stalled),
+        }
+    }
 }
 
 /// Limits of a [`Scene`].
