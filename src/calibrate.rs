@@ -186,6 +186,17 @@ mod tests {
     }
 
     #[test]
+    fn scores_at_the_very_ends_are_fitted_too() {
+        // Every weight is nearly zero at the start, so that a whole Newton step leads far away.
+        let pairs: Vec<(f32, bool)> = (0..4000)
+            .map(|n| (f32::from(u8::from(n % 2 == 0)), (n % 2 == 0) != (n % 8 < 2)))
+            .collect();
+        let platt = Platt::fit(&pairs).unwrap();
+        assert!((platt.apply(1.0) - 0.75).abs() < 0.005);
+        assert!((platt.apply(0.0) - 0.25).abs() < 0.005);
+    }
+
+    #[test]
     fn what_cannot_be_fitted_is_refused() {
         assert_eq!(Platt::fit(&[(0.9, true), (0.8, true)]), None);
         let backwards = [(0.9, false), (0.8, false), (0.1, true), (0.2, true)];

@@ -107,8 +107,10 @@ impl Scene {
             self.candidate = None;
             return self.sight(false);
         }
+        // A hand may look dark in one frame and covered in the next: either way nothing is seen.
+        let is_clear = |visibility| visibility == Visibility::Clear;
         let since = match self.candidate {
-            Some((candidate, since)) if candidate == seen => since,
+            Some((candidate, since)) if is_clear(candidate) == is_clear(seen) => since,
             _ => now,
         };
         self.candidate = Some((seen, since));
