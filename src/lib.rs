@@ -12,6 +12,7 @@
 //! time is an argument.
 
 pub mod bundle;
+pub mod calibrate;
 pub mod capture;
 pub mod config;
 pub mod daemon;
