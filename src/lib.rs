@@ -11,6 +11,7 @@
 //! deciding half ([`prompts`], [`matcher`], [`decide`], [`gate`], [`publish::backoff`]) is pure:
 //! time is an argument.
 
+pub mod annotate;
 pub mod bundle;
 pub mod capture;
 pub mod config;
@@ -20,8 +21,10 @@ pub mod encoder;
 pub mod event;
 pub mod frame;
 pub mod gate;
+pub mod label_bank;
 pub mod matcher;
 pub mod moment;
+pub mod photo;
 pub mod preprocess;
 pub mod prompts;
 pub mod publish;
