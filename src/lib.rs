@@ -11,7 +11,9 @@
 //! deciding half ([`prompts`], [`matcher`], [`decide`], [`gate`], [`publish::backoff`]) is pure:
 //! time is an argument.
 
+pub mod annotate;
 pub mod bundle;
+pub mod calibrate;
 pub mod capture;
 pub mod config;
 pub mod daemon;
@@ -22,10 +24,12 @@ pub mod event;
 pub mod frame;
 pub mod gate;
 pub mod health;
+pub mod label_bank;
 pub mod live;
 pub mod lookout;
 pub mod matcher;
 pub mod moment;
+pub mod photo;
 pub mod preprocess;
 pub mod prompts;
 pub mod publish;

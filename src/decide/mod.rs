@@ -4,6 +4,19 @@
 //! ([`Look`]) or that nothing can be seen ([`Unseen`]), always with a
 //! [`Moment`](crate::moment::Moment), and publishes the [`Effect`]s it gets back.
 //!
+//! One frame of a camera, as the pipeline treats it:
+//!
+//! ```text
+//! sight = scene.look(uptime, rgb)                     gate::Scene, one per camera
+//! sight.visibility.unseen() is a cause  → board.unseen(camera, cause, now); reset the camera's gates
+//! sight.in_doubt                        → nothing: neither scored nor UNKNOWN yet
+//! otherwise, per zone:
+//!   board.needs_scores(zone)            → gate.reset()
+//!   gate.look(…) = Skip                 → board.look(zone, Look::Unchanged, now)
+//!   gate.look(…) = Encode               → encode, score, board.look(zone, Look::Scores(…), now)
+//!   encoding failed                     → gate.reset(); board.unseen(camera, Failed, now)
+//! ```
+//!
 //! # Rules
 //! - A state changes only after the median of the window was on the other side of its threshold for
 //!   the whole dwell time, at every frame in between.
@@ -15,6 +28,7 @@
 //! - A frame that the change gate skipped counts as one more look at the last encoded one: a gated
 //!   camera decides exactly as an ungated one that sees the same scene.
 
+pub mod baseline;
 mod board;
 mod decider;
 mod entry;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use image::RgbImage;
 
 use super::grid::{luma, pixels, ratio};
+use crate::decide::Unseen;
 
 /// Blocks from left to right and from top to bottom.
 const COLUMNS: u32 = 32;
@@ -38,6 +39,18 @@ pub enum Visibility {
     Covered,
     /// The same frame again and again, bit by bit. A live sensor always has noise.
     Frozen,
+}
+
+impl Visibility {
+    /// The cause a [`Board`](crate::decide::Board) is told; `None` for a clear scene.
+    pub fn unseen(self) -> Option<Unseen> {
+        match self {
+            Self::Clear => None,
+            Self::Dark => Some(Unseen::Dark),
+            Self::Covered => Some(Unseen::Covered),
+            Self::Frozen => Some(Unseen::Stalled),
+        }
+    }
 }
 
 /// Limits of a [`Scene`].
@@ -94,8 +107,10 @@ impl Scene {
             self.candidate = None;
             return self.sight(false);
         }
+        // A hand may look dark in one frame and covered in the next: either way nothing is seen.
+        let is_clear = |visibility| visibility == Visibility::Clear;
         let since = match self.candidate {
-            Some((candidate, since)) if candidate == seen => since,
+            Some((candidate, since)) if is_clear(candidate) == is_clear(seen) => since,
             _ => now,
         };
         self.candidate = Some((seen, since));

@@ -251,9 +251,27 @@ fn a_hand_in_passing_is_not_covered_and_one_that_stays_is() {
     assert_eq!(stare(&mut scene, &shelf(), 0, 5), clear());
     assert!(stare(&mut scene, &hand, 5, 2).in_doubt);
     assert_eq!(stare(&mut scene, &shelf(), 7, 2), clear());
-    let covered = stare(&mut scene, &hand, 10, 4);
+    assert!(stare(&mut scene, &hand, 10, 3).in_doubt, "counted anew");
+    let covered = stare(&mut scene, &hand, 13, 1);
     assert_eq!(covered.visibility, Visibility::Covered);
     assert_eq!(stare(&mut scene, &shelf(), 30, 2), clear());
+}
+
+#[test]
+fn a_hand_that_is_now_dark_and_now_covered_does_not_stay_in_doubt() {
+    let hand = RgbImage::from_pixel(320, 240, Rgb([60, 40, 30]));
+    let mut scene = Scene::new(scene_rules());
+    stare(&mut scene, &shelf(), 0, 5);
+    let sights: Vec<Sight> = (5..9)
+        .map(|n| {
+            scene.look(
+                seconds(n),
+                &scaled(&hand, if n % 2 == 0 { 1.0 } else { 0.1 }),
+            )
+        })
+        .collect();
+    assert!(sights[..3].iter().all(|sight| sight.in_doubt));
+    assert_eq!(sights[3].visibility, Visibility::Covered);
 }
 
 #[test]
