@@ -40,6 +40,13 @@ pub enum Outgoing {
         /// Numbers beside it.
         attributes: Attributes,
     },
+    /// A zone and label that no longer exist: their retained topics are cleared.
+    RemovedZone {
+        /// Zone id.
+        zone: Id,
+        /// Label slug.
+        label: Id,
+    },
     /// Retained camera status.
     Camera {
         /// Camera id.
