@@ -89,7 +89,10 @@ pub struct Live {
 impl Live {
     /// Listens under `prefix` (`vedetta`).
     pub fn new(prefix: &str) -> Self {
-        Self { prefix: format!("{}/", prefix.trim_end_matches('/')), ..Self::default() }
+        Self {
+            prefix: format!("{}/", prefix.trim_end_matches('/')),
+            ..Self::default()
+        }
     }
 
     /// The filter to subscribe to.
@@ -196,7 +199,12 @@ impl Live {
         if self.messages.len() == MESSAGES {
             self.messages.pop_front();
         }
-        let clean = |text: &str, most| text.chars().filter(|c| !c.is_control()).take(most).collect();
+        let clean = |text: &str, most| {
+            text.chars()
+                .filter(|c| !c.is_control())
+                .take(most)
+                .collect()
+        };
         let (topic, payload) = (clean(topic, 512), clean(payload, 1000));
         self.messages.push_back(Message {
             topic,

@@ -56,7 +56,10 @@ impl Page<'_> {
         let used = top.len() + self.footer.len() + 3;
         let free = size.rows.saturating_sub(used);
         top.push(Line::new());
-        top.push(Line::of(Style::Faint, format!("messages ({})", self.live.heard)));
+        top.push(Line::of(
+            Style::Faint,
+            format!("messages ({})", self.live.heard),
+        ));
         let skipped = self.live.messages.len().saturating_sub(free);
         top.extend(self.live.messages.iter().skip(skipped).map(message));
         // The footer keeps its place while messages are few.
@@ -74,7 +77,10 @@ impl Page<'_> {
             return self.table(columns, room);
         }
         let table = self.table(columns - width - GUTTER, room);
-        let height = table.len().max(self.picture.len()).min(room.max(table.len()));
+        let height = table
+            .len()
+            .max(self.picture.len())
+            .min(room.max(table.len()));
         let empty = Line::new();
         let side_by_side = |n: usize| {
             let left = self.picture.get(n).unwrap_or(&empty).clone();
@@ -85,7 +91,11 @@ impl Page<'_> {
     }
 
     fn table(&self, columns: usize, room: usize) -> Vec<Line> {
-        let labels = self.live.rows.keys().map(|(device, _, label)| self.label(device, label));
+        let labels = self
+            .live
+            .rows
+            .keys()
+            .map(|(device, _, label)| self.label(device, label));
         let longest = labels.map(|label| label.chars().count()).max().unwrap_or(0);
         let widths = Widths::fit(longest, columns);
         let mut lines = Vec::new();
@@ -110,26 +120,46 @@ impl Page<'_> {
     }
 
     fn label<'a>(&'a self, device: &str, label: &'a str) -> &'a str {
-        let settings = self.live.settings.get(&(device.to_owned(), label.to_owned()));
+        let settings = self
+            .live
+            .settings
+            .get(&(device.to_owned(), label.to_owned()));
         settings.and_then(|s| s.prompt.as_deref()).unwrap_or(label)
     }
 
     fn row(&self, widths: &Widths, device: &str, label: &str, row: &Row) -> Line {
-        let settings = self.live.settings.get(&(device.to_owned(), label.to_owned()));
+        let settings = self
+            .live
+            .settings
+            .get(&(device.to_owned(), label.to_owned()));
         let threshold = settings.and_then(|settings| settings.threshold);
-        let probability = row.attributes.as_ref().map(|a| a.probability.clamp(0.0, 1.0));
-        let leaning = probability.zip(threshold).is_some_and(|(p, enter)| p >= enter);
+        let probability = row
+            .attributes
+            .as_ref()
+            .map(|a| a.probability.clamp(0.0, 1.0));
+        let leaning = probability
+            .zip(threshold)
+            .is_some_and(|(p, enter)| p >= enter);
         let (style, dot) = match row.state.as_str() {
             "ON" => (Style::Good, '●'),
             "UNKNOWN" => (Style::Doubtful, '?'),
             _ if leaning => (Style::Doubtful, '○'),
             _ => (Style::Faint, '○'),
         };
-        let name = if row.state == "ON" { Style::Strong } else { Style::Plain };
+        let name = if row.state == "ON" {
+            Style::Strong
+        } else {
+            Style::Plain
+        };
         let number = probability.map_or(String::new(), |p| format!("{:.0} %", p * 100.0));
         let mut line = Line::of(name, self.label(device, label)).fitted(widths.label);
         line = line.with(Style::Plain, " ");
-        line = line.joined(bar(probability.unwrap_or(0.0), threshold, widths.bar, style));
+        line = line.joined(bar(
+            probability.unwrap_or(0.0),
+            threshold,
+            widths.bar,
+            style,
+        ));
         line = line.with(style, format!("{number:>6} "));
         line = line.joined(Line::of(style, format!("{dot} {}", row.state)).fitted(STATE_COLUMNS));
         let since = row.attributes.as_ref().filter(|_| widths.since);
@@ -154,7 +184,11 @@ impl Widths {
         let left = free.saturating_sub(label);
         let since = left >= SINCE_COLUMNS + 1 + 16;
         let bar = left.saturating_sub(if since { SINCE_COLUMNS + 1 } else { 0 });
-        Self { label, bar: bar.min(LONGEST_BAR), since }
+        Self {
+            label,
+            bar: bar.min(LONGEST_BAR),
+            since,
+        }
     }
 }
 
@@ -184,7 +218,10 @@ fn devices(live: &Live) -> Vec<Line> {
         line = line.with(Style::Plain, "  ").joined(status_mark(status));
         if let Some(info) = live.info.get(device) {
             // The hash is for machines; its first digits are enough to tell two bundles apart.
-            let (bundle, hash) = info.bundle.split_once("@sha256:").unwrap_or((&info.bundle, ""));
+            let (bundle, hash) = info
+                .bundle
+                .split_once("@sha256:")
+                .unwrap_or((&info.bundle, ""));
             let hash: String = hash.chars().take(8).collect();
             line = line.with(Style::Plain, format!("  {bundle}"));
             line = line.with(Style::Faint, format!(" {hash}  {}", info.backend));
@@ -308,16 +345,31 @@ mod tests {
         let now = NOW.parse().unwrap();
         let footer = vec![Line::of(Style::Plain, "the end")];
         let heading = vec![Line::of(Style::Strong, "heading")];
-        let page = Page { live, heading, picture, footer, now };
-        page.lines(Size { columns, rows }).iter().map(Line::text).collect()
+        let page = Page {
+            live,
+            heading,
+            picture,
+            footer,
+            now,
+        };
+        page.lines(Size { columns, rows })
+            .iter()
+            .map(Line::text)
+            .collect()
     }
 
     #[test]
     fn a_row_shows_prompt_bar_threshold_number_state_and_age() {
         let lines = text(&live(1), 80, 24, Vec::new());
-        let row = lines.iter().find(|line| line.contains("una mela verde")).unwrap();
+        let row = lines
+            .iter()
+            .find(|line| line.contains("una mela verde"))
+            .unwrap();
         let bar = format!("{}{}", "█".repeat(16), "·".repeat(6) + "┊" + &"·".repeat(9));
-        assert_eq!(row.trim_end(), format!("una mela verde {bar}  50 % ● ON          45 s"));
+        assert_eq!(
+            row.trim_end(),
+            format!("una mela verde {bar}  50 % ● ON          45 s")
+        );
     }
 
     #[test]
@@ -335,8 +387,15 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_counted_and_the_newest_messages_stay() {
         let lines = text(&live(100), 80, 24, Vec::new());
-        assert!(lines.iter().any(|line| line.starts_with("… and ")), "{lines:#?}");
-        assert!(lines.iter().any(|line| line.contains("z099/mela/state  ON")));
+        assert!(
+            lines.iter().any(|line| line.starts_with("… and ")),
+            "{lines:#?}"
+        );
+        assert!(
+            lines
+                .iter()
+                .any(|line| line.contains("z099/mela/state  ON"))
+        );
         assert_eq!(lines.last().unwrap(), "the end");
     }
 
@@ -344,7 +403,10 @@ mod tests {
     fn the_picture_stands_left_of_the_table_when_there_is_room() {
         let picture = vec![Line::of(Style::Plain, "#".repeat(20)); 4];
         let wide = text(&live(1), 80, 24, picture.clone());
-        assert!(wide.iter().any(|line| line.starts_with("####") && line.contains("una mela")));
+        assert!(
+            wide.iter()
+                .any(|line| line.starts_with("####") && line.contains("una mela"))
+        );
         let narrow = text(&live(1), 50, 24, picture);
         assert!(!narrow.iter().any(|line| line.contains('#')));
     }

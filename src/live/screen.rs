@@ -8,7 +8,10 @@ use super::line::{Line, Palette};
 use super::page::{Page, Size};
 
 /// Assumed where the terminal does not say.
-const USUAL: Size = Size { columns: 80, rows: 24 };
+const USUAL: Size = Size {
+    columns: 80,
+    rows: 24,
+};
 
 /// Standard output as a screen. Dropping it gives the terminal back as it was.
 #[derive(Debug)]
@@ -32,7 +35,12 @@ impl Screen {
             write!(out, "\x1b[?1049h\x1b[?25l\x1b[2J")?;
             out.flush()?;
         }
-        Ok(Self { terminal, palette: palette(), shown: Vec::new(), printed: 0 })
+        Ok(Self {
+            terminal,
+            palette: palette(),
+            shown: Vec::new(),
+            printed: 0,
+        })
     }
 
     /// Whether [`Screen::open`] would find a terminal that can be drawn on.
@@ -57,7 +65,10 @@ impl Screen {
         let (columns, rows) = asked.map_or((0, 0), |size| (size.ws_col, size.ws_row));
         match (columns, rows) {
             (0, _) | (_, 0) => USUAL,
-            _ => Size { columns: columns.into(), rows: rows.into() },
+            _ => Size {
+                columns: columns.into(),
+                rows: rows.into(),
+            },
         }
     }
 
@@ -109,7 +120,11 @@ impl Screen {
     /// # Errors
     /// The pipe's.
     pub fn print_lines(lines: &[Line]) -> io::Result<()> {
-        let palette = if Self::is_available() { palette() } else { Palette::Monochrome };
+        let palette = if Self::is_available() {
+            palette()
+        } else {
+            Palette::Monochrome
+        };
         let mut out = io::stdout().lock();
         for line in lines {
             let text = match palette {

@@ -158,7 +158,11 @@ fn listen(options: MqttOptions, filter: &str, outbox: &SyncSender<Heard>) {
 }
 
 fn client_id() -> String {
-    format!("vedetta-watch-{}-{:04x}", std::process::id(), random() >> 16)
+    format!(
+        "vedetta-watch-{}-{:04x}",
+        std::process::id(),
+        random() >> 16
+    )
 }
 
 fn random() -> u32 {
@@ -175,7 +179,10 @@ fn pem(path: &Path) -> Result<Vec<u8>, AddressError> {
     let mut bytes = Vec::new();
     std::fs::File::open(path)
         .and_then(|file| file.take(MAX_PEM_BYTES).read_to_end(&mut bytes))
-        .map_err(|source| AddressError::File { path: path.to_owned(), source })?;
+        .map_err(|source| AddressError::File {
+            path: path.to_owned(),
+            source,
+        })?;
     Ok(bytes)
 }
 
@@ -185,19 +192,41 @@ mod tests {
 
     #[test]
     fn a_missing_certificate_is_named() {
-        let tls = Tls { ca_file: "/nowhere/ca.pem".into(), client: None };
+        let tls = Tls {
+            ca_file: "/nowhere/ca.pem".into(),
+            client: None,
+        };
         let host = "localhost".to_owned();
-        let address = Address { host, port: 8883, credentials: None, tls: Some(tls) };
+        let address = Address {
+            host,
+            port: 8883,
+            credentials: None,
+            tls: Some(tls),
+        };
         let error = Subscriber::start(&address, "vedetta/#".to_owned()).unwrap_err();
-        assert!(error.to_string().starts_with("cannot read /nowhere/ca.pem: "), "{error}");
+        assert!(
+            error
+                .to_string()
+                .starts_with("cannot read /nowhere/ca.pem: "),
+            "{error}"
+        );
     }
 
     #[test]
     fn a_broker_that_is_not_there_is_said_and_tried_again() {
         // Bound and dropped: nobody listens there now.
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
         let host = "127.0.0.1".to_owned();
-        let address = Address { host, port, credentials: None, tls: None };
+        let address = Address {
+            host,
+            port,
+            credentials: None,
+            tls: None,
+        };
         let subscriber = Subscriber::start(&address, "vedetta/#".to_owned()).unwrap();
         for _ in 0..2 {
             let heard = subscriber.next(Duration::from_secs(20));

@@ -2,7 +2,6 @@
 
 use std::path::Path;
 
-use image::imageops::FilterType;
 use image::{ImageError, ImageReader, Limits, RgbImage};
 
 use super::line::{Line, Style};
@@ -32,7 +31,7 @@ impl Thumbnail {
         reader.limits(limits);
         let photo = reader.decode()?;
         let (width, height) = (columns.max(1), rows.max(1).saturating_mul(2));
-        let pixels = photo.resize(width, height, FilterType::Triangle).to_rgb8();
+        let pixels = photo.thumbnail(width, height).to_rgb8();
         Ok(Self { pixels })
     }
 

@@ -5,8 +5,11 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod cameras;
+#[cfg(feature = "demo")]
+mod demo;
 mod logging;
 mod run;
+mod watch;
 
 /// A camera lookout that answers questions in plain Italian, over MQTT.
 #[derive(Parser)]
@@ -22,11 +25,17 @@ enum Command {
     Run(run::RunArgs),
     /// List the cameras of this machine with their formats, sizes and rates.
     Cameras(cameras::CamerasArgs),
+    #[cfg(feature = "demo")]
+    Demo(demo::DemoArgs),
+    Watch(watch::WatchArgs),
 }
 
 fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Run(arguments) => run::run(&arguments),
         Command::Cameras(arguments) => cameras::run(&arguments),
+        #[cfg(feature = "demo")]
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Watch(arguments) => watch::run(&arguments),
     }
 }
