@@ -1,11 +1,22 @@
 //! Everything that leaves the board: the mqtt thread, its outbox, and the commands that come in.
 
 pub mod backoff;
+mod compose;
+mod conversation;
+mod counters;
+mod discovery;
+mod inbox;
+mod limiter;
+mod link;
+mod mailbox;
 pub mod outbox;
 mod publisher;
+mod request;
+mod session;
+mod tls;
 
 pub use outbox::Outbox;
-pub use publisher::{PublishError, Publisher, spawn};
+pub use publisher::{PublishError, Publisher, check, spawn};
 
 use std::time::Duration;
 
@@ -39,6 +50,13 @@ pub enum Outgoing {
         state: ZoneState,
         /// Numbers beside it.
         attributes: Attributes,
+    },
+    /// A zone or label that no longer exists: its retained topics are cleared.
+    RemovedZone {
+        /// Zone id.
+        zone: Id,
+        /// Label slug.
+        label: Id,
     },
     /// Retained camera status.
     Camera {
