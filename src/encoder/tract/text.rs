@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use anyhow::format_err;
 use tokenizers::{Tokenizer, TruncationParams};
 use tract_onnx::prelude::*;
 
