@@ -118,9 +118,13 @@ impl Conversation {
                 return Ok(());
             }
             self.speak(session, deadline);
-            let end = tokio::time::Instant::from_std(deadline.unwrap_or_else(|| {
-                Instant::now() + 2 * TICK
-            }));
+            let leave_in = match deadline {
+                Some(at) if self.phase == Phase::Talking => at.checked_sub(FAREWELL).unwrap_or(at),
+                Some(at) => at,
+                None => Instant::now() + 2 * TICK,
+            };
+            // Later than the moment itself, or the check after it would be too early.
+            let leave_in = tokio::time::Instant::from_std(leave_in + Duration::from_millis(2));
             tokio::select! {
                 (wire, result) = &mut next => {
                     if self.listen(session, result?) {
@@ -129,7 +133,7 @@ impl Conversation {
                     next = Box::pin(step(wire));
                 }
                 () = session.shared.wake.notified() => {}
-                () = tokio::time::sleep_until(end) => {}
+                () = tokio::time::sleep_until(leave_in) => {}
                 _ = tick.tick() => {
                     session.outbox.tend();
                     self.check_silence()?;

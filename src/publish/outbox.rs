@@ -9,6 +9,8 @@ use crate::config;
 use crate::event::{Event, QueueHealth};
 
 mod disk;
+#[cfg(test)]
+mod failing;
 mod queue;
 mod store;
 #[cfg(test)]

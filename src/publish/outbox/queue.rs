@@ -455,6 +455,12 @@ impl Queue {
     }
 }
 
+impl Drop for Queue {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
 /// Where sequence numbers go on when the disk cannot tell: over any count of events.
 fn from_clock() -> u64 {
     u64::try_from(Timestamp::now().as_millisecond()).map_or(1, |ms| ms.max(1))
