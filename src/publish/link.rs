@@ -380,6 +380,22 @@ fn translate_outgoing(outgoing: &rumqttc::Outgoing) -> Happening {
     }
 }
 
+/// Without the client library's layers in front of the cause.
+fn plain(message: &str) -> String {
+    const LAYERS: [&str; 5] = [
+        "Mqtt state: ",
+        "Mqtt serialization/deserialization error: ",
+        "Io error: ",
+        "I/O: ",
+        "IO: ",
+    ];
+    let mut rest = message;
+    while let Some(shorter) = LAYERS.iter().find_map(|layer| rest.strip_prefix(layer)) {
+        rest = shorter;
+    }
+    rest.to_owned()
+}
+
 fn explain_v5(error: &v5::ConnectionError) -> LinkError {
     use rumqttc::v5::mqttbytes::Error as Packet;
     use rumqttc::v5::{ConnectionError, StateError};
@@ -393,7 +409,7 @@ fn explain_v5(error: &v5::ConnectionError) -> LinkError {
     let message = match error {
         ConnectionError::ConnectionRefused(code) => format!("the broker refused: {code:?}"),
         ConnectionError::Timeout(_) => "no answer in time".to_owned(),
-        other => other.to_string(),
+        other => plain(&other.to_string()),
     };
     LinkError { message, oversized }
 }
@@ -411,7 +427,7 @@ fn explain_v311(error: &rumqttc::ConnectionError) -> LinkError {
         ConnectionError::NetworkTimeout | ConnectionError::FlushTimeout => {
             "no answer in time".to_owned()
         }
-        other => other.to_string(),
+        other => plain(&other.to_string()),
     };
     LinkError { message, oversized }
 }
