@@ -15,7 +15,6 @@ use crate::bundle::{Bundle, Limits};
 use crate::capture::{CaptureShared, CaptureThread};
 use crate::config::{Camera, Config, ConfigError};
 use crate::decide::{Board, OpenEvent, RandomUlids};
-use crate::encoder::ImageEncoder;
 use crate::encoder::tract::TractImageEncoder;
 use crate::event::{Info, SCHEMA};
 use crate::lookout::{Lookout, Model};
@@ -260,20 +259,20 @@ impl Supervisor<'_> {
     /// keeps those whose configuration is the same.
     fn start_cameras(&mut self) -> Result<(), ServeError> {
         let mut before = std::mem::take(&mut self.cameras);
-        for camera in &self.config.cameras {
-            let same = |old: &Camcorder| captures_the_same(&old.camera, camera);
+        for camera in self.config.cameras.clone() {
+            let same = |old: &Camcorder| captures_the_same(&old.camera, &camera);
             if let Some(n) = before.iter().position(same) {
                 let mut kept = before.swap_remove(n);
                 kept.camera = camera.clone();
-                kept.feed.camera = camera.clone();
+                kept.feed.camera = camera;
                 self.cameras.push(kept);
             } else if let Some(n) = before.iter().position(|old| old.camera.id == camera.id) {
                 // A device can be opened once: the old thread has to let go of it first.
-                self.relays.remove(&stage_name(camera));
+                self.relays.remove(&stage_name(&camera));
                 before.swap_remove(n).thread.stop(JOIN);
-                self.start_camera(camera.clone())?;
+                self.start_camera(camera)?;
             } else {
-                self.start_camera(camera.clone())?;
+                self.start_camera(camera)?;
             }
         }
         for gone in before {

@@ -51,7 +51,7 @@ pub enum Outgoing {
         /// Numbers beside it.
         attributes: Attributes,
     },
-    /// A zone or label that no longer exists: its retained topics are cleared.
+    /// A zone and label that no longer exist: their retained topics are cleared.
     RemovedZone {
         /// Zone id.
         zone: Id,
