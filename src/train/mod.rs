@@ -1,1 +1,3 @@
-//! train/mod
+//! The trainer's library half.
+
+pub mod text;
