@@ -23,4 +23,5 @@ pub mod onnx;
 pub mod optimizer;
 pub mod space;
 pub mod targets;
+pub mod text;
 pub mod tune;
