@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use vedetta::train::demo::Workshop;
-use vedetta::train::tune;
+use vedetta::train::{text, tune};
 
 /// Makes and measures the model bundles that vedetta serves. Runs on a workstation, never on the board.
 #[derive(Parser)]
@@ -64,6 +64,9 @@ struct Tuning {
     /// Share of blended views.
     #[arg(long, default_value_t = tune::Settings::default().mix)]
     mix: f64,
+    /// Steps of the text tower.
+    #[arg(long, default_value_t = text::Settings::default().steps)]
+    steps: usize,
     /// Epochs between two reports.
     #[arg(long, default_value_t = tune::Settings::default().report_every)]
     report_every: usize,
@@ -71,8 +74,12 @@ struct Tuning {
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Step {
+    /// The tokenizer.
+    Tokenizer,
     /// The map from the teacher's sentences to the shared space.
     Space,
+    /// Teach the text tower what the teacher says, and export it.
+    Text,
     /// Fine-tune image tower and head.
     Image,
     /// Fit the head again to the texts as they are now.
@@ -110,8 +117,16 @@ fn make_demo(demo: &Demo) -> Result<()> {
         ..tune::Settings::default()
     };
     let wanted = |step| demo.step.is_none_or(|s| s == step);
+    let texts = text::Work(demo.work.clone());
+    if wanted(Step::Tokenizer) {
+        text::train_tokenizer(&texts)?;
+    }
     if wanted(Step::Space) {
         workshop.space()?;
+    }
+    if wanted(Step::Text) {
+        text::distil(&texts, text::Settings { seed: demo.seed, steps: demo.tuning.steps, ..text::Settings::default() })?;
+        text::export(&texts)?;
     }
     if wanted(Step::Image) {
         workshop.tune(&settings)?;
