@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use crate::config::Id;
-use crate::event::{CameraHealth, Health, QueueHealth};
+use crate::event::{CameraHealth, Health, MqttHealth, QueueHealth};
 use crate::telemetry::{Latency, Probes, RateMeter};
 
 /// What one camera's threads have counted since the daemon started.
@@ -66,6 +66,7 @@ impl HealthMeter {
             throttled: vitals.throttled,
             queue,
             dropped_messages,
+            mqtt: MqttHealth::default(),
             resident_bytes: vitals.resident_bytes,
             cpu_s: vitals.cpu_s,
         };

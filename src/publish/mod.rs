@@ -1,11 +1,22 @@
 //! Everything that leaves the board: the mqtt thread, its outbox, and the commands that come in.
 
 pub mod backoff;
+mod compose;
+mod conversation;
+mod counters;
+mod discovery;
+mod inbox;
+mod limiter;
+mod link;
+mod mailbox;
 pub mod outbox;
 mod publisher;
+mod request;
+mod session;
+mod tls;
 
 pub use outbox::Outbox;
-pub use publisher::{PublishError, Publisher, spawn};
+pub use publisher::{PublishError, Publisher, check, spawn};
 
 use std::time::Duration;
 

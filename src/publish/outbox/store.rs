@@ -65,6 +65,8 @@ pub(super) struct Change<'a> {
     pub put: Vec<Record<'a>>,
     pub delete: Vec<u64>,
     pub delete_evidence: Vec<u64>,
+    /// Forget all open events first.
+    pub clear_open: bool,
     /// `None` removes.
     pub open: Vec<(&'a str, Option<&'a [u8]>)>,
     pub next_sequence: u64,
@@ -161,6 +163,9 @@ impl Store {
                     evidence.remove(sequence).map_err(classify)?;
                 }
                 let mut open = transaction.open_table(OPEN).map_err(classify)?;
+                if change.clear_open {
+                    open.retain(|_, _| false).map_err(classify)?;
+                }
                 for (id, value) in &change.open {
                     match value {
                         Some(value) => open.insert(*id, *value).map_err(classify)?,
