@@ -119,7 +119,6 @@ impl Live {
         if payload.len() > MAX_PAYLOAD_BYTES || topic.len() > 512 {
             return false;
         }
-<<<<<<< HEAD
         if let ["camera", _, "snapshot"] | ["evidence", _] = levels.as_slice() {
             let shown = format!("<JPEG, {} KiB>", payload.len().div_ceil(1024));
             self.list(topic, &shown, None);
@@ -127,71 +126,6 @@ impl Live {
         }
         let Ok(text) = std::str::from_utf8(payload) else {
             return false;
-=======
-        let text = std::str::from_utf8(payload).ok();
-        let device = device.to_owned();
-        let loud = match (levels.as_slice(), text) {
-            (["camera", _, "snapshot"] | ["evidence", _], _) => {
-                let shown = format!("<JPEG, {} KiB>", payload.len().div_ceil(1024));
-                self.remember(topic, &shown);
-                return true;
-            }
-            (_, None) => return false,
-            (["status"], Some(text)) => {
-                insert_capped(&mut self.devices, device, text.to_owned());
-                true
-            }
-            (["camera", camera, "status"], Some(text)) => {
-                let key = (device, (*camera).to_owned());
-                insert_capped(&mut self.cameras, key, text.to_owned());
-                true
-            }
-            (["zone", zone, label, "state"], Some(text)) => {
-                let key = (device, (*zone).to_owned(), (*label).to_owned());
-                if text.is_empty() {
-                    self.rows.remove(&key);
-                } else if let Some(row) = self.row(key) {
-                    text.clone_into(&mut row.state);
-                }
-                true
-            }
-            (["zone", zone, label, "attributes"], Some(text)) => {
-                let key = (device, (*zone).to_owned(), (*label).to_owned());
-                match parse(text) {
-                    Some(attributes) => {
-                        if let Some(row) = self.row(key) {
-                            row.attributes = Some(attributes);
-                        }
-                    }
-                    None if text.is_empty() => {}
-                    None => return false,
-                }
-                false
-            }
-            (["event"], Some(text)) => {
-                let Some(event) = parse::<Event>(text) else {
-                    return false;
-                };
-                self.event(device, &event);
-                true
-            }
-            (["health"], Some(text)) => {
-                let Some(health) = parse(text) else {
-                    return false;
-                };
-                insert_capped(&mut self.health, device, health);
-                false
-            }
-            (["info"], Some(text)) => {
-                let Some(info) = parse(text) else {
-                    return false;
-                };
-                insert_capped(&mut self.info, device, info);
-                true
-            }
-            (["config" | "command" | "reply", ..], Some(_)) => true,
-            _ => return false,
->>>>>>> main
         };
         let mut event = None;
         match levels.as_slice() {
@@ -265,7 +199,6 @@ impl Live {
         if self.messages.len() == MESSAGES {
             self.messages.pop_front();
         }
-<<<<<<< HEAD
         let clean = |text: &str, most| {
             text.chars()
                 .filter(|c| !c.is_control())
@@ -279,15 +212,6 @@ impl Live {
             event,
         });
         self.listed += 1;
-=======
-        let shown: String = payload
-            .chars()
-            .filter(|c| !c.is_control())
-            .take(400)
-            .collect();
-        let topic = topic.chars().filter(|c| !c.is_control()).collect();
-        self.messages.push_back((topic, shown));
->>>>>>> main
     }
 }
 
