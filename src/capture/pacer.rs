@@ -60,8 +60,9 @@ mod tests {
 
     #[test]
     fn a_camera_is_thinned_to_the_wanted_rate() {
-        assert_eq!(admitted(30.0, 0, 10.0, 300), 100);
-        assert_eq!(admitted(30.0, 0, 2.0, 300), 20);
+        // The allowed quarter of a period may let one more in at the end.
+        assert!((100..=101).contains(&admitted(30.0, 0, 10.0, 300)));
+        assert!((20..=21).contains(&admitted(30.0, 0, 2.0, 300)));
         assert!((115..=121).contains(&admitted(30.0, 0, 12.0, 300)));
     }
 
