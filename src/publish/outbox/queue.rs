@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::disk::{Disk, Opened};
-use super::store::{Change, Contents, Opener, Record};
+use super::store::{Change, Contents, Opener, Payload, Record};
 use super::{EVIDENCE_EXPIRY, NewEvent, Ready};
 use crate::config;
 use crate::event::{Event, EventType, QueueHealth};
@@ -17,9 +17,6 @@ use crate::publish::MAX_PICTURE_BYTES;
 /// Deletions wait this long for a transaction that has to be written anyway: every transaction
 /// wears the flash.
 const DELETE_WITHIN: Duration = Duration::from_secs(5);
-
-/// Payloads that are not on disk: event JSON and JPEG.
-type Unsaved = (Vec<u8>, Option<Vec<u8>>);
 
 struct Entry {
     sequence: u64,
@@ -34,7 +31,7 @@ struct Entry {
     event_bytes: u64,
     evidence_bytes: u64,
     /// `None` once it is on disk. Unsaved entries are always the newest ones.
-    unsaved: Option<Unsaved>,
+    unsaved: Option<Payload>,
 }
 
 impl Entry {
@@ -350,7 +347,10 @@ impl Queue {
                 evidence: evidence.as_deref(),
             })
         });
-        let all = self.open.iter().map(|(id, json)| (id.as_str(), Some(json.as_slice())));
+        let all = self
+            .open
+            .iter()
+            .map(|(id, json)| (id.as_str(), Some(json.as_slice())));
         let some = self
             .open_changed
             .iter()
@@ -360,7 +360,11 @@ impl Queue {
             delete: self.delete.clone(),
             delete_evidence: self.delete_evidence.clone(),
             clear_open: self.open_stale,
-            open: if self.open_stale { all.collect() } else { some.collect() },
+            open: if self.open_stale {
+                all.collect()
+            } else {
+                some.collect()
+            },
             next_sequence: self.next_sequence,
         };
         if self.disk.commit(&change) {
@@ -399,7 +403,10 @@ impl Queue {
     /// The first look at the disk: its events come before those of this run.
     fn adopt(&mut self, contents: Contents) {
         let seen = Instant::now();
-        let first = self.entries.front().map_or(u64::MAX, |entry| entry.sequence);
+        let first = self
+            .entries
+            .front()
+            .map_or(u64::MAX, |entry| entry.sequence);
         for stored in contents.events.into_iter().rev() {
             if stored.sequence >= first {
                 continue;
