@@ -61,6 +61,11 @@ impl Mailbox {
         }
     }
 
+    /// The newest payload of a retained topic.
+    pub fn payload(&self, topic: &str) -> Option<&[u8]> {
+        Some(&self.retained.get(topic)?.message.payload)
+    }
+
     /// A new connection: everything retained has to be sent, `first` before the rest.
     pub fn make_all_due(&mut self, first: &[String]) {
         self.due.clear();
