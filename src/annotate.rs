@@ -41,13 +41,23 @@ pub fn zones(picture: &mut RgbImage, marks: &[Mark]) {
         let corners = corners(&mark.shape, picture.width(), picture.height());
         if mark.shape != Shape::Full {
             for (n, from) in corners.iter().enumerate() {
-                line(picture, *from, corners[(n + 1) % corners.len()], scale * 2, color);
+                line(
+                    picture,
+                    *from,
+                    corners[(n + 1) % corners.len()],
+                    scale * 2,
+                    color,
+                );
             }
         }
         let lines: Vec<Line> = mark
             .labels
             .iter()
-            .map(|(label, p)| Line { text: format!("{label} {:.0}%", p * 100.0), bar: None, color })
+            .map(|(label, p)| Line {
+                text: format!("{label} {:.0}%", p * 100.0),
+                bar: None,
+                color,
+            })
             .collect();
         let left = corners.iter().map(|c| c.0).min().unwrap_or(0);
         let top = corners.iter().map(|c| c.1).min().unwrap_or(0);
@@ -128,7 +138,12 @@ fn corners(shape: &Shape, width: u32, height: u32) -> Vec<(u32, u32)> {
     };
     match shape {
         Shape::Full => vec![at(0.0, 0.0), at(1.0, 0.0), at(1.0, 1.0), at(0.0, 1.0)],
-        Shape::Rectangle { x, y, width, height } => vec![
+        Shape::Rectangle {
+            x,
+            y,
+            width,
+            height,
+        } => vec![
             at(*x, *y),
             at(x + width, *y),
             at(x + width, y + height),
@@ -160,11 +175,19 @@ fn panel(picture: &mut RgbImage, origin: (u32, u32), lines: &[Line], scale: u32)
     if lines.is_empty() {
         return;
     }
-    let longest = lines.iter().map(|line| line.text.chars().count()).max().unwrap_or(0);
+    let longest = lines
+        .iter()
+        .map(|line| line.text.chars().count())
+        .max()
+        .unwrap_or(0);
     let longest = u32::try_from(longest).unwrap_or(u32::MAX).min(200);
     let (cell_width, cell_height) = (CELL.0 * scale, CELL.1 * scale);
     let pad = 4 * scale;
-    let bar_width = if lines.iter().any(|line| line.bar.is_some()) { 8 * cell_width } else { 0 };
+    let bar_width = if lines.iter().any(|line| line.bar.is_some()) {
+        8 * cell_width
+    } else {
+        0
+    };
     let width = (longest * cell_width + 2 * pad + bar_width).min(picture.width());
     let count = u32::try_from(lines.len()).unwrap_or(u32::MAX).min(100);
     let height = (count * cell_height + 2 * pad).min(picture.height());
@@ -174,8 +197,8 @@ fn panel(picture: &mut RgbImage, origin: (u32, u32), lines: &[Line], scale: u32)
         for x in left..left + width {
             let pixel = picture.get_pixel_mut(x, y);
             for (channel, ground) in pixel.0.iter_mut().zip(PANEL.0) {
-                let mixed = u32::from(*channel) * (255 - PANEL_OPACITY)
-                    + u32::from(ground) * PANEL_OPACITY;
+                let mixed =
+                    u32::from(*channel) * (255 - PANEL_OPACITY) + u32::from(ground) * PANEL_OPACITY;
                 *channel = u8::try_from(mixed / 255).unwrap_or(u8::MAX);
             }
         }
@@ -190,8 +213,7 @@ fn panel(picture: &mut RgbImage, origin: (u32, u32), lines: &[Line], scale: u32)
                 reason = "a share of the bar's width"
             )]
             let filled = (value.clamp(0.0, 1.0) * (bar_width - cell_width) as f32) as u32;
-            for (dx, dy) in
-                (0..filled).flat_map(|dx| (0..cell_height / 2).map(move |dy| (dx, dy)))
+            for (dx, dy) in (0..filled).flat_map(|dx| (0..cell_height / 2).map(move |dy| (dx, dy)))
             {
                 let (x, y) = (left + pad + dx, y + cell_height / 4 + dy);
                 if let Some(pixel) = picture.get_pixel_mut_checked(x, y) {
@@ -199,11 +221,16 @@ fn panel(picture: &mut RgbImage, origin: (u32, u32), lines: &[Line], scale: u32)
                 }
             }
         }
-        let mut canvas =
-            Canvas { picture, origin: (left + pad + bar_width, y), scale, color: line.color };
+        let mut canvas = Canvas {
+            picture,
+            origin: (left + pad + bar_width, y),
+            scale,
+            color: line.color,
+        };
         let style = MonoTextStyle::new(&FONT_10X20, BinaryColor::On);
         // Drawing onto a picture cannot fail.
-        let _ = Text::with_baseline(&line.text, Point::zero(), style, Baseline::Top).draw(&mut canvas);
+        let _ =
+            Text::with_baseline(&line.text, Point::zero(), style, Baseline::Top).draw(&mut canvas);
     }
 }
 
@@ -217,7 +244,10 @@ struct Canvas<'a> {
 
 impl OriginDimensions for Canvas<'_> {
     fn size(&self) -> Size {
-        Size::new(self.picture.width() / self.scale, self.picture.height() / self.scale)
+        Size::new(
+            self.picture.width() / self.scale,
+            self.picture.height() / self.scale,
+        )
     }
 }
 
@@ -230,13 +260,17 @@ impl DrawTarget for Canvas<'_> {
         I: IntoIterator<Item = Pixel<BinaryColor>>,
     {
         for Pixel(point, color) in pixels {
-            let (Ok(x), Ok(y)) = (u32::try_from(point.x), u32::try_from(point.y)) else { continue };
+            let (Ok(x), Ok(y)) = (u32::try_from(point.x), u32::try_from(point.y)) else {
+                continue;
+            };
             if color == BinaryColor::Off {
                 continue;
             }
             for (dx, dy) in (0..self.scale).flat_map(|dx| (0..self.scale).map(move |dy| (dx, dy))) {
-                let (x, y) =
-                    (self.origin.0 + x * self.scale + dx, self.origin.1 + y * self.scale + dy);
+                let (x, y) = (
+                    self.origin.0 + x * self.scale + dx,
+                    self.origin.1 + y * self.scale + dy,
+                );
                 if let Some(pixel) = self.picture.get_pixel_mut_checked(x, y) {
                     *pixel = self.color;
                 }
@@ -266,8 +300,19 @@ mod tests {
     #[test]
     fn zones_are_drawn_where_they_are() {
         let mut picture = RgbImage::new(100, 100);
-        let shape = Shape::Rectangle { x: 0.5, y: 0.5, width: 0.4, height: 0.4 };
-        zones(&mut picture, &[Mark { shape, labels: vec![] }]);
+        let shape = Shape::Rectangle {
+            x: 0.5,
+            y: 0.5,
+            width: 0.4,
+            height: 0.4,
+        };
+        zones(
+            &mut picture,
+            &[Mark {
+                shape,
+                labels: vec![],
+            }],
+        );
         assert_eq!(*picture.get_pixel(49, 60), GREY);
         assert_eq!(*picture.get_pixel(20, 20), Rgb([0, 0, 0]));
     }
@@ -277,10 +322,19 @@ mod tests {
         let long = "è così perché più ".repeat(40);
         for (width, height) in [(1, 1), (3, 200), (200, 3), (1920, 1080)] {
             let mut picture = RgbImage::new(width, height);
-            scores(&mut picture, &[(long.clone(), 2.0), ("\u{1F34C}".into(), f32::NAN)]);
+            scores(
+                &mut picture,
+                &[(long.clone(), 2.0), ("\u{1F34C}".into(), f32::NAN)],
+            );
             let marks = [
-                Mark { shape: Shape::Polygon(vec![[0.0, 0.0], [9.0, 0.5], [0.2, -1.0]]), labels: vec![] },
-                Mark { shape: Shape::Full, labels: vec![(long.clone(), 0.5)] },
+                Mark {
+                    shape: Shape::Polygon(vec![[0.0, 0.0], [9.0, 0.5], [0.2, -1.0]]),
+                    labels: vec![],
+                },
+                Mark {
+                    shape: Shape::Full,
+                    labels: vec![(long.clone(), 0.5)],
+                },
             ];
             zones(&mut picture, &marks);
         }

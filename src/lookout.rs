@@ -22,7 +22,7 @@ use crate::publish::{MAX_PICTURE_BYTES, Outgoing};
 use crate::telemetry::Latency;
 
 /// Bit-identical frames for this long from a live camera are a frozen picture.
-const FROZEN_AFTER: std::time::Duration = std::time::Duration::from_secs(10);
+const FROZEN_AFTER: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// One zone and the bank its crops are compared with.
 pub struct WatchedZone {
@@ -114,9 +114,11 @@ impl<I: EventIds> Lookout<I> {
         let mut eyes = Vec::new();
         for watched in cameras {
             let camera = watched.camera;
-            let frozen_after =
-                matches!(camera.source, Source::V4l2 { .. }).then_some(FROZEN_AFTER);
-            let scene = Scene::new(SceneRules { dark_below: camera.gate.dark_below, frozen_after });
+            let frozen_after = matches!(camera.source, Source::V4l2 { .. }).then_some(FROZEN_AFTER);
+            let scene = Scene::new(SceneRules {
+                dark_below: camera.gate.dark_below,
+                frozen_after,
+            });
             let mut zones = Vec::new();
             for zone in watched.zones {
                 zones.push(ZoneEye {
@@ -131,7 +133,14 @@ impl<I: EventIds> Lookout<I> {
             let (counts, blind, last) = before
                 .map(|eye| (eye.counts, eye.blind, eye.last.take()))
                 .unwrap_or_default();
-            eyes.push(CameraEye { id: camera.id, scene, zones, counts, blind, last });
+            eyes.push(CameraEye {
+                id: camera.id,
+                scene,
+                zones,
+                counts,
+                blind,
+                last,
+            });
         }
         self.cameras = eyes;
         let effects = self.board.configure(plans, now);
@@ -161,22 +170,38 @@ impl<I: EventIds> Lookout<I> {
         if let Some(cause) = cause {
             eye.counts.unseen += 1;
             let messages = self.unseen(index, cause, now);
-            return Seen { blind: Some(cause), messages, failure: None };
+            return Seen {
+                blind: Some(cause),
+                messages,
+                failure: None,
+            };
         }
         if sight.in_doubt {
             eye.counts.unseen += 1;
-            return Seen { blind: eye.blind, messages: Vec::new(), failure: None };
+            return Seen {
+                blind: eye.blind,
+                messages: Vec::new(),
+                failure: None,
+            };
         }
         eye.blind = None;
         match self.score(index, &rgb, now) {
             Ok(effects) => {
                 let messages = self.publish(Some((index, &rgb)), effects);
-                Seen { blind: None, messages, failure: None }
+                Seen {
+                    blind: None,
+                    messages,
+                    failure: None,
+                }
             }
             Err(error) => {
                 self.cameras[index].counts.failed += 1;
                 let messages = self.unseen(index, Unseen::Failed, now);
-                Seen { blind: Some(Unseen::Failed), messages, failure: Some(error) }
+                Seen {
+                    blind: Some(Unseen::Failed),
+                    messages,
+                    failure: Some(error),
+                }
             }
         }
     }
@@ -228,7 +253,10 @@ impl<I: EventIds> Lookout<I> {
                     let scale = self.model.scoring.logit_scale;
                     observations = matcher::score(embedding, &zone.bank, scale)
                         .into_iter()
-                        .map(|s| Observation { probability: s.probability, margin: s.margin })
+                        .map(|s| Observation {
+                            probability: s.probability,
+                            margin: s.margin,
+                        })
                         .collect();
                     Look::Scores(&observations)
                 }
@@ -262,7 +290,9 @@ impl<I: EventIds> Lookout<I> {
         if !paused {
             return Vec::new();
         }
-        (0..self.cameras.len()).flat_map(|n| self.unseen(n, Unseen::Paused, now)).collect()
+        (0..self.cameras.len())
+            .flat_map(|n| self.unseen(n, Unseen::Paused, now))
+            .collect()
     }
 
     /// Ends every open event and turns everything UNKNOWN, as before a clean stop.
@@ -302,13 +332,26 @@ impl<I: EventIds> Lookout<I> {
         self.model.encoder.describe()
     }
 
-    fn publish(&self, seen: Option<(usize, &Arc<RgbImage>)>, effects: Vec<Effect>) -> Vec<Outgoing> {
+    fn publish(
+        &self,
+        seen: Option<(usize, &Arc<RgbImage>)>,
+        effects: Vec<Effect>,
+    ) -> Vec<Outgoing> {
         effects
             .into_iter()
             .map(|effect| match effect {
-                Effect::State { zone, label, state, attributes, .. } => {
-                    Outgoing::Zone { zone, label, state, attributes }
-                }
+                Effect::State {
+                    zone,
+                    label,
+                    state,
+                    attributes,
+                    ..
+                } => Outgoing::Zone {
+                    zone,
+                    label,
+                    state,
+                    attributes,
+                },
                 Effect::Removed { zone, label } => Outgoing::RemovedZone { zone, label },
                 Effect::Event(event) => self.publish_event(seen, event),
             })
@@ -321,12 +364,18 @@ impl<I: EventIds> Lookout<I> {
         mut event: Box<Event>,
     ) -> Outgoing {
         let wanted = self.evidence && event.kind == EventType::Confirmed;
-        let evidence = seen.filter(|_| wanted).map(|(index, rgb)| self.picture(index, rgb));
+        let evidence = seen
+            .filter(|_| wanted)
+            .map(|(index, rgb)| self.picture(index, rgb));
         if evidence.is_some() {
             event.evidence = Some(event.id.clone());
         }
         let open = OpenEvent::of(&event).and_then(|open| serde_json::to_value(open).ok());
-        Outgoing::Event { event, evidence, open }
+        Outgoing::Event {
+            event,
+            evidence,
+            open,
+        }
     }
 
     /// The frame with its zones and what is ON in them, at most 96 KiB of JPEG.
@@ -345,7 +394,10 @@ impl<I: EventIds> Lookout<I> {
                         (view.plan.prompt.clone(), p)
                     })
                     .collect();
-                Mark { shape: zone.shape.clone(), labels }
+                Mark {
+                    shape: zone.shape.clone(),
+                    labels,
+                }
             })
             .collect();
         let mut annotated = rgb.clone();

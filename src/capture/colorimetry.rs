@@ -65,6 +65,9 @@ mod tests {
         // What is said wins over the default.
         assert_eq!(of(3, 1, 1), (YcbcrMatrix::Bt601, Range::Full));
         assert_eq!(of(7, 2, 2), (YcbcrMatrix::Bt709, Range::Limited));
-        assert_eq!(of(u32::MAX, u32::MAX, u32::MAX), (YcbcrMatrix::Bt601, Range::Limited));
+        assert_eq!(
+            of(u32::MAX, u32::MAX, u32::MAX),
+            (YcbcrMatrix::Bt601, Range::Limited)
+        );
     }
 }

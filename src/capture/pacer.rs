@@ -26,7 +26,8 @@ impl Pacer {
     /// loses no frame for coming a little early. Due times advance by whole periods, which keeps
     /// the mean at the wanted rate all the same.
     pub fn earliest(&self) -> Option<Instant> {
-        self.due.map(|due| due.checked_sub(self.period / 4).unwrap_or(due))
+        self.due
+            .map(|due| due.checked_sub(self.period / 4).unwrap_or(due))
     }
 
     /// Whether a frame that arrived `now` is wanted; if so it counts.

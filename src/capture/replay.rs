@@ -42,10 +42,16 @@ impl ReplaySource {
     /// an empty folder is for somebody to fill.
     pub fn open(folder: &Path, rate_fps: f32, repeat: bool) -> Result<Self, CaptureError> {
         let unreadable = |error: std::io::Error| {
-            CaptureError::gone(format!("cannot read the folder {}: {error}", folder.display()))
+            CaptureError::gone(format!(
+                "cannot read the folder {}: {error}",
+                folder.display()
+            ))
         };
         let mut files = Vec::new();
-        for entry in std::fs::read_dir(folder).map_err(unreadable)?.take(MAX_FILES) {
+        for entry in std::fs::read_dir(folder)
+            .map_err(unreadable)?
+            .take(MAX_FILES)
+        {
             let path = entry.map_err(unreadable)?.path();
             if kind(&path).is_some() {
                 files.push(path);
@@ -58,7 +64,11 @@ impl ReplaySource {
             )));
         }
         files.sort();
-        let rate = if rate_fps.is_finite() { rate_fps.clamp(0.001, 1000.0) } else { 1.0 };
+        let rate = if rate_fps.is_finite() {
+            rate_fps.clamp(0.001, 1000.0)
+        } else {
+            1.0
+        };
         Ok(Self {
             description: Description {
                 driver: "replay".into(),
@@ -158,9 +168,7 @@ impl FrameSource for ReplaySource {
                 colorimetry: Colorimetry::default(),
                 data: picture.data,
             }),
-            Err(why) => {
-                Next::Dropped(DropReason::Unreadable(format!("{}: {why}", path.display())))
-            }
+            Err(why) => Next::Dropped(DropReason::Unreadable(format!("{}: {why}", path.display()))),
         })
     }
 
@@ -286,7 +294,10 @@ mod tests {
         // A slow machine may skip one, as a camera would, but never the last.
         assert_eq!(reds.last().map(|r| r.abs_diff(200) < 5), Some(true));
         assert!(reds.len() as u64 + source.counters().skipped == 3);
-        assert!(reds.iter().all(|r| want.iter().any(|w| r.abs_diff(*w) < 5)), "{reds:?}");
+        assert!(
+            reds.iter().all(|r| want.iter().any(|w| r.abs_diff(*w) < 5)),
+            "{reds:?}"
+        );
         assert!(matches!(source.next_frame(LONG), Ok(Next::Ended)));
     }
 
@@ -309,9 +320,15 @@ mod tests {
     fn a_picture_that_is_not_due_within_the_timeout_is_not_ready() {
         let folder = folder();
         let mut source = ReplaySource::open(folder.path(), 0.01, true).unwrap();
-        assert!(matches!(source.next_frame(Duration::ZERO), Ok(Next::Frame(_))));
+        assert!(matches!(
+            source.next_frame(Duration::ZERO),
+            Ok(Next::Frame(_))
+        ));
         let before = Instant::now();
-        assert!(matches!(source.next_frame(Duration::from_millis(5)), Ok(Next::NotReady)));
+        assert!(matches!(
+            source.next_frame(Duration::from_millis(5)),
+            Ok(Next::NotReady)
+        ));
         assert!(before.elapsed() >= Duration::from_millis(5));
     }
 
@@ -325,7 +342,10 @@ mod tests {
         source.next_frame(LONG).unwrap();
         assert!(source.counters().skipped >= 4);
         let due = source.due(start, source.next);
-        assert_eq!(due - start, Duration::from_millis(10) * u32::try_from(source.next).unwrap());
+        assert_eq!(
+            due - start,
+            Duration::from_millis(10) * u32::try_from(source.next).unwrap()
+        );
     }
 
     #[test]
@@ -356,7 +376,10 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let error = ReplaySource::open(folder.path(), 1.0, true).unwrap_err();
         assert_eq!(error.severity, Severity::Fatal);
-        assert!(error.message.contains(folder.path().to_str().unwrap()), "{error}");
+        assert!(
+            error.message.contains(folder.path().to_str().unwrap()),
+            "{error}"
+        );
         let error = ReplaySource::open(&folder.path().join("x"), 1.0, true).unwrap_err();
         assert_eq!(error.severity, Severity::Gone);
     }

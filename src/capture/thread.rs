@@ -89,7 +89,11 @@ impl CaptureShared {
     /// Counters since the start.
     pub fn stats(&self) -> CaptureStats {
         let last = self.last_frame_ms.load(Ordering::Relaxed);
-        let age = |ms| self.start.elapsed().saturating_sub(Duration::from_millis(ms));
+        let age = |ms| {
+            self.start
+                .elapsed()
+                .saturating_sub(Duration::from_millis(ms))
+        };
         CaptureStats {
             captured: self.captured.load(Ordering::Relaxed),
             skipped: self.skipped.load(Ordering::Relaxed),
@@ -158,7 +162,9 @@ impl CaptureThread {
             complaint: None,
         };
         let name = format!("capture-{}", worker.camera.id);
-        let thread = std::thread::Builder::new().name(name).spawn(move || worker.run())?;
+        let thread = std::thread::Builder::new()
+            .name(name)
+            .spawn(move || worker.run())?;
         Ok(Self { stop, thread })
     }
 

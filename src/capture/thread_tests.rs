@@ -63,7 +63,11 @@ fn camera() -> Camera {
     Camera {
         id: Id::new("prova").unwrap(),
         name: "prova".into(),
-        source: Source::Replay { folder: "nowhere".into(), rate_fps: 1.0, repeat: false },
+        source: Source::Replay {
+            folder: "nowhere".into(),
+            rate_fps: 1.0,
+            repeat: false,
+        },
         rate_fps: 1000.0,
         zones: Vec::new(),
         gate: Gate {
@@ -86,7 +90,10 @@ struct Run {
 }
 
 fn run(scripts: &[&[Step]]) -> Run {
-    let (slot, shared) = (Arc::new(LatestSlot::default()), Arc::new(CaptureShared::default()));
+    let (slot, shared) = (
+        Arc::new(LatestSlot::default()),
+        Arc::new(CaptureShared::default()),
+    );
     let stop = Arc::new(AtomicBool::new(false));
     let (opened, openings) = mpsc::channel();
     let scripts: Vec<Vec<Step>> = scripts.iter().map(|script| script.to_vec()).collect();
@@ -96,7 +103,9 @@ fn run(scripts: &[&[Step]]) -> Run {
         open: Box::new(move |_| {
             let _ = opened.send(seen.state());
             let steps = scripts.lock().unwrap().next();
-            let steps = steps.ok_or_else(|| CaptureError::gone("not there"))?.into_iter();
+            let steps = steps
+                .ok_or_else(|| CaptureError::gone("not there"))?
+                .into_iter();
             let description = Description {
                 driver: "script".into(),
                 card: "script".into(),
@@ -115,14 +124,21 @@ fn run(scripts: &[&[Step]]) -> Run {
         complaint: None,
     };
     let thread = std::thread::spawn(move || worker.run());
-    Run { shared, slot, thread: CaptureThread { stop, thread }, openings }
+    Run {
+        shared,
+        slot,
+        thread: CaptureThread { stop, thread },
+        openings,
+    }
 }
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
 impl Run {
     fn next_opening(&self) -> CameraState {
-        self.openings.recv_timeout(PATIENCE).expect("another opening")
+        self.openings
+            .recv_timeout(PATIENCE)
+            .expect("another opening")
     }
 
     fn frame(&self) {

@@ -22,8 +22,10 @@ use v4l::{Device, Format, Fraction};
 
 use super::fourcc::FourCc;
 use super::select::{self, Choice, Interval, Offer, OfferedRate, OfferedSize, Steps, Wanted};
-use super::{CaptureError, Description, DropReason, FrameSource, Next, SourceCounters, colorimetry};
 pub use super::v4l2_list::{ListedCamera, ListedFormat, list};
+use super::{
+    CaptureError, Description, DropReason, FrameSource, Next, SourceCounters, colorimetry,
+};
 use crate::decode;
 use crate::frame::{Colorimetry, Frame, PixelFormat};
 
@@ -61,7 +63,9 @@ impl V4l2Source {
     /// The device is not there, is busy, or has nothing that can be decoded; the message says which.
     pub fn open(path: &Path, wanted: &Wanted) -> Result<Self, CaptureError> {
         let device = Device::with_path(path).map_err(|error| cannot_open(path, &error))?;
-        let caps = device.query_caps().map_err(|error| failed(path, "VIDIOC_QUERYCAP", &error))?;
+        let caps = device
+            .query_caps()
+            .map_err(|error| failed(path, "VIDIOC_QUERYCAP", &error))?;
         if !caps.capabilities.contains(Capability::VIDEO_CAPTURE) {
             let hint = if caps.capabilities.contains(Capability::VIDEO_CAPTURE_MPLANE) {
                 "it is a multi-planar device, which is not supported; bridge it with v4l2loopback"
@@ -73,14 +77,23 @@ impl V4l2Source {
         let offers = offers(&device).map_err(|error| failed(path, "VIDIOC_ENUM_FMT", &error))?;
         let ranked = select::rank(&offers, wanted);
         if ranked.is_empty() {
-            let codes: Vec<String> = offers.iter().map(|offer| offer.fourcc.to_string()).collect();
-            let asked = wanted.format.map_or("nothing that can be decoded".to_owned(), |format| {
-                format!("no {format}, which the configuration asks for")
-            });
+            let codes: Vec<String> = offers
+                .iter()
+                .map(|offer| offer.fourcc.to_string())
+                .collect();
+            let asked = wanted
+                .format
+                .map_or("nothing that can be decoded".to_owned(), |format| {
+                    format!("no {format}, which the configuration asks for")
+                });
             return Err(CaptureError::fatal(format!(
                 "{}: it offers {asked}; it offers {}",
                 path.display(),
-                if codes.is_empty() { "nothing".to_owned() } else { codes.join(", ") }
+                if codes.is_empty() {
+                    "nothing".to_owned()
+                } else {
+                    codes.join(", ")
+                }
             )));
         }
         let mut refusal = None;
@@ -123,12 +136,19 @@ impl V4l2Source {
         }
         let rate_fps = device.params().ok().and_then(|params| {
             let (n, d) = (params.interval.numerator, params.interval.denominator);
-            Interval { numerator: n, denominator: d }.fps()
+            Interval {
+                numerator: n,
+                denominator: d,
+            }
+            .fps()
         });
         let substituted = fourcc != choice.fourcc || (got.width, got.height) != choice.size_px;
         let note = substituted.then(|| {
             let (width, height) = choice.size_px;
-            format!("asked for {} {width}x{height}, the driver gave this", choice.fourcc)
+            format!(
+                "asked for {} {width}x{height}, the driver gave this",
+                choice.fourcc
+            )
         });
         let mut stream = Stream::with_buffers(&device, Type::VideoCapture, BUFFERS)
             .map_err(|error| failed(path, "VIDIOC_REQBUFS", &error))?;
@@ -154,11 +174,7 @@ impl V4l2Source {
             format,
             size_px: (got.width, got.height),
             stride_bytes: got.stride,
-            colorimetry: colorimetry::from_v4l2(
-                got.colorspace as u32,
-                0,
-                got.quantization as u32,
-            ),
+            colorimetry: colorimetry::from_v4l2(got.colorspace as u32, 0, got.quantization as u32),
             primed: false,
             wanted_from: None,
             last_sequence: None,
@@ -186,10 +202,12 @@ impl V4l2Source {
             self.counters.skipped += 1;
             return Ok(Next::Skipped);
         }
-        let (mapping, meta) = CaptureStream::next(&mut *self.stream).map_err(|error| lost(&error))?;
+        let (mapping, meta) =
+            CaptureStream::next(&mut *self.stream).map_err(|error| lost(&error))?;
         let captured_at = Instant::now();
         if let Some(last) = self.last_sequence.replace(meta.sequence) {
-            self.counters.lost += u64::from(meta.sequence.wrapping_sub(last).saturating_sub(1).min(1000));
+            self.counters.lost +=
+                u64::from(meta.sequence.wrapping_sub(last).saturating_sub(1).min(1000));
         }
         if meta.flags.contains(Flags::ERROR) {
             return Ok(Next::Dropped(DropReason::ErrorFlag));
@@ -204,7 +222,10 @@ impl V4l2Source {
             return Ok(Next::Dropped(DropReason::Incomplete(used)));
         }
         if used == 0 {
-            return Ok(Next::Dropped(DropReason::Short { got_bytes: 0, needed_bytes: 1 }));
+            return Ok(Next::Dropped(DropReason::Short {
+                got_bytes: 0,
+                needed_bytes: 1,
+            }));
         }
         let sequence = self.delivered;
         self.delivered += 1;
@@ -214,7 +235,11 @@ impl V4l2Source {
             format: self.format,
             width_px: self.size_px.0,
             height_px: self.size_px.1,
-            stride_bytes: if self.format == PixelFormat::Mjpeg { 0 } else { self.stride_bytes },
+            stride_bytes: if self.format == PixelFormat::Mjpeg {
+                0
+            } else {
+                self.stride_bytes
+            },
             colorimetry: self.colorimetry,
             data: data.to_vec(),
         }))
@@ -282,8 +307,13 @@ pub fn offers(device: &Device) -> io::Result<Vec<Offer>> {
         .into_iter()
         .map(|format| {
             let sizes = device.enum_framesizes(format.fourcc).unwrap_or_default();
-            let sizes = sizes.into_iter().map(|size| offered_size(device, format.fourcc, &size.size));
-            Offer { fourcc: FourCc(format.fourcc.repr), sizes: sizes.collect() }
+            let sizes = sizes
+                .into_iter()
+                .map(|size| offered_size(device, format.fourcc, &size.size));
+            Offer {
+                fourcc: FourCc(format.fourcc.repr),
+                sizes: sizes.collect(),
+            }
         })
         .collect())
 }
@@ -292,19 +322,38 @@ fn offered_size(device: &Device, fourcc: FourCC, size: &FrameSizeEnum) -> Offere
     let (width_px, height_px) = match size {
         FrameSizeEnum::Discrete(size) => (Steps::exactly(size.width), Steps::exactly(size.height)),
         FrameSizeEnum::Stepwise(size) => (
-            Steps { min: size.min_width, max: size.max_width, step: size.step_width },
-            Steps { min: size.min_height, max: size.max_height, step: size.step_height },
+            Steps {
+                min: size.min_width,
+                max: size.max_width,
+                step: size.step_width,
+            },
+            Steps {
+                min: size.min_height,
+                max: size.max_height,
+                step: size.step_height,
+            },
         ),
     };
     let intervals = device.enum_frameintervals(fourcc, width_px.max, height_px.max);
-    let interval = |f: Fraction| Interval { numerator: f.numerator, denominator: f.denominator };
-    let rates = intervals.unwrap_or_default().into_iter().map(|rate| match rate.interval {
-        FrameIntervalEnum::Discrete(fraction) => OfferedRate::Exactly(interval(fraction)),
-        FrameIntervalEnum::Stepwise(steps) => {
-            OfferedRate::Between { shortest: interval(steps.min), longest: interval(steps.max) }
-        }
-    });
-    OfferedSize { width_px, height_px, rates: rates.collect() }
+    let interval = |f: Fraction| Interval {
+        numerator: f.numerator,
+        denominator: f.denominator,
+    };
+    let rates = intervals
+        .unwrap_or_default()
+        .into_iter()
+        .map(|rate| match rate.interval {
+            FrameIntervalEnum::Discrete(fraction) => OfferedRate::Exactly(interval(fraction)),
+            FrameIntervalEnum::Stepwise(steps) => OfferedRate::Between {
+                shortest: interval(steps.min),
+                longest: interval(steps.max),
+            },
+        });
+    OfferedSize {
+        width_px,
+        height_px,
+        rates: rates.collect(),
+    }
 }
 
 /// `None` where the driver substitutes a format that cannot be decoded.

@@ -45,7 +45,10 @@ pub struct ListedFormat {
 pub fn list() -> Vec<ListedCamera> {
     let mut nodes = v4l::context::enum_devices();
     nodes.sort_by_key(v4l::context::Node::index);
-    nodes.iter().filter_map(|node| describe(node.path())).collect()
+    nodes
+        .iter()
+        .filter_map(|node| describe(node.path()))
+        .collect()
 }
 
 fn describe(path: &Path) -> Option<ListedCamera> {
@@ -88,14 +91,23 @@ fn format(offer: &Offer) -> ListedFormat {
         sizes.push(format!("… and {} more", offer.sizes.len() - MAX_SIZES));
     }
     let usable = offer.fourcc.format().is_some();
-    ListedFormat { code: offer.fourcc.to_string(), usable, sizes }
+    ListedFormat {
+        code: offer.fourcc.to_string(),
+        usable,
+        sizes,
+    }
 }
 
 fn size(size: &OfferedSize) -> String {
     let steps = |steps: Steps| {
-        if steps.min == steps.max { steps.min.to_string() } else { format!("{}–{}", steps.min, steps.max) }
+        if steps.min == steps.max {
+            steps.min.to_string()
+        } else {
+            format!("{}–{}", steps.min, steps.max)
+        }
     };
-    let fps = |fps: Option<f32>| fps.map_or("?".into(), |fps| ((fps * 10.0).round() / 10.0).to_string());
+    let fps =
+        |fps: Option<f32>| fps.map_or("?".into(), |fps| ((fps * 10.0).round() / 10.0).to_string());
     let mut rates: Vec<String> = size
         .rates
         .iter()
@@ -107,14 +119,23 @@ fn size(size: &OfferedSize) -> String {
         })
         .collect();
     rates.dedup();
-    let rates = if rates.is_empty() { String::new() } else { format!(" at {} fps", rates.join(", ")) };
+    let rates = if rates.is_empty() {
+        String::new()
+    } else {
+        format!(" at {} fps", rates.join(", "))
+    };
     format!("{}x{}{rates}", steps(size.width_px), steps(size.height_px))
 }
 
 fn stable_name(path: &Path) -> Option<PathBuf> {
     let target = path.canonicalize().ok()?;
-    ["/dev/v4l/by-id", "/dev/v4l/by-path"].iter().find_map(|folder| {
-        let links = std::fs::read_dir(folder).ok()?;
-        links.flatten().map(|entry| entry.path()).find(|link| link.canonicalize().ok().as_ref() == Some(&target))
-    })
+    ["/dev/v4l/by-id", "/dev/v4l/by-path"]
+        .iter()
+        .find_map(|folder| {
+            let links = std::fs::read_dir(folder).ok()?;
+            links
+                .flatten()
+                .map(|entry| entry.path())
+                .find(|link| link.canonicalize().ok().as_ref() == Some(&target))
+        })
 }

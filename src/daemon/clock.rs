@@ -19,13 +19,23 @@ pub struct Clock {
 impl Clock {
     /// Starts counting.
     pub fn start() -> Self {
-        Self { start: Instant::now() }
+        Self {
+            start: Instant::now(),
+        }
     }
 
     /// Now, on both clocks.
     pub fn now(&self) -> Moment {
-        let trust = if Path::new(SYNCHRONISED).exists() { Trust::Synced } else { Trust::Unsynced };
-        Moment { uptime: self.uptime(), wall: Timestamp::now(), clock: trust }
+        let trust = if Path::new(SYNCHRONISED).exists() {
+            Trust::Synced
+        } else {
+            Trust::Unsynced
+        };
+        Moment {
+            uptime: self.uptime(),
+            wall: Timestamp::now(),
+            clock: trust,
+        }
     }
 
     /// Time since the start.

@@ -22,7 +22,11 @@ impl Supervisor<'_> {
             Command::Snapshot { id, camera } => (CommandName::Snapshot, id, self.snapshot(camera)),
             Command::Reload { id } => {
                 let outcome = self.reload().map_err(|error| ("bad-configuration", error));
-                (CommandName::Reload, id, outcome.map(|()| "reloaded".to_owned()))
+                (
+                    CommandName::Reload,
+                    id,
+                    outcome.map(|()| "reloaded".to_owned()),
+                )
             }
             Command::Pause { id, time } => (CommandName::Pause, id, Ok(self.pause(time))),
             Command::Set { id, change } => (CommandName::Set, id, self.set(&change)),
@@ -35,7 +39,10 @@ impl Supervisor<'_> {
             }
         };
         if body["id"] != Value::Null || name != CommandName::Set {
-            self.publisher.send(Outgoing::Reply { command: name, body });
+            self.publisher.send(Outgoing::Reply {
+                command: name,
+                body,
+            });
         }
     }
 
@@ -52,8 +59,14 @@ impl Supervisor<'_> {
         self.request(Request::Snapshot(camera.clone(), answer));
         match answered.recv_timeout(SNAPSHOT) {
             Ok(true) => Ok(format!("published on camera/{camera}/snapshot")),
-            Ok(false) => Err(("no-frame", format!("camera {camera} has not seen a frame yet"))),
-            Err(_) => Err(("busy", "the inference thread did not answer in time".to_owned())),
+            Ok(false) => Err((
+                "no-frame",
+                format!("camera {camera} has not seen a frame yet"),
+            )),
+            Err(_) => Err((
+                "busy",
+                "the inference thread did not answer in time".to_owned(),
+            )),
         }
     }
 
@@ -81,7 +94,9 @@ impl Supervisor<'_> {
             Ok(()) => Ok("in force and kept".to_owned()),
             Err(error) => {
                 log::error!("run-time settings cannot be kept: {error}");
-                Ok(format!("in force until the next restart; cannot be kept: {error}"))
+                Ok(format!(
+                    "in force until the next restart; cannot be kept: {error}"
+                ))
             }
         }
     }

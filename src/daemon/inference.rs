@@ -143,12 +143,21 @@ impl Inference {
     fn serve(&mut self, request: Request) {
         let now = self.clock.now();
         match request {
-            Request::Configure { feeds, cameras, model, publisher, health_every } => {
+            Request::Configure {
+                feeds,
+                cameras,
+                model,
+                publisher,
+                health_every,
+            } => {
                 self.publisher = publisher;
                 self.health_every = health_every;
                 self.health_at = now.uptime;
-                let mut before: HashMap<Id, CameraFeed> =
-                    self.feeds.drain(..).map(|f| (f.feed.camera.id.clone(), f)).collect();
+                let mut before: HashMap<Id, CameraFeed> = self
+                    .feeds
+                    .drain(..)
+                    .map(|f| (f.feed.camera.id.clone(), f))
+                    .collect();
                 for feed in feeds {
                     let kept = before
                         .remove(&feed.camera.id)
@@ -160,7 +169,10 @@ impl Inference {
                         blind: None,
                         seen_frame: false,
                     };
-                    let kept = kept.map(|old| CameraFeed { published: None, ..old });
+                    let kept = kept.map(|old| CameraFeed {
+                        published: None,
+                        ..old
+                    });
                     self.feeds.push(kept.unwrap_or_else(|| fresh(feed)));
                 }
                 let mut messages = Vec::new();
@@ -196,7 +208,10 @@ impl Inference {
     }
 
     fn resume_when_due(&mut self) {
-        if self.paused_until.is_some_and(|until| self.clock.uptime() >= until) {
+        if self
+            .paused_until
+            .is_some_and(|until| self.clock.uptime() >= until)
+        {
             log::info!("the pause is over");
             self.serve(Request::Pause(None));
         }

@@ -29,18 +29,25 @@ pub fn watch(
                 .map_err(|error| ServeError::Prompt(label.id.to_string(), error.to_string()))
         })
         .collect::<Result<Vec<_>, _>>()?;
-    let negatives: Vec<Vec<String>> =
-        prompts::negatives(&config.negatives).into_iter().map(|prompt| vec![prompt]).collect();
+    let negatives: Vec<Vec<String>> = prompts::negatives_besides(&config.negatives, &config.labels)
+        .into_iter()
+        .map(|prompt| vec![prompt])
+        .collect();
     let mut groups: Vec<&str> = Vec::new();
     let group_of: Vec<Option<usize>> = config
         .labels
         .iter()
         .map(|label| {
             let name = label.group.as_ref()?.as_str();
-            Some(groups.iter().position(|known| *known == name).unwrap_or_else(|| {
-                groups.push(name);
-                groups.len() - 1
-            }))
+            Some(
+                groups
+                    .iter()
+                    .position(|known| *known == name)
+                    .unwrap_or_else(|| {
+                        groups.push(name);
+                        groups.len() - 1
+                    }),
+            )
         })
         .collect();
     let mut announced = false;
@@ -60,8 +67,9 @@ pub fn watch(
     )
     .map_err(|error| ServeError::LabelBank(error.to_string()))?;
 
-    let mut plans =
-        decide::plan(config, |label| prompts::display(&label.prompts)).into_iter().peekable();
+    let mut plans = decide::plan(config, |label| prompts::display(&label.prompts))
+        .into_iter()
+        .peekable();
     let cameras = config.cameras.iter().map(|camera| {
         let mut zones = Vec::new();
         for zone in &camera.zones {
@@ -74,7 +82,10 @@ pub fn watch(
             };
             zones.push(WatchedZone { plan, bank });
         }
-        WatchedCamera { camera: camera.clone(), zones }
+        WatchedCamera {
+            camera: camera.clone(),
+            zones,
+        }
     });
     Ok(cameras.collect())
 }

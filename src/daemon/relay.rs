@@ -29,7 +29,12 @@ impl Relays {
         now: Duration,
     ) {
         let pulse = watchdog.register(name, max_silence, now);
-        self.0.push(Relay { name: name.to_owned(), counter, last: 0, pulse });
+        self.0.push(Relay {
+            name: name.to_owned(),
+            counter,
+            last: 0,
+            pulse,
+        });
     }
 
     /// Stops following the stage `name`.
@@ -62,7 +67,13 @@ mod tests {
     fn a_counter_that_stands_still_starves_the_watchdog_until_it_is_removed() {
         let (mut watchdog, mut relays) = (Watchdog::default(), Relays::default());
         let counter = Arc::new(AtomicU64::new(0));
-        relays.add(&mut watchdog, "mqtt", Arc::clone(&counter), 5 * SECOND, Duration::ZERO);
+        relays.add(
+            &mut watchdog,
+            "mqtt",
+            Arc::clone(&counter),
+            5 * SECOND,
+            Duration::ZERO,
+        );
         counter.store(1, Ordering::Relaxed);
         relays.pass_on(4 * SECOND);
         assert_eq!(watchdog.verdict(8 * SECOND), Verdict::Feed);

@@ -91,7 +91,10 @@ impl Settings {
                 return Ok(label.to_string());
             }
             let labels: Vec<&str> = config.labels.iter().map(|l| l.id.as_str()).collect();
-            Err(SettingsError::UnknownLabel(label.to_string(), labels.join(", ")))
+            Err(SettingsError::UnknownLabel(
+                label.to_string(),
+                labels.join(", "),
+            ))
         };
         match change {
             Change::Threshold { label, value } => {
@@ -139,7 +142,9 @@ impl Settings {
 }
 
 fn replace_labels(config: &mut Config, labels: &[(String, String)]) {
-    let Some(first) = config.labels.first().cloned() else { return };
+    let Some(first) = config.labels.first().cloned() else {
+        return;
+    };
     let shared_group = config.labels.iter().all(|l| l.group == first.group);
     let before = std::mem::take(&mut config.labels);
     let mut came_from = Vec::new();
@@ -149,12 +154,23 @@ fn replace_labels(config: &mut Config, labels: &[(String, String)]) {
         let base = old.map_or(&first, |n| &before[n]);
         let group = base.group.clone().filter(|_| old.is_some() || shared_group);
         let prompts = PromptSource::Noun(noun.clone());
-        config.labels.push(Label { id, prompts, group, rule: base.rule });
+        config.labels.push(Label {
+            id,
+            prompts,
+            group,
+            rule: base.rule,
+        });
         came_from.push(old);
     }
-    for zone in config.cameras.iter_mut().flat_map(|camera| &mut camera.zones) {
+    for zone in config
+        .cameras
+        .iter_mut()
+        .flat_map(|camera| &mut camera.zones)
+    {
         let watched = std::mem::take(&mut zone.labels);
         let watches = |old: &Option<usize>| old.is_none_or(|n| watched.contains(&n));
-        zone.labels = (0..came_from.len()).filter(|&n| watches(&came_from[n])).collect();
+        zone.labels = (0..came_from.len())
+            .filter(|&n| watches(&came_from[n]))
+            .collect();
     }
 }

@@ -80,8 +80,10 @@ pub fn serve(
 ) -> Result<(), ServeError> {
     let clock = Clock::start();
     let configured = load()?;
-    std::fs::create_dir_all(&configured.state_dir)
-        .map_err(|source| ServeError::StateDir { path: configured.state_dir.clone(), source })?;
+    std::fs::create_dir_all(&configured.state_dir).map_err(|source| ServeError::StateDir {
+        path: configured.state_dir.clone(),
+        source,
+    })?;
     let settings = Settings::load(&settings_path(&configured));
     let mut config = configured.clone();
     settings.apply(&mut config);
@@ -119,7 +121,13 @@ pub fn serve(
     let mut watchdog = Watchdog::default();
     let pulse = watchdog.register("inference", SILENCE, clock.uptime());
     let mut relays = Relays::default();
-    relays.add(&mut watchdog, MQTT, publisher.progress(), SILENCE, clock.uptime());
+    relays.add(
+        &mut watchdog,
+        MQTT,
+        publisher.progress(),
+        SILENCE,
+        clock.uptime(),
+    );
     let (requests, request_inbox) = mpsc::sync_channel(REQUESTS);
     let inference = Inference::new(
         lookout,
@@ -129,8 +137,9 @@ pub fn serve(
         request_inbox,
         pulse,
     );
-    let inference =
-        std::thread::Builder::new().name("inference".to_owned()).spawn(|| inference.run())?;
+    let inference = std::thread::Builder::new()
+        .name("inference".to_owned())
+        .spawn(|| inference.run())?;
     let mut supervisor = Supervisor {
         load,
         configured,
@@ -192,13 +201,18 @@ impl Supervisor<'_> {
     /// Why the new configuration was refused, for people.
     pub(super) fn reload(&mut self) -> Result<(), String> {
         self.systemd.reloading();
-        let outcome = (self.load)().map_err(|error| error.to_string()).and_then(|configured| {
-            let before = std::mem::replace(&mut self.configured, configured);
-            self.put_in_force().inspect_err(|_| self.configured = before)
-        });
+        let outcome = (self.load)()
+            .map_err(|error| error.to_string())
+            .and_then(|configured| {
+                let before = std::mem::replace(&mut self.configured, configured);
+                self.put_in_force()
+                    .inspect_err(|_| self.configured = before)
+            });
         match &outcome {
             Ok(()) => log::info!("configuration reloaded"),
-            Err(error) => log::error!("the new configuration is refused, the old one stays: {error}"),
+            Err(error) => {
+                log::error!("the new configuration is refused, the old one stays: {error}")
+            }
         }
         let status = self.status();
         self.systemd.ready(&status);
@@ -228,12 +242,18 @@ impl Supervisor<'_> {
             let model = load_model(&bundle, &config).map_err(|error| error.to_string())?;
             replacement = Some((bundle, model));
         }
-        let bundle = replacement.as_ref().map_or(&self.bundle, |(bundle, _)| bundle);
+        let bundle = replacement
+            .as_ref()
+            .map_or(&self.bundle, |(bundle, _)| bundle);
         let watched = plan::watch(&config, bundle, &self.config.state_dir)
             .map_err(|error| error.to_string())?;
-        let publisher =
-            publish::spawn(&config, &self.boot, self.outbox.clone(), self.commands.clone())
-                .map_err(|error| error.to_string())?;
+        let publisher = publish::spawn(
+            &config,
+            &self.boot,
+            self.outbox.clone(),
+            self.commands.clone(),
+        )
+        .map_err(|error| error.to_string())?;
         let old = std::mem::replace(&mut self.publisher, publisher);
         old.shutdown(FAREWELL);
         if config.state_dir != self.config.state_dir || config.outbox != self.config.outbox {
@@ -241,7 +261,13 @@ impl Supervisor<'_> {
         }
         self.relays.remove(MQTT);
         let now = self.clock.uptime();
-        self.relays.add(&mut self.watchdog, MQTT, self.publisher.progress(), SILENCE, now);
+        self.relays.add(
+            &mut self.watchdog,
+            MQTT,
+            self.publisher.progress(),
+            SILENCE,
+            now,
+        );
         self.config = config;
         let model = replacement.map(|(bundle, model)| {
             self.backend = model.encoder.describe();
@@ -287,9 +313,23 @@ impl Supervisor<'_> {
         let shared = Arc::new(CaptureShared::default());
         let thread = CaptureThread::spawn(&camera, Arc::clone(&slot), Arc::clone(&shared))?;
         let now = self.clock.uptime();
-        self.relays.add(&mut self.watchdog, &stage_name(&camera), shared.progress(), SILENCE, now);
-        let feed = Feed { camera: camera.clone(), slot, shared };
-        self.cameras.push(Camcorder { camera, thread, feed });
+        self.relays.add(
+            &mut self.watchdog,
+            &stage_name(&camera),
+            shared.progress(),
+            SILENCE,
+            now,
+        );
+        let feed = Feed {
+            camera: camera.clone(),
+            slot,
+            shared,
+        };
+        self.cameras.push(Camcorder {
+            camera,
+            thread,
+            feed,
+        });
         Ok(())
     }
 
@@ -299,7 +339,11 @@ impl Supervisor<'_> {
         model: Option<(Model, String)>,
     ) {
         self.request(Request::Configure {
-            feeds: self.cameras.iter().map(|camera| camera.feed.clone()).collect(),
+            feeds: self
+                .cameras
+                .iter()
+                .map(|camera| camera.feed.clone())
+                .collect(),
             cameras,
             model,
             publisher: self.publisher.clone(),
@@ -322,17 +366,18 @@ impl Supervisor<'_> {
     }
 
     fn report_settings(&self) {
-        self.publisher.send_all(self.config.labels.iter().flat_map(|label| {
-            let value = |setting, value| Outgoing::ConfigValue {
-                label: label.id.clone(),
-                setting,
-                value,
-            };
-            [
-                value(Setting::Threshold, label.rule.enter.get().to_string()),
-                value(Setting::Prompt, prompts::display(&label.prompts)),
-            ]
-        }));
+        self.publisher
+            .send_all(self.config.labels.iter().flat_map(|label| {
+                let value = |setting, value| Outgoing::ConfigValue {
+                    label: label.id.clone(),
+                    setting,
+                    value,
+                };
+                [
+                    value(Setting::Threshold, label.rule.enter.get().to_string()),
+                    value(Setting::Prompt, prompts::display(&label.prompts)),
+                ]
+            }));
     }
 
     /// Hands a request over; the inference thread drains its queue several times a second.
@@ -349,7 +394,12 @@ impl Supervisor<'_> {
     }
 
     fn status(&self) -> String {
-        let zones: usize = self.config.cameras.iter().map(|camera| camera.zones.len()).sum();
+        let zones: usize = self
+            .config
+            .cameras
+            .iter()
+            .map(|camera| camera.zones.len())
+            .sum();
         format!(
             "watching {} camera(s), {zones} zone(s), {} label(s)",
             self.cameras.len(),
@@ -361,7 +411,9 @@ impl Supervisor<'_> {
         log::info!("stopping");
         self.systemd.stopping();
         let deadline = Instant::now() + JOIN;
-        self.cameras.iter().for_each(|camera| camera.thread.request_stop());
+        self.cameras
+            .iter()
+            .for_each(|camera| camera.thread.request_stop());
         self.request(Request::Stop);
         while !inference.is_finished() && Instant::now() < deadline {
             std::thread::sleep(Duration::from_millis(5));
@@ -370,7 +422,9 @@ impl Supervisor<'_> {
             log::warn!("the broker did not confirm the farewell; it will publish the last will");
         }
         for camera in self.cameras {
-            camera.thread.stop(deadline.saturating_duration_since(Instant::now()));
+            camera
+                .thread
+                .stop(deadline.saturating_duration_since(Instant::now()));
         }
     }
 }
@@ -426,5 +480,8 @@ fn machine() -> String {
     let model = model.trim_end_matches(['\0', '\n']);
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let separator = if model.is_empty() { "" } else { ", " };
-    format!("{model}{separator}{} with {cores} core(s)", std::env::consts::ARCH)
+    format!(
+        "{model}{separator}{} with {cores} core(s)",
+        std::env::consts::ARCH
+    )
 }

@@ -59,7 +59,10 @@ pub struct Live {
 impl Live {
     /// Listens under `prefix` (`vedetta`).
     pub fn new(prefix: &str) -> Self {
-        Self { prefix: format!("{}/", prefix.trim_end_matches('/')), ..Self::default() }
+        Self {
+            prefix: format!("{}/", prefix.trim_end_matches('/')),
+            ..Self::default()
+        }
     }
 
     /// The filter to subscribe to.
@@ -76,8 +79,12 @@ impl Live {
     }
 
     fn understand(&mut self, topic: &str, payload: &[u8]) -> bool {
-        let Some(rest) = topic.strip_prefix(&self.prefix) else { return false };
-        let Some((device, rest)) = rest.split_once('/') else { return false };
+        let Some(rest) = topic.strip_prefix(&self.prefix) else {
+            return false;
+        };
+        let Some((device, rest)) = rest.split_once('/') else {
+            return false;
+        };
         let levels: Vec<&str> = rest.split('/').collect();
         if payload.len() > MAX_PAYLOAD_BYTES || topic.len() > 512 {
             return false;
@@ -123,17 +130,23 @@ impl Live {
                 false
             }
             (["event"], Some(text)) => {
-                let Some(event) = parse::<Event>(text) else { return false };
+                let Some(event) = parse::<Event>(text) else {
+                    return false;
+                };
                 self.event(device, &event);
                 true
             }
             (["health"], Some(text)) => {
-                let Some(health) = parse(text) else { return false };
+                let Some(health) = parse(text) else {
+                    return false;
+                };
                 insert_capped(&mut self.health, device, health);
                 false
             }
             (["info"], Some(text)) => {
-                let Some(info) = parse(text) else { return false };
+                let Some(info) = parse(text) else {
+                    return false;
+                };
                 insert_capped(&mut self.info, device, info);
                 true
             }
@@ -172,7 +185,11 @@ impl Live {
         if self.messages.len() == MESSAGES {
             self.messages.pop_front();
         }
-        let shown: String = payload.chars().filter(|c| !c.is_control()).take(400).collect();
+        let shown: String = payload
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(400)
+            .collect();
         let topic = topic.chars().filter(|c| !c.is_control()).collect();
         self.messages.push_back((topic, shown));
     }

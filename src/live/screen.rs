@@ -19,7 +19,10 @@ pub struct Screen {
 
 impl Default for Screen {
     fn default() -> Self {
-        Self { terminal: io::stdout().is_terminal(), printed: 0 }
+        Self {
+            terminal: io::stdout().is_terminal(),
+            printed: 0,
+        }
     }
 }
 
@@ -33,7 +36,11 @@ impl Screen {
         let mut out = io::stdout().lock();
         if self.terminal {
             // Home, then clear from there to the end: no flicker.
-            write!(out, "\x1b[H{}\x1b[J", frame(live, heading).replace('\n', "\x1b[K\n"))?;
+            write!(
+                out,
+                "\x1b[H{}\x1b[J",
+                frame(live, heading).replace('\n', "\x1b[K\n")
+            )?;
         } else {
             let new = usize::try_from(live.heard - self.printed).unwrap_or(usize::MAX);
             let skip = live.messages.len().saturating_sub(new);
@@ -67,11 +74,22 @@ fn frame(live: &Live, heading: &str) -> String {
         let _ = writeln!(text, "{device}: {status}{backend}");
     }
     for ((device, camera), status) in &live.cameras {
-        let health = live.health.get(device).into_iter().flat_map(|health| &health.cameras);
+        let health = live
+            .health
+            .get(device)
+            .into_iter()
+            .flat_map(|health| &health.cameras);
         let numbers = health.filter(|c| c.camera == *camera).map(|c| {
-            format!("  {:.1} fps, {} encoded, {} unchanged", c.fps, c.encoded, c.unchanged)
+            format!(
+                "  {:.1} fps, {} encoded, {} unchanged",
+                c.fps, c.encoded, c.unchanged
+            )
         });
-        let _ = writeln!(text, "camera {camera}: {status}{}", numbers.collect::<String>());
+        let _ = writeln!(
+            text,
+            "camera {camera}: {status}{}",
+            numbers.collect::<String>()
+        );
     }
     let mut table = Table::new();
     table.load_preset(UTF8_HORIZONTAL_ONLY);
@@ -82,7 +100,10 @@ fn frame(live: &Live, heading: &str) -> String {
     let _ = writeln!(text, "{table}\n\nmessages:");
     let width = Table::new().width().map_or(100, usize::from).max(40);
     for (topic, payload) in &live.messages {
-        let line: String = format!("{topic} {payload}").chars().take(width - 1).collect();
+        let line: String = format!("{topic} {payload}")
+            .chars()
+            .take(width - 1)
+            .collect();
         let _ = writeln!(text, "{line}");
     }
     text
@@ -94,7 +115,10 @@ fn cells(zone: &str, label: &str, row: &Row) -> Vec<Cell> {
         "OFF" => Color::DarkGrey,
         _ => Color::Yellow,
     };
-    let probability = row.attributes.as_ref().map_or(0.0, |a| a.probability.clamp(0.0, 1.0));
+    let probability = row
+        .attributes
+        .as_ref()
+        .map_or(0.0, |a| a.probability.clamp(0.0, 1.0));
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
@@ -106,7 +130,9 @@ fn cells(zone: &str, label: &str, row: &Row) -> Vec<Cell> {
     vec![
         Cell::new(zone),
         Cell::new(row.prompt.as_deref().unwrap_or(label)),
-        Cell::new(&row.state).fg(color).add_attribute(Attribute::Bold),
+        Cell::new(&row.state)
+            .fg(color)
+            .add_attribute(Attribute::Bold),
         Cell::new(bar).fg(color),
         Cell::new(format!("{:.0} %", probability * 100.0)),
     ]

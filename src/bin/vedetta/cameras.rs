@@ -36,7 +36,9 @@ pub fn run(arguments: &CamerasArgs) -> ExitCode {
             let formats: Vec<_> = camera
                 .formats
                 .iter()
-                .map(|f| serde_json::json!({"format": f.code, "usable": f.usable, "sizes": f.sizes}))
+                .map(
+                    |f| serde_json::json!({"format": f.code, "usable": f.usable, "sizes": f.sizes}),
+                )
                 .collect();
             println!(
                 "{}",
@@ -50,7 +52,13 @@ pub fn run(arguments: &CamerasArgs) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     for camera in &cameras {
-        println!("{}: {} ({}, {})", camera.device.display(), camera.name, camera.driver, camera.bus);
+        println!(
+            "{}: {} ({}, {})",
+            camera.device.display(),
+            camera.name,
+            camera.driver,
+            camera.bus
+        );
         if let Some(stable) = &camera.stable {
             println!("  stable name: {}", stable.display());
         }

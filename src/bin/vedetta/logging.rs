@@ -7,7 +7,9 @@ use log::{Level, LevelFilter};
 /// Starts logging at `level`; `RUST_LOG` overrides it. Libraries speak from warnings up.
 pub fn start(level: LevelFilter) {
     let mut builder = env_logger::Builder::new();
-    builder.filter_level(LevelFilter::Warn.min(level)).filter_module("vedetta", level);
+    builder
+        .filter_level(LevelFilter::Warn.min(level))
+        .filter_module("vedetta", level);
     builder.parse_default_env();
     if std::env::var_os("JOURNAL_STREAM").is_some() {
         // sd-daemon(3): <N> at the start of a line is its priority; the journal has the time.

@@ -52,13 +52,15 @@ pub fn run(arguments: &RunArgs) -> ExitCode {
 
 fn listen_to_signals(control: Arc<Control>) -> std::io::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])?;
-    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        for signal in signals.forever() {
-            match signal {
-                SIGHUP => control.reload(),
-                _ => control.stop(),
+    std::thread::Builder::new()
+        .name("signals".to_owned())
+        .spawn(move || {
+            for signal in signals.forever() {
+                match signal {
+                    SIGHUP => control.reload(),
+                    _ => control.stop(),
+                }
             }
-        }
-    })?;
+        })?;
     Ok(())
 }
