@@ -66,6 +66,14 @@ impl Mailbox {
         Some(&self.retained.get(topic)?.message.payload)
     }
 
+    /// Retained topics that start with `prefix`.
+    pub fn topics(&self, prefix: &str) -> Vec<String> {
+        let from = self.retained.range(prefix.to_owned()..);
+        from.map(|(topic, _)| topic.clone())
+            .take_while(|topic| topic.starts_with(prefix))
+            .collect()
+    }
+
     /// A new connection: everything retained has to be sent, `first` before the rest.
     pub fn make_all_due(&mut self, first: &[String]) {
         self.due.clear();

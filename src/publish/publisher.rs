@@ -201,6 +201,20 @@ fn announce(config: &Config, topics: &Topics, mailbox: &mut Mailbox) {
     mailbox.put(compose::retained(topic, body));
 }
 
+/// Clears what is retained of cameras and labels that `config` no longer has.
+fn clear_gone(config: &Config, topics: &Topics, mailbox: &mut Mailbox) {
+    let cameras = config.cameras.iter().map(|c| topics.camera_prefix(&c.id));
+    let labels = config.labels.iter().map(|l| topics.setting_prefix(&l.id));
+    let kept: Vec<String> = cameras.chain(labels).collect();
+    for prefix in topics.shared_prefixes() {
+        for topic in mailbox.topics(&prefix) {
+            if !kept.iter().any(|kept| topic.starts_with(kept)) {
+                mailbox.put(compose::retained(topic, Vec::new()));
+            }
+        }
+    }
+}
+
 impl Publisher {
     /// Hands one message over. Events block until they are in the outbox (one disk transaction);
     /// everything else returns at once.
@@ -261,14 +275,18 @@ impl Publisher {
     }
 
     /// Takes over another configuration of the same device and broker: Home Assistant is told of
-    /// new, changed and gone entities. False, and nothing done, when `device` or `[mqtt]` differ:
+    /// new, changed and gone entities, and what is retained of cameras and labels that are gone is
+    /// cleared. False, and nothing done, when `device` or `[mqtt]` differ:
     /// that takes a [`Publisher::shutdown`] and a new [`spawn`].
     pub fn announce(&self, config: &Config) -> bool {
         let inner = &*self.inner;
         if config.device != inner.device || config.mqtt != inner.mqtt {
             return false;
         }
-        announce(config, &inner.topics, &mut inner.shared.mailbox());
+        let mut mailbox = inner.shared.mailbox();
+        clear_gone(config, &inner.topics, &mut mailbox);
+        announce(config, &inner.topics, &mut mailbox);
+        drop(mailbox);
         inner.shared.wake.notify_one();
         true
     }

@@ -242,7 +242,13 @@ fn entities_that_are_gone_are_removed_by_name_after_a_reload() {
     let device = Device::start_in(folder.path(), broker.port, "");
     let first = listener.wait_count(DISCOVERY, 1).remove(0).json();
     assert_eq!(first["cmps"][GONE]["p"], "binary_sensor");
-    device.wait_connected();
+    device.publisher.send(Outgoing::ConfigValue {
+        label: id("scaffale-vuoto"),
+        setting: Setting::Threshold,
+        value: "0.7".to_owned(),
+    });
+    let threshold = format!("{BASE}/config/scaffale-vuoto/threshold");
+    listener.wait_text(&threshold, "0.7");
     assert!(
         device
             .publisher
@@ -252,6 +258,7 @@ fn entities_that_are_gone_are_removed_by_name_after_a_reload() {
     assert_eq!(heard[1].json()["cmps"][GONE], json!({"p": "binary_sensor"}));
     assert!(heard[2].json()["cmps"].get(GONE).is_none());
     assert!(heard[2].json()["cmps"].get("zone_r2-f07_mela").is_some());
+    listener.wait_text(&threshold, "");
     let other_broker = without_the_label(folder.path(), broker.port + 1);
     assert!(!device.publisher.announce(&other_broker));
 }
