@@ -11,7 +11,7 @@ mod link;
 mod mailbox;
 pub mod outbox;
 mod publisher;
-mod request;
+pub mod request;
 mod session;
 mod tls;
 
