@@ -1,1 +1,29 @@
-//! train/mod
+//! The trainer's library half: how the demo bundle is made and measured.
+//!
+//! ```text
+//! teacher (Python) ─► texts.tsv, teacher.npy ─► space ─► space.safetensors ─► text tower
+//!                                                                                │ student_texts
+//! photos ─► augment ─► efficientnet (frozen │ tuned) ─► head ◄── everyday anchors ◄┘
+//!                                     └─► onnx ─► pack ─► models/demo ─► evaluate
+//! ```
+//!
+//! The image tower is written out by hand ([`efficientnet`]): one image's activations are gone
+//! through layer by layer in channel-last order, which a CPU likes better than a general graph.
+//! The head and the shared space are small enough for candle's automatic differentiation.
+
+pub mod anchors;
+pub mod augment;
+pub mod contrast;
+pub mod convolution;
+pub mod demo;
+pub mod efficientnet;
+pub mod evaluate;
+pub mod grocery;
+pub mod head;
+pub mod onnx;
+pub mod optimizer;
+pub mod pack;
+pub mod space;
+pub mod targets;
+pub mod text;
+pub mod tune;

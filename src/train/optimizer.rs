@@ -1,0 +1,114 @@
+//! AdamW over a flat parameter vector, the learning-rate schedule, averaged weights, checkpoints.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use candle_core::Tensor;
+
+/// Cosine schedule with a linear warm-up, 0–1.
+#[expect(clippy::cast_precision_loss, reason = "step counts")]
+pub fn cosine(step: usize, steps: usize, warmup: usize) -> f64 {
+    if step < warmup {
+        return (step + 1) as f64 / warmup as f64;
+    }
+    let done = (step - warmup) as f64 / (steps - warmup).max(1) as f64;
+    0.5 * (1.0 + (std::f64::consts::PI * done.min(1.0)).cos())
+}
+
+/// AdamW (Loshchilov & Hutter, 2019) with β = 0.9, 0.999.
+pub struct Adam {
+    first: Vec<f32>,
+    second: Vec<f32>,
+    step: i32,
+}
+
+impl Adam {
+    /// For `n` parameters.
+    pub fn new(n: usize) -> Self {
+        Self {
+            first: vec![0.0; n],
+            second: vec![0.0; n],
+            step: 0,
+        }
+    }
+
+    /// Begins a step; [`Self::update`] is then called once for every group.
+    pub fn advance(&mut self) {
+        self.step += 1;
+    }
+
+    /// Updates every parameter with its own rate, `rate · rates[i]`. Weights are pulled by `decay`
+    /// towards `anchor`, where they were pretrained, not towards zero (L2-SP, Li et al., ICML 2018).
+    pub fn update(
+        &mut self,
+        parameters: &mut [f32],
+        gradient: &[f32],
+        anchor: &[f32],
+        rates: &[f32],
+        rate: f32,
+        decay: f32,
+    ) {
+        let (b1, b2) = (0.9f32, 0.999f32);
+        let (c1, c2) = (1.0 - b1.powi(self.step), 1.0 - b2.powi(self.step));
+        for i in 0..parameters.len() {
+            let g = gradient[i];
+            self.first[i] = b1 * self.first[i] + (1.0 - b1) * g;
+            self.second[i] = b2 * self.second[i] + (1.0 - b2) * g * g;
+            let move_by = (self.first[i] / c1) / ((self.second[i] / c2).sqrt() + 1e-8);
+            parameters[i] -= rate * (rates[i] * move_by + decay * (parameters[i] - anchor[i]));
+        }
+    }
+}
+
+/// Exponential moving average of weights; early on it averages over fewer steps.
+pub fn average(mean: &mut [f32], now: &[f32], decay: f32) {
+    for (m, n) in mean.iter_mut().zip(now) {
+        *m = decay * *m + (1.0 - decay) * n;
+    }
+}
+
+/// Writes safetensors beside `path` and renames: a reader sees the old file or the new one.
+///
+/// # Errors
+/// The file system's.
+pub fn save(tensors: &HashMap<String, Tensor>, path: &Path) -> Result<()> {
+    let part = path.with_extension("part");
+    candle_core::safetensors::save(tensors, &part).with_context(|| part.display().to_string())?;
+    std::fs::rename(&part, path).with_context(|| path.display().to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_schedule_rises_then_falls_to_nothing() {
+        assert!(cosine(0, 100, 10) < cosine(5, 100, 10));
+        assert!((cosine(10, 100, 10) - 1.0).abs() < 1e-9);
+        assert!(cosine(99, 100, 10) < 0.001);
+    }
+
+    #[test]
+    fn adam_finds_the_minimum_of_a_parabola() {
+        let mut x = vec![5.0f32, -3.0];
+        let mut adam = Adam::new(2);
+        for _ in 0..2000 {
+            let gradient: Vec<f32> = x.iter().map(|x| 2.0 * (x - 1.0)).collect();
+            adam.advance();
+            adam.update(&mut x, &gradient, &[0.0, 0.0], &[1.0, 1.0], 0.01, 0.0);
+        }
+        assert!(x.iter().all(|x| (x - 1.0).abs() < 0.05), "{x:?}");
+    }
+
+    #[test]
+    fn decay_pulls_towards_the_pretrained_weights() {
+        let mut x = vec![2.0f32];
+        let mut adam = Adam::new(1);
+        for _ in 0..100 {
+            adam.advance();
+            adam.update(&mut x, &[0.0], &[1.0], &[1.0], 0.1, 1.0);
+        }
+        assert!((x[0] - 1.0).abs() < 0.01, "{x:?}");
+    }
+}

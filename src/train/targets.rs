@@ -1,0 +1,297 @@
+//! The texts that images are pulled towards: which row of `texts.tsv` speaks of which class.
+
+use std::path::Path;
+
+use anyhow::{Context, Result, ensure};
+use candle_core::{DType, Device, Tensor};
+use rand::Rng;
+
+use super::grocery::{COARSE, FINE};
+
+/// Classes of ImageNet-1k.
+pub const EVERYDAY: usize = 1000;
+
+/// One row of `texts.tsv`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Text {
+    /// `prompt`, `template`, `name`, `caption`, `everyday` or `corpus`.
+    pub kind: String,
+    /// Fine class it names.
+    pub fine: Option<usize>,
+    /// Coarse class it names, or that of its fine class.
+    pub coarse: Option<usize>,
+    /// ImageNet class it names.
+    pub imagenet: Option<usize>,
+    /// The text itself.
+    pub text: String,
+}
+
+/// Reads `texts.tsv`.
+///
+/// # Errors
+/// A malformed row, with its number.
+pub fn read_texts(path: &Path) -> Result<Vec<Text>> {
+    let content = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    let id = |s: &str, below: usize| -> Result<Option<usize>> {
+        let id: i64 = s.parse()?;
+        ensure!(id < i64::try_from(below)?, "class {id} out of range");
+        Ok(usize::try_from(id).ok())
+    };
+    let mut texts = Vec::new();
+    for (number, row) in content.lines().enumerate().skip(1) {
+        let fields: Vec<&str> = row.split('\t').collect();
+        let place = || format!("{}, line {}", path.display(), number + 1);
+        let [kind, fine, coarse, imagenet, text] = fields[..] else {
+            anyhow::bail!("{}: five columns expected", place());
+        };
+        texts.push(Text {
+            kind: kind.to_owned(),
+            fine: id(fine, FINE).with_context(place)?,
+            coarse: id(coarse, COARSE).with_context(place)?,
+            imagenet: id(imagenet, EVERYDAY).with_context(place)?,
+            text: text.to_owned(),
+        });
+    }
+    Ok(texts)
+}
+
+/// Reads the teacher's embeddings of those texts, `[N, 512] f32`.
+///
+/// # Errors
+/// A file that does not fit the texts.
+pub fn read_teacher(path: &Path, texts: usize) -> Result<Tensor> {
+    let teacher = Tensor::read_npy(path)
+        .with_context(|| path.display().to_string())?
+        .to_dtype(DType::F32)?;
+    ensure!(
+        teacher.dims2()?.0 == texts,
+        "{} and texts.tsv differ in length: run the teacher again",
+        path.display()
+    );
+    Ok(teacher)
+}
+
+/// Columns of the candidate matrix: all fine classes, then all coarse ones, then all of ImageNet.
+pub const CANDIDATES: usize = FINE + COARSE + EVERYDAY;
+
+/// For every class the rows that name it.
+pub struct Bank {
+    /// `[candidate][…]` row numbers in `texts.tsv`.
+    rows: Vec<Vec<u32>>,
+    /// The row of `una foto di {nome}` of every fine, then every coarse class.
+    prompts: Vec<u32>,
+    /// Candidates that mean the same as candidate i or contain it: neither right nor wrong.
+    related: Vec<Vec<usize>>,
+}
+
+impl Bank {
+    /// Sorts the texts by what they name.
+    ///
+    /// # Errors
+    /// A class that no text names.
+    pub fn new(texts: &[Text], coarse_of: &[usize], coarse_names: &[String]) -> Result<Self> {
+        let mut rows = vec![Vec::new(); CANDIDATES];
+        let mut prompts = vec![None; FINE + COARSE];
+        let mut links = Vec::new();
+        for (row, text) in texts.iter().enumerate() {
+            let row = u32::try_from(row)?;
+            let candidate = match (text.fine, text.coarse, text.imagenet) {
+                (Some(fine), _, _) => fine,
+                (None, Some(coarse), _) => FINE + coarse,
+                (None, None, Some(id)) if text.kind == "everyday" => FINE + COARSE + id,
+                _ => continue,
+            };
+            rows[candidate].push(row);
+            if let Some(id) = text.imagenet
+                && candidate < FINE + COARSE
+            {
+                links.push((candidate, FINE + COARSE + id));
+                // Such a text is also what the ImageNet class is called.
+                if matches!(
+                    text.kind.as_str(),
+                    "prompt" | "name" | "template" | "everyday"
+                ) {
+                    rows[FINE + COARSE + id].push(row);
+                }
+            }
+            if text.kind == "prompt" && candidate < FINE && prompts[candidate].is_none() {
+                prompts[candidate] = Some(row);
+            }
+        }
+        // A coarse class is asked for by its bare name; where that is a fine class's text too, by that.
+        for (coarse, name) in coarse_names.iter().enumerate() {
+            let asked = format!("una foto di {name}");
+            prompts[FINE + coarse] = texts
+                .iter()
+                .position(|t| t.text == asked)
+                .map(u32::try_from)
+                .transpose()?;
+            if rows[FINE + coarse].is_empty() {
+                rows[FINE + coarse] = coarse_of
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, c)| **c == coarse)
+                    .flat_map(|(fine, _)| rows[fine].clone())
+                    .collect();
+            }
+        }
+        for (candidate, rows) in rows.iter().enumerate() {
+            ensure!(
+                !rows.is_empty(),
+                "no text names candidate {candidate}: run the teacher again"
+            );
+        }
+        let prompts = prompts
+            .into_iter()
+            .enumerate()
+            .map(|(i, p)| p.with_context(|| format!("no `una foto di …` for class {i}")))
+            .collect::<Result<Vec<u32>>>()?;
+        let mut related = vec![Vec::new(); CANDIDATES];
+        for (fine, coarse) in coarse_of.iter().enumerate() {
+            related[fine].push(FINE + coarse);
+            related[FINE + coarse].push(fine);
+        }
+        for (class, everyday) in links {
+            related[class].push(everyday);
+            related[everyday].push(class);
+            // What a fine class is called, its coarse class may be, and the other way round.
+            if class < FINE {
+                related[FINE + coarse_of[class]].push(everyday);
+                related[everyday].push(FINE + coarse_of[class]);
+            } else {
+                for (fine, _) in coarse_of
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, c)| FINE + **c == class)
+                {
+                    related[fine].push(everyday);
+                    related[everyday].push(fine);
+                }
+            }
+        }
+        Ok(Self {
+            rows,
+            prompts,
+            related,
+        })
+    }
+
+    /// One row for every candidate, `[1124]`: with probability `prompt_share` the evaluation
+    /// prompt where there is one, else any of its texts.
+    pub fn draw(&self, prompt_share: f64, rng: &mut impl Rng) -> Vec<u32> {
+        self.rows
+            .iter()
+            .enumerate()
+            .map(|(candidate, rows)| match self.prompts.get(candidate) {
+                Some(prompt) if rng.random_bool(prompt_share) => *prompt,
+                _ => rows[rng.random_range(0..rows.len())],
+            })
+            .collect()
+    }
+
+    /// Rows of `una foto di {nome}` of the fine classes.
+    pub fn fine_prompts(&self) -> &[u32] {
+        &self.prompts[..FINE]
+    }
+
+    /// Rows of `una foto di {nome}` of the coarse classes.
+    pub fn coarse_prompts(&self) -> &[u32] {
+        &self.prompts[FINE..]
+    }
+
+    /// Rows that name ImageNet class `id`.
+    pub fn everyday_rows(&self, id: usize) -> &[u32] {
+        &self.rows[FINE + COARSE + id]
+    }
+
+    /// Candidates neither right nor wrong for candidate `i`.
+    pub fn related(&self, i: usize) -> &[usize] {
+        &self.related[i]
+    }
+}
+
+/// Rows of `table [N, D]` by number.
+///
+/// # Errors
+/// candle's.
+pub fn select(table: &Tensor, rows: &[u32]) -> candle_core::Result<Tensor> {
+    table.index_select(&Tensor::new(rows, &Device::Cpu)?, 0)
+}
+
+/// Scales every row of `[N, D]` to unit length.
+///
+/// # Errors
+/// candle's.
+pub fn unit_rows(x: &Tensor) -> candle_core::Result<Tensor> {
+    x.broadcast_div(&(x.sqr()?.sum_keepdim(1)? + 1e-12)?.sqrt()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(
+        kind: &str,
+        fine: Option<usize>,
+        coarse: Option<usize>,
+        imagenet: Option<usize>,
+        text: &str,
+    ) -> Text {
+        Text {
+            kind: kind.into(),
+            fine,
+            coarse,
+            imagenet,
+            text: text.into(),
+        }
+    }
+
+    #[test]
+    fn a_class_without_any_text_is_reported() {
+        let error = Bank::new(
+            &[text("prompt", Some(0), Some(0), None, "una foto di x")],
+            &[0; FINE],
+            &[],
+        )
+        .err()
+        .map(|e| e.to_string());
+        assert!(error.is_some_and(|e| e.contains("no text names")));
+    }
+
+    #[test]
+    fn an_imagenet_name_of_a_coarse_class_is_no_negative_for_its_fine_classes() {
+        let mut texts = Vec::new();
+        for fine in 0..FINE {
+            texts.push(text(
+                "prompt",
+                Some(fine),
+                Some(fine % COARSE),
+                None,
+                &format!("una foto di f{fine}"),
+            ));
+        }
+        for coarse in 0..COARSE {
+            let imagenet = (coarse == 3).then_some(948);
+            texts.push(text(
+                "prompt",
+                None,
+                Some(coarse),
+                imagenet,
+                &format!("una foto di c{coarse}"),
+            ));
+        }
+        for id in 0..EVERYDAY {
+            texts.push(text("everyday", None, None, Some(id), &format!("e{id}")));
+        }
+        let coarse_of: Vec<usize> = (0..FINE).map(|f| f % COARSE).collect();
+        let names: Vec<String> = (0..COARSE).map(|c| format!("c{c}")).collect();
+        let bank = Bank::new(&texts, &coarse_of, &names).expect("complete texts");
+        assert!(bank.related(3).contains(&(FINE + COARSE + 948)));
+        assert!(bank.related(3 + COARSE).contains(&(FINE + COARSE + 948)));
+        assert!(!bank.related(4).contains(&(FINE + COARSE + 948)));
+        assert_eq!(
+            bank.coarse_prompts()[3],
+            u32::try_from(FINE + 3).unwrap_or(0)
+        );
+    }
+}
