@@ -189,7 +189,7 @@ fn an_empty_file_says_what_to_add() {
 
 #[test]
 fn syntax_errors_are_reported_by_line() {
-    let found = errors("device = \n[mqtt]\nhost = \"a\"\nhost = \"b\"\n[model\n");
+    let found = errors("device = \n[mqtt\nhost = \"a\"\nhost = \"b\"\n");
     assert!(
         found[0].starts_with("vedetta.toml:1: this is not TOML: "),
         "{found:?}"
@@ -197,13 +197,14 @@ fn syntax_errors_are_reported_by_line() {
     assert!(
         found
             .iter()
-            .any(|line| line.starts_with("vedetta.toml:5: ")),
+            .any(|line| line.starts_with("vedetta.toml:2: ")),
         "{found:?}"
     );
+    let found = errors("[mqtt]\nhost = \"a\"\nhost = \"b\"\n");
     assert!(
         found
             .iter()
-            .any(|line| line.contains(":4: ") && line.contains("duplicate")),
+            .any(|line| line.contains(":3: ") && line.contains("duplicate")),
         "{found:?}"
     );
 }
