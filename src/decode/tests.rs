@@ -213,15 +213,9 @@ fn mosaic(image: &RgbImage, bayer: Bayer, shift: u32) -> Vec<u8> {
 fn balanced_picture(width: u32, height: u32) -> RgbImage {
     RgbImage::from_fn(width, height, |x, y| {
         let ramp = |v: u32, of: u32| u8::try_from(255 * v / (of - 1)).unwrap();
-        let third = if (x + 1) * 3 <= width {
-            0
-        } else if (x + 1) * 3 <= 2 * width {
-            1
-        } else {
-            2
-        };
+        let third = ((x + 1) * 3).div_ceil(width).clamp(1, 3) as usize - 1;
         let mut pixel = [40, 40, 40].map(|v: u8| v.max(ramp(y, height) / 2));
-        pixel[third as usize] = 230;
+        pixel[third] = 230;
         image::Rgb(pixel)
     })
 }
