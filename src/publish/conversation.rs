@@ -143,7 +143,9 @@ impl Conversation {
     }
 
     fn check_silence(&self) -> Result<(), LinkError> {
-        let Some(terms) = self.terms else { return Ok(()) };
+        let Some(terms) = self.terms else {
+            return Ok(());
+        };
         if self.heard.elapsed() < 2 * terms.keep_alive + SILENCE {
             return Ok(());
         }
@@ -159,7 +161,9 @@ impl Conversation {
             return;
         }
         while self.others < OTHER_WINDOW {
-            let Some(message) = session.shared.mailbox().next() else { break };
+            let Some(message) = session.shared.mailbox().next() else {
+                break;
+            };
             let token = match message.retain {
                 true => Token::Retained(message.topic.clone()),
                 false => Token::Other,
@@ -168,7 +172,9 @@ impl Conversation {
         }
         let rests = self.rest_until.is_some_and(|until| Instant::now() < until);
         while !rests && self.busy.len() < EVENT_WINDOW {
-            let Some(ready) = session.outbox.next_ready(&self.busy) else { break };
+            let Some(ready) = session.outbox.next_ready(&self.busy) else {
+                break;
+            };
             self.hand_over_event(session, ready);
         }
         let Some(deadline) = deadline else { return };
@@ -186,7 +192,9 @@ impl Conversation {
         let sequence = ready.sequence;
         ready.event.delayed = sequence < self.first_fresh;
         let (picture, event) = compose::event(&session.topics, &ready);
-        let limit = self.terms.map_or(usize::MAX, |terms| terms.max_packet_bytes);
+        let limit = self
+            .terms
+            .map_or(usize::MAX, |terms| terms.max_packet_bytes);
         if let Some(picture) = picture {
             if picture.packet_bytes() <= limit {
                 self.hand_over(session, picture, Token::Picture);
@@ -205,7 +213,9 @@ impl Conversation {
     }
 
     fn hand_over(&mut self, session: &mut Session, message: Message, token: Token) {
-        let limit = self.terms.map_or(usize::MAX, |terms| terms.max_packet_bytes);
+        let limit = self
+            .terms
+            .map_or(usize::MAX, |terms| terms.max_packet_bytes);
         if message.packet_bytes() > limit {
             // Sending it would end the connection.
             if let Some(line) = session.refusals.about(&format!(
@@ -254,7 +264,11 @@ impl Conversation {
             Happening::SubscriptionRefused(reason) => {
                 log::warn!("the broker refused a subscription ({reason}); commands may not arrive");
             }
-            Happening::Received { topic, payload, retained } => {
+            Happening::Received {
+                topic,
+                payload,
+                retained,
+            } => {
                 self.receive(session, &topic, &payload, retained);
             }
             Happening::Disconnected => return true,
@@ -280,7 +294,10 @@ impl Conversation {
         }
         let online = compose::retained(session.topics.status(), "online");
         self.hand_over(session, online, Token::Other);
-        let first = [Some(session.topics.info()), session.discovery.as_ref().map(|d| d.1.clone())];
+        let first = [
+            Some(session.topics.info()),
+            session.discovery.as_ref().map(|d| d.1.clone()),
+        ];
         let first: Vec<String> = first.into_iter().flatten().collect();
         session.shared.mailbox().make_all_due(&first);
     }

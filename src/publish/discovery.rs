@@ -13,7 +13,11 @@ const MAX_STATE_CHARS: usize = 255;
 /// The configuration of this device. `node` is its id in Home Assistant; a component's key and
 /// unique id never depend on names or order, so that entities survive both.
 pub(super) fn device(config: &Config, topics: &Topics, node: &str) -> Value {
-    let device = Device { config, topics, node };
+    let device = Device {
+        config,
+        topics,
+        node,
+    };
     let mut components = Map::new();
     for camera in &config.cameras {
         device.camera(camera, &mut components);
@@ -87,7 +91,11 @@ impl Device<'_> {
         });
         self.add(components, &format!("fps_{}", camera.id), fps);
         for zone in &camera.zones {
-            for label in zone.labels.iter().filter_map(|n| self.config.labels.get(*n)) {
+            for label in zone
+                .labels
+                .iter()
+                .filter_map(|n| self.config.labels.get(*n))
+            {
                 let sensor = json!({
                     "p": "binary_sensor",
                     "name": format!("{} {}", zone.name, noun(label)),
@@ -210,8 +218,7 @@ mod tests {
 
     #[test]
     fn the_configuration_of_a_device_is_the_golden_one() {
-        let config =
-            Config::from_toml(CONFIG, "vedetta.toml", &[], &Environment::bare()).unwrap();
+        let config = Config::from_toml(CONFIG, "vedetta.toml", &[], &Environment::bare()).unwrap();
         let topics = Topics::new(&config.mqtt.topic_prefix, &config.device);
         let node = topics::discovery_node(&config.mqtt.topic_prefix, &config.device);
         let mut found = device(&config, &topics, &node);

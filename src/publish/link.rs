@@ -210,7 +210,8 @@ fn prepare_v311(options: &Options) -> (Link, Wire) {
     }
     let (client, mut wire) = rumqttc::AsyncClient::new(settings, REQUESTS);
     wire.network_options.set_tcp_nodelay(true);
-    wire.network_options.set_connection_timeout(CONNECT_TIMEOUT_S);
+    wire.network_options
+        .set_connection_timeout(CONNECT_TIMEOUT_S);
     (Link::V311(client), Wire::V311(Box::new(wire)))
 }
 
@@ -259,16 +260,19 @@ impl Link {
     pub fn try_subscribe(&self, filters: &[String]) -> bool {
         match self {
             Self::V5(client, _) => {
-                let filter = |path: &String| {
-                    FilterV5::new(path.clone(), v5::mqttbytes::QoS::AtLeastOnce)
-                };
-                client.try_subscribe_many(filters.iter().map(filter)).is_ok()
+                let filter =
+                    |path: &String| FilterV5::new(path.clone(), v5::mqttbytes::QoS::AtLeastOnce);
+                client
+                    .try_subscribe_many(filters.iter().map(filter))
+                    .is_ok()
             }
             Self::V311(client) => {
                 let filter = |path: &String| {
                     rumqttc::SubscribeFilter::new(path.clone(), rumqttc::QoS::AtLeastOnce)
                 };
-                client.try_subscribe_many(filters.iter().map(filter)).is_ok()
+                client
+                    .try_subscribe_many(filters.iter().map(filter))
+                    .is_ok()
             }
         }
     }

@@ -47,7 +47,8 @@ impl Mailbox {
         } else if self.retained.len() == MAX_TOPICS {
             self.dropped += 1;
         } else {
-            self.retained.insert(topic.clone(), Kept { message, due: true });
+            self.retained
+                .insert(topic.clone(), Kept { message, due: true });
             self.due.push_back(topic);
         }
     }
@@ -159,7 +160,11 @@ mod tests {
         mailbox.put(message("a", "", true));
         assert_eq!(drain(&mut mailbox), ["a="]);
         mailbox.make_all_due(&[]);
-        assert_eq!(drain(&mut mailbox), ["a="], "the connection was lost before the answer");
+        assert_eq!(
+            drain(&mut mailbox),
+            ["a="],
+            "the connection was lost before the answer"
+        );
         mailbox.delivered("a");
         mailbox.make_all_due(&[]);
         assert!(mailbox.is_empty());

@@ -110,7 +110,9 @@ impl Drop for Finish {
 /// # Errors
 /// [`PublishError::Tls`].
 pub fn check(mqtt: &Mqtt) -> Result<(), PublishError> {
-    mqtt.tls.as_ref().map_or(Ok(()), |tls| tls::configure(tls).map(|_| ()))
+    mqtt.tls
+        .as_ref()
+        .map_or(Ok(()), |tls| tls::configure(tls).map(|_| ()))
 }
 
 /// Starts the mqtt thread. It connects by itself, for as long as it takes.
@@ -185,13 +187,25 @@ impl Publisher {
     /// queue and are forgotten while there is no connection. What does not fit is counted in
     /// `dropped_messages`.
     pub fn send_all(&self, messages: impl IntoIterator<Item = Outgoing>) {
-        let Inner { shared, outbox, topics } = &*self.inner;
+        let Inner {
+            shared,
+            outbox,
+            topics,
+        } = &*self.inner;
         let mut events = Vec::new();
         let mut others = Vec::new();
         for message in messages {
             match message {
-                Outgoing::Event { event, evidence, open } => {
-                    events.push(NewEvent { event, evidence, open });
+                Outgoing::Event {
+                    event,
+                    evidence,
+                    open,
+                } => {
+                    events.push(NewEvent {
+                        event,
+                        evidence,
+                        open,
+                    });
                 }
                 other => others.push(other),
             }

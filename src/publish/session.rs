@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
+use super::Command;
 use super::backoff::{Backoff, HEALTHY};
 use super::conversation::{Conversation, Ended};
 use super::counters::{Complaint, count};
@@ -12,7 +13,6 @@ use super::inbox::Inbox;
 use super::link::{self, Options};
 use super::outbox::Outbox;
 use super::publisher::Shared;
-use super::Command;
 use crate::topics::Topics;
 
 /// Progress is shown, the clock looked at and the outbox tended this often.
@@ -96,8 +96,15 @@ impl Session {
         let Some(error) = &ended.error else { return };
         let (host, port) = (&self.options.mqtt.host, self.options.mqtt.port);
         let lost = ended.lived.is_some();
-        let what = if lost { "lost the connection to" } else { "cannot reach" };
-        if let Some(line) = self.trouble.about(&format!("{what} {host}:{port}: {error}")) {
+        let what = if lost {
+            "lost the connection to"
+        } else {
+            "cannot reach"
+        };
+        if let Some(line) = self
+            .trouble
+            .about(&format!("{what} {host}:{port}: {error}"))
+        {
             log::warn!("{line}");
         }
         self.shared.set_error(Some(error.message.clone()));

@@ -350,7 +350,10 @@ impl Queue {
                 evidence: evidence.as_deref(),
             })
         });
-        let all = self.open.iter().map(|(id, json)| (id.as_str(), Some(json.as_slice())));
+        let all = self
+            .open
+            .iter()
+            .map(|(id, json)| (id.as_str(), Some(json.as_slice())));
         let some = self
             .open_changed
             .iter()
@@ -360,7 +363,11 @@ impl Queue {
             delete: self.delete.clone(),
             delete_evidence: self.delete_evidence.clone(),
             clear_open: self.open_stale,
-            open: if self.open_stale { all.collect() } else { some.collect() },
+            open: if self.open_stale {
+                all.collect()
+            } else {
+                some.collect()
+            },
             next_sequence: self.next_sequence,
         };
         if self.disk.commit(&change) {
@@ -399,7 +406,10 @@ impl Queue {
     /// The first look at the disk: its events come before those of this run.
     fn adopt(&mut self, contents: Contents) {
         let seen = Instant::now();
-        let first = self.entries.front().map_or(u64::MAX, |entry| entry.sequence);
+        let first = self
+            .entries
+            .front()
+            .map_or(u64::MAX, |entry| entry.sequence);
         for stored in contents.events.into_iter().rev() {
             if stored.sequence >= first {
                 continue;

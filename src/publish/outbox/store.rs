@@ -137,7 +137,10 @@ impl Store {
             let (id, value) = (key.value().to_owned(), value.value().to_vec());
             contents.open.insert(id, value);
         }
-        let last = contents.events.last().map_or(0, |stored| stored.sequence + 1);
+        let last = contents
+            .events
+            .last()
+            .map_or(0, |stored| stored.sequence + 1);
         contents.next_sequence = contents.next_sequence.max(last);
         Ok(contents)
     }
@@ -251,4 +254,3 @@ fn classify(error: impl Into<redb::Error>) -> StoreError {
         _ => StoreError::Refused(error.to_string()),
     }
 }
-
