@@ -93,7 +93,7 @@ fn red_position(order: BayerOrder) -> (usize, usize) {
     }
 }
 
-/// `[rows, width]` samples of [`TABLE_BITS`] bits.
+/// Rows of `width` samples of [`TABLE_BITS`] bits.
 struct Raw {
     samples: Vec<u16>,
     width: usize,
