@@ -52,7 +52,8 @@ pub struct Event {
     pub margin: f32,
     /// The enter threshold that was in force.
     pub threshold: f32,
-    /// How many of the last encoded frames were over the threshold: `[over, window]`.
+    /// How many of the last frames were over the threshold: `[over, window]`. A frame that the change
+    /// gate skipped counts as the encoded one it repeats.
     pub frames: [u32; 2],
     /// When the label was first seen.
     pub since: Timestamp,
@@ -179,6 +180,9 @@ pub struct Health {
     pub queue: QueueHealth,
     /// Messages that were dropped because the mqtt thread did not keep up.
     pub dropped_messages: u64,
+    /// Connection and requests.
+    #[serde(default)]
+    pub mqtt: MqttHealth,
     /// Resident memory, bytes.
     pub resident_bytes: u64,
     /// Processor time used since the start, seconds.
@@ -221,4 +225,25 @@ pub struct QueueHealth {
     pub expired: u64,
     /// False when the disk refused and events live in memory only.
     pub durable: bool,
+    /// Evidence pictures dropped: too large, too old, or no room.
+    #[serde(default)]
+    pub pictures_dropped: u64,
+    /// Damaged outbox files that were moved aside since the start.
+    #[serde(default)]
+    pub corrupt_files: u64,
+}
+
+/// The mqtt thread's share of [`Health`], counted since it started.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct MqttHealth {
+    /// Times the broker was reached.
+    pub connections: u64,
+    /// Requests refused, and answered so.
+    pub refused: u64,
+    /// Requests refused because there were too many per second.
+    pub rate_limited: u64,
+    /// Retained requests, ignored.
+    pub retained_ignored: u64,
+    /// Connections lost to a packet over the limit.
+    pub oversized: u64,
 }

@@ -11,21 +11,31 @@
 //! deciding half ([`prompts`], [`matcher`], [`decide`], [`gate`], [`publish::backoff`]) is pure:
 //! time is an argument.
 
+pub mod annotate;
 pub mod bundle;
+pub mod calibrate;
 pub mod capture;
 pub mod config;
+pub mod daemon;
 pub mod decide;
 pub mod decode;
 pub mod encoder;
 pub mod event;
 pub mod frame;
 pub mod gate;
+pub mod health;
+pub mod label_bank;
+pub mod live;
+pub mod lookout;
 pub mod matcher;
 pub mod moment;
+pub mod photo;
 pub mod preprocess;
 pub mod prompts;
 pub mod publish;
 pub mod slot;
+pub mod telemetry;
 pub mod topics;
 #[cfg(feature = "train")]
 pub mod train;
+pub mod watchdog;

@@ -1,6 +1,6 @@
 //! A one-place mailbox in which the freshest value wins.
 
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 /// Holds at most one value. A writer never waits; what it replaces is counted, not queued.
@@ -8,6 +8,32 @@ use std::time::{Duration, Instant};
 pub struct LatestSlot<T> {
     state: Mutex<State<T>>,
     arrived: Condvar,
+    bell: Option<Arc<Bell>>,
+}
+
+/// Wakes one reader that watches several slots, or a slot and a queue.
+#[derive(Debug, Default)]
+pub struct Bell {
+    rung: Mutex<bool>,
+    heard: Condvar,
+}
+
+impl Bell {
+    /// Wakes the reader, now or when it next waits.
+    pub fn ring(&self) {
+        *self.rung.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        self.heard.notify_one();
+    }
+
+    /// Waits for a ring, at most `timeout`; true when it rang.
+    pub fn wait(&self, timeout: Duration) -> bool {
+        let rung = self.rung.lock().unwrap_or_else(PoisonError::into_inner);
+        let (mut rung, _) = self
+            .heard
+            .wait_timeout_while(rung, timeout, |rung| !*rung)
+            .unwrap_or_else(PoisonError::into_inner);
+        std::mem::take(&mut *rung)
+    }
 }
 
 #[derive(Debug)]
@@ -38,11 +64,20 @@ impl<T> Default for LatestSlot<T> {
         Self {
             state: Mutex::new(state),
             arrived: Condvar::new(),
+            bell: None,
         }
     }
 }
 
 impl<T> LatestSlot<T> {
+    /// A slot that also rings `bell` when something arrives or it closes.
+    pub fn with_bell(bell: Arc<Bell>) -> Self {
+        Self {
+            bell: Some(bell),
+            ..Self::default()
+        }
+    }
+
     /// Puts `value` in, replacing (and counting) one that nobody took.
     pub fn put(&self, value: T) {
         let mut state = self.lock();
@@ -51,6 +86,7 @@ impl<T> LatestSlot<T> {
         }
         drop(state);
         self.arrived.notify_one();
+        self.bell.iter().for_each(|bell| bell.ring());
     }
 
     /// Takes the value, waiting for one at most `timeout`.
@@ -85,6 +121,7 @@ impl<T> LatestSlot<T> {
     pub fn close(&self) {
         self.lock().closed = true;
         self.arrived.notify_all();
+        self.bell.iter().for_each(|bell| bell.ring());
     }
 
     fn lock(&self) -> MutexGuard<'_, State<T>> {
@@ -103,6 +140,19 @@ mod tests {
         assert_eq!(slot.take(Duration::ZERO), Take::Value(4));
         assert_eq!(slot.replaced(), 4);
         assert_eq!(slot.take(Duration::ZERO), Take::Timeout);
+    }
+
+    #[test]
+    fn one_bell_wakes_the_reader_of_several_slots() {
+        let bell = Arc::new(Bell::default());
+        let slots: Vec<_> = (0..3)
+            .map(|_| LatestSlot::with_bell(Arc::clone(&bell)))
+            .collect();
+        assert!(!bell.wait(Duration::ZERO));
+        slots[2].put('c');
+        assert!(bell.wait(Duration::from_secs(60)));
+        let found: Vec<_> = slots.iter().map(|slot| slot.take(Duration::ZERO)).collect();
+        assert_eq!(found, [Take::Timeout, Take::Timeout, Take::Value('c')]);
     }
 
     #[test]

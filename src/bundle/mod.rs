@@ -1,3 +1,282 @@
 //! A bundle is a model: a directory (or the same packed as `.tar.zst`) with a manifest and its files.
+//!
+//! A bundle is hostile input. Opening one checks the manifest field by field and the length and
+//! SHA-256 of every file; reading a file later checks them again, so that what is parsed is what
+//! was verified.
 
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Cursor, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+
+mod archive;
+mod check;
+mod locate;
 pub mod manifest;
+mod reader;
+
+pub use archive::pack;
+pub use check::check;
+pub use locate::{DEFAULT_PLACES, default_path};
+pub use manifest::Manifest;
+pub use reader::VerifiedReader;
+
+/// Longest manifest, bytes.
+pub const MAX_MANIFEST_BYTES: u64 = 64 * 1024;
+
+/// The manifest's file name.
+pub const MANIFEST: &str = "bundle.toml";
+
+/// How much a bundle may ask for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Longest single file, bytes.
+    pub max_file_bytes: u64,
+    /// All files together, bytes.
+    pub max_total_bytes: u64,
+    /// Where a packed bundle is unpacked, once per manifest hash; `None` keeps it in memory.
+    pub unpack_dir: Option<PathBuf>,
+}
+
+impl Default for Limits {
+    /// Twice what CLIP-Italian needs in f32 (440 MB for its text tower).
+    fn default() -> Self {
+        Self {
+            max_file_bytes: 1 << 30,
+            max_total_bytes: 2 << 30,
+            unpack_dir: None,
+        }
+    }
+}
+
+/// Why a bundle was refused. Every message names the file or field and what to do.
+#[derive(Debug, Error)]
+pub enum BundleError {
+    /// Nothing can be read there.
+    #[error("bundle {path}: {source}; give a bundle directory or a .tar.zst file")]
+    Open {
+        /// What was asked for.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// No default bundle is installed.
+    #[error("no bundle found; looked in {0}; name one with --bundle or set VEDETTA_MODELS")]
+    NotInstalled(String),
+    /// `bundle.toml` is not what [`Manifest`] describes.
+    #[error("bundle {path}: bundle.toml is not a manifest of schema {schema}: {message}", schema = manifest::SCHEMA)]
+    Manifest {
+        /// The bundle.
+        path: PathBuf,
+        /// Line, key and reason.
+        message: String,
+    },
+    /// A field of the manifest has an illegal value.
+    #[error("bundle {path}: bundle.toml: {field} is {found}; legal: {legal}")]
+    Field {
+        /// The bundle.
+        path: PathBuf,
+        /// Dotted key.
+        field: String,
+        /// What stands there.
+        found: String,
+        /// What may stand there.
+        legal: String,
+    },
+    /// The bundle asks for a newer vedetta.
+    #[error(
+        "bundle {path} needs vedetta {needs} or newer, this is {have}; update vedetta or use an older bundle"
+    )]
+    TooNew {
+        /// The bundle.
+        path: PathBuf,
+        /// `minimum_vedetta`.
+        needs: String,
+        /// This crate's version.
+        have: &'static str,
+    },
+    /// A file is missing, damaged, or not a plain file.
+    #[error("bundle {path}: {file}: {problem}; copy or pack the bundle again")]
+    File {
+        /// The bundle.
+        path: PathBuf,
+        /// Which file.
+        file: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// A `.tar.zst` cannot be unpacked.
+    #[error(
+        "bundle {path}: {problem}; pack it with bundle.toml first, then the listed files, nothing else"
+    )]
+    Archive {
+        /// The bundle.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+    },
+}
+
+/// Where the verified files are.
+#[derive(Clone, Debug)]
+enum Files {
+    Directory(PathBuf),
+    Memory(BTreeMap<String, Arc<[u8]>>),
+}
+
+/// A verified bundle.
+#[derive(Clone, Debug)]
+pub struct Bundle {
+    manifest: Manifest,
+    /// `bundle.toml` as it was read.
+    source: Vec<u8>,
+    sha256: String,
+    path: PathBuf,
+    files: Files,
+}
+
+impl Bundle {
+    /// Opens and verifies the bundle at `path`: a directory, or a `.tar.zst` file.
+    ///
+    /// # Errors
+    /// Whatever does not fit; the message says which file or field.
+    pub fn open(path: &Path, limits: &Limits) -> Result<Self, BundleError> {
+        let open_error = |source| BundleError::Open {
+            path: path.to_owned(),
+            source,
+        };
+        if fs::metadata(path).map_err(open_error)?.is_dir() {
+            Self::open_directory(path, limits)
+        } else {
+            archive::open(path, limits)
+        }
+    }
+
+    fn new(path: &Path, manifest: Manifest, source: Vec<u8>, files: Files) -> Self {
+        Self {
+            sha256: hex(&Sha256::digest(&source)),
+            path: path.to_owned(),
+            manifest,
+            source,
+            files,
+        }
+    }
+
+    fn open_directory(path: &Path, limits: &Limits) -> Result<Self, BundleError> {
+        let file = plain_file(path, MANIFEST)?;
+        let bytes = capped(file, MAX_MANIFEST_BYTES)
+            .map_err(|error| file_error(path, MANIFEST, error.to_string()))?;
+        let manifest = parse(path, &bytes, limits)?;
+        let files = Files::Directory(path.to_owned());
+        let bundle = Self::new(path, manifest, bytes, files);
+        for name in bundle.manifest.files.keys() {
+            let mut reader = bundle.reader(name)?;
+            io::copy(&mut reader, &mut io::sink())
+                .map_err(|error| file_error(path, name, error.to_string()))?;
+        }
+        Ok(bundle)
+    }
+
+    /// The checked manifest.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// `name@sha256:` and the first 12 hex digits of the manifest's hash, as `B/info` and events
+    /// carry it. The manifest holds the hash of every file, so this names all of them.
+    pub fn id(&self) -> String {
+        format!("{}@sha256:{}", self.manifest.name, &self.sha256[..12])
+    }
+
+    /// Lower-case hex SHA-256 of the manifest.
+    pub fn sha256(&self) -> &str {
+        &self.sha256
+    }
+
+    /// What was opened.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A listed file. The reader fails at the end when length or hash do not fit, so a parser that
+    /// reads to the end before it looks never sees unverified bytes.
+    ///
+    /// # Errors
+    /// A name that is not listed, or a file that is gone or no longer a plain file.
+    pub fn reader(&self, name: &str) -> Result<VerifiedReader<Box<dyn Read + Send>>, BundleError> {
+        let Some(listed) = self.manifest.files.get(name) else {
+            return Err(file_error(&self.path, name, "is not listed in [files]"));
+        };
+        let inner: Box<dyn Read + Send> = match &self.files {
+            Files::Directory(directory) => Box::new(plain_file(directory, name)?),
+            Files::Memory(files) => match files.get(name) {
+                Some(bytes) => Box::new(Cursor::new(Arc::clone(bytes))),
+                None => return Err(file_error(&self.path, name, "is missing")),
+            },
+        };
+        Ok(VerifiedReader::new(inner, listed))
+    }
+
+    /// Reads a listed file of at most `max_bytes` and verifies it.
+    ///
+    /// # Errors
+    /// As [`Self::reader`], and a file that is too long or damaged.
+    pub fn read(&self, name: &str, max_bytes: u64) -> Result<Vec<u8>, BundleError> {
+        let reader = self.reader(name)?;
+        capped(reader, max_bytes).map_err(|error| file_error(&self.path, name, error.to_string()))
+    }
+}
+
+fn file_error(path: &Path, file: &str, problem: impl Into<String>) -> BundleError {
+    BundleError::File {
+        path: path.to_owned(),
+        file: file.to_owned(),
+        problem: problem.into(),
+    }
+}
+
+/// Opens `directory/name`, which must be a plain file: a link could lead anywhere.
+fn plain_file(directory: &Path, name: &str) -> Result<File, BundleError> {
+    let path = directory.join(name);
+    let error = |error: io::Error| match error.kind() {
+        io::ErrorKind::NotFound => file_error(directory, name, "is missing"),
+        _ => file_error(directory, name, error.to_string()),
+    };
+    if !fs::symlink_metadata(&path).map_err(error)?.is_file() {
+        return Err(file_error(directory, name, "is not a plain file"));
+    }
+    File::open(&path).map_err(error)
+}
+
+/// Reads to the end, at most `max_bytes`.
+fn capped(reader: impl Read, max_bytes: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    reader.take(max_bytes + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > max_bytes {
+        return Err(io::Error::other(format!(
+            "is longer than {max_bytes} bytes"
+        )));
+    }
+    Ok(bytes)
+}
+
+/// Parses and checks a manifest.
+fn parse(path: &Path, bytes: &[u8], limits: &Limits) -> Result<Manifest, BundleError> {
+    let error = |message: String| BundleError::Manifest {
+        path: path.to_owned(),
+        message,
+    };
+    let text = std::str::from_utf8(bytes).map_err(|e| error(e.to_string()))?;
+    let manifest = toml::from_str(text).map_err(|e| error(e.to_string().trim().to_owned()))?;
+    check(path, &manifest, limits)?;
+    Ok(manifest)
+}
+
+/// Lower-case hex.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

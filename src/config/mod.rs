@@ -1,40 +1,31 @@
-//! The checked configuration: what the pipeline sees. The TOML mirror is [`raw`].
+//! The checked configuration: what the pipeline sees. Its stages are `source` (text to a tree that
+//! knows its lines), `overrides`, `raw` (the serde mirror), `checked`, and back again `effective`.
 
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub mod raw;
+mod checked;
+mod defaults;
+mod effective;
+mod environment;
+mod id;
+mod load;
+mod overrides;
+mod problem;
+mod raw;
+mod read;
+mod source;
+#[cfg(test)]
+mod tests;
+
+pub use environment::Environment;
+pub use id::Id;
+pub use load::Loaded;
+pub use problem::{ConfigError, Problem};
 
 use crate::frame::PixelFormat;
-
-/// An id that may stand in a topic: 1–64 characters of `[a-z0-9-]`, neither first nor last a `-`.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Id(String);
-
-impl Id {
-    /// The legal values, as error messages quote them.
-    pub const LEGAL: &str = "1 to 64 of a-z, 0-9 and '-', not starting or ending with '-'";
-
-    /// Checks `text`; `None` when it is not an id.
-    pub fn new(text: &str) -> Option<Self> {
-        let legal = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        let fits = (1..=64).contains(&text.len()) && text.chars().all(legal);
-        (fits && !text.starts_with('-') && !text.ends_with('-')).then(|| Self(text.to_owned()))
-    }
-
-    /// The id as text.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for Id {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
 
 /// A probability, 0–1, finite.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
@@ -207,6 +198,15 @@ pub struct Rule {
     pub dwell: Duration,
     /// Median window in encoded frames, odd, 1–31.
     pub window: usize,
+}
+
+impl Rule {
+    /// The leave threshold that goes with an enter threshold that is changed at run time: 0.2
+    /// under it, but never under half of it.
+    pub fn leave_for(enter: Probability) -> Probability {
+        let leave = checked::narrow(defaults::leave_for(f64::from(enter.0)));
+        Probability(leave.min(enter.0))
+    }
 }
 
 /// `[negatives]`.

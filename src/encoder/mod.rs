@@ -2,6 +2,8 @@
 
 use thiserror::Error;
 
+pub mod tract;
+
 /// A unit vector in the shared image–text space, `[D] f32`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Embedding(Vec<f32>);
@@ -25,6 +27,13 @@ impl Embedding {
             .iter_mut()
             .for_each(|v| *v = (f64::from(*v) / norm) as f32);
         Some(Self(values))
+    }
+
+    /// Takes values that are of unit length already, bit by bit as they were stored. `None` when
+    /// their length is not 1 to within 0.001.
+    pub fn from_unit(values: Vec<f32>) -> Option<Self> {
+        let square: f64 = values.iter().map(|v| f64::from(*v).powi(2)).sum();
+        ((square.sqrt() - 1.0).abs() <= 1e-3).then_some(Self(values))
     }
 
     /// `D` unit-norm values.

@@ -1,13 +1,33 @@
 //! Everything that leaves the board: the mqtt thread, its outbox, and the commands that come in.
 
 pub mod backoff;
+mod compose;
+mod conversation;
+mod counters;
+mod discovery;
+mod inbox;
+mod limiter;
+mod link;
+mod mailbox;
+pub mod outbox;
+mod publisher;
+mod request;
+mod session;
+mod tls;
+
+pub use outbox::Outbox;
+pub use publisher::{PublishError, Publisher, check, spawn};
 
 use std::time::Duration;
 
 use crate::config::{CommandName, Id};
 use crate::event::{Attributes, CameraStatus, Event, Health, Info, ZoneState};
+use crate::topics::Setting;
 
-/// What the other threads hand to the mqtt thread.
+/// Most bytes of an evidence or snapshot JPEG; larger ones are dropped and counted.
+pub const MAX_PICTURE_BYTES: usize = 96 * 1024;
+
+/// What the other threads hand to [`Publisher::send`].
 #[derive(Clone, Debug)]
 pub enum Outgoing {
     /// At least once, through the disk outbox, in order.
@@ -16,6 +36,9 @@ pub enum Outgoing {
         event: Box<Event>,
         /// JPEG of at most 96 KiB, published before the event.
         evidence: Option<Vec<u8>>,
+        /// What is needed to end this event after a restart: kept from `confirmed` (or `updated`)
+        /// until `ended` is stored. Opaque here; [`Outbox::open_events`] gives it back.
+        open: Option<serde_json::Value>,
     },
     /// Retained state of a zone and label.
     Zone {
@@ -27,6 +50,13 @@ pub enum Outgoing {
         state: ZoneState,
         /// Numbers beside it.
         attributes: Attributes,
+    },
+    /// A zone and label that no longer exist: their retained topics are cleared.
+    RemovedZone {
+        /// Zone id.
+        zone: Id,
+        /// Label slug.
+        label: Id,
     },
     /// Retained camera status.
     Camera {
@@ -53,10 +83,12 @@ pub enum Outgoing {
         /// JSON, with the command's `id`.
         body: serde_json::Value,
     },
-    /// Reported value of `B/config/<key>`, retained.
+    /// Reported value of `B/config/<label>/<setting>`, retained.
     ConfigValue {
-        /// Topic levels under `B/config/`, each an [`Id`].
-        key: String,
+        /// Label slug.
+        label: Id,
+        /// Which of its settings.
+        setting: Setting,
         /// Value as text.
         value: String,
     },

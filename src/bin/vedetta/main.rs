@@ -1,3 +1,52 @@
 //! The daemon and its tools.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod bundle_cmd;
+mod cameras;
+mod check;
+mod logging;
+mod run;
+mod score;
+
+/// A camera lookout that answers questions in plain Italian, over MQTT.
+#[derive(Parser)]
+#[command(version, about, max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Watch the cameras of a configuration file and publish what they see.
+    Run(run::RunArgs),
+    /// Say in one screen what is wrong with this board, and what to do.
+    Check(check::CheckArgs),
+    /// Score photos against Italian phrases.
+    Score(score::ScoreArgs),
+    /// Look at a model bundle.
+    #[command(subcommand)]
+    Bundle(bundle_cmd::BundleCommand),
+    /// List the cameras of this machine with their formats, sizes and rates.
+    Cameras(cameras::CamerasArgs),
+}
+
+fn main() -> ExitCode {
+    match Cli::parse().command {
+        Command::Run(arguments) => run::run(&arguments),
+        Command::Check(arguments) => check::run(&arguments),
+        Command::Score(arguments) => finish(score::run(&arguments)),
+        Command::Bundle(command) => finish(bundle_cmd::run(&command).map(|()| ExitCode::SUCCESS)),
+        Command::Cameras(arguments) => cameras::run(&arguments),
+    }
+}
+
+fn finish(outcome: anyhow::Result<ExitCode>) -> ExitCode {
+    outcome.unwrap_or_else(|error| {
+        eprintln!("{error:#}");
+        ExitCode::FAILURE
+    })
+}

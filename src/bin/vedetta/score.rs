@@ -1,0 +1,318 @@
+//! `vedetta score`.
+
+use std::io::{BufRead, BufReader, Write};
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc;
+
+use anyhow::{Context, Result, ensure};
+use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::{Cell, CellAlignment, Color, Table};
+use image::RgbImage;
+use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
+use vedetta::annotate;
+use vedetta::bundle::{self, Bundle, Limits};
+use vedetta::config::Shape;
+use vedetta::encoder::tract::{TractImageEncoder, TractTextEncoder};
+use vedetta::encoder::{Embedding, ImageEncoder, TextEncoder};
+use vedetta::matcher;
+use vedetta::photo;
+use vedetta::preprocess::Preprocessor;
+
+/// Longest `--labels` file, bytes.
+const MAX_LABELS_BYTES: u64 = 4 << 20;
+/// Prompts at most.
+const MAX_LABELS: usize = 10_000;
+/// Pictures wait here until the ones before them are printed.
+const AHEAD: usize = 64;
+/// Labels drawn onto a picture.
+const DRAWN: usize = 5;
+
+/// Score photos against Italian phrases.
+///
+/// Each label is used as it is given. The probability is the softmax over the given labels alone,
+/// so give several: one label by itself always gets 1.
+#[derive(clap::Args)]
+pub struct ScoreArgs {
+    /// JPEG or PNG files.
+    #[arg(required = true)]
+    images: Vec<PathBuf>,
+    /// A phrase, for example --label "una mela"; may be repeated.
+    #[arg(long = "label", value_name = "PHRASE")]
+    label: Vec<String>,
+    /// A file with one phrase a line.
+    #[arg(long, value_name = "FILE")]
+    labels: Option<PathBuf>,
+    /// Bundle folder or .tar.zst; by default the bundled demo model.
+    #[arg(long, value_name = "DIR")]
+    bundle: Option<PathBuf>,
+    /// One JSON object per image and line.
+    #[arg(long)]
+    json: bool,
+    /// Draw the result: a file for one image, a folder for several.
+    #[arg(long, value_name = "FILE|DIR")]
+    annotate: Option<PathBuf>,
+    /// Threads; by default one per core.
+    #[arg(long)]
+    threads: Option<NonZeroUsize>,
+}
+
+/// One label's result: index, cosine, probability.
+type Scored = Vec<(usize, f32, f32)>;
+
+/// Prints a table, or JSON, for every image. Unreadable images are error lines and exit code 1.
+///
+/// # Errors
+/// No labels, or a bundle that cannot be used.
+pub fn run(arguments: &ScoreArgs) -> Result<ExitCode> {
+    let labels = labels(arguments)?;
+    let path = match &arguments.bundle {
+        Some(path) => path.clone(),
+        None => bundle::default_path()?,
+    };
+    let bundle = Bundle::open(&path, &Limits::default())?;
+    let texts: Vec<&str> = labels.iter().map(String::as_str).collect();
+    let bank = embed(&bundle, &texts)?;
+    let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let threads = arguments.threads.unwrap_or(cores);
+    let workers = threads.get().min(arguments.images.len());
+    // One photo may use every core; many photos use one core each.
+    let per_worker = if workers == 1 {
+        threads
+    } else {
+        NonZeroUsize::MIN
+    };
+    let encoder = TractImageEncoder::load(&bundle, per_worker)?;
+    let preprocessor = Preprocessor::new(&bundle.manifest().image);
+    let scale = bundle.manifest().scoring.logit_scale;
+    let drawing = Drawing::new(arguments)?;
+
+    let bar = progress(arguments.images.len());
+    let next = AtomicUsize::new(0);
+    let mut failures = 0;
+    std::thread::scope(|scope| -> Result<()> {
+        let (sender, results) = mpsc::sync_channel(AHEAD);
+        for _ in 0..workers {
+            let mut encoder = encoder.fork();
+            let (sender, next) = (sender.clone(), &next);
+            let (labels, bank, preprocessor, drawing) = (&labels, &bank, &preprocessor, &drawing);
+            scope.spawn(move || {
+                loop {
+                    let n = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(image) = arguments.images.get(n) else {
+                        return;
+                    };
+                    let outcome = score(image, &mut encoder, preprocessor, bank, scale).and_then(
+                        |(picture, scored)| {
+                            drawing.draw(image, picture, &scored, labels)?;
+                            Ok(scored)
+                        },
+                    );
+                    if sender.send((n, outcome)).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+        drop(sender);
+        let mut waiting = std::collections::BTreeMap::new();
+        let mut printed = 0;
+        for (n, outcome) in results {
+            bar.inc(1);
+            waiting.insert(n, outcome);
+            while let Some(outcome) = waiting.remove(&printed) {
+                failures += usize::from(outcome.is_err());
+                bar.suspend(|| {
+                    print(&arguments.images[printed], outcome, &labels, arguments.json)
+                })?;
+                printed += 1;
+            }
+        }
+        Ok(())
+    })?;
+    bar.finish_and_clear();
+    Ok(if failures == 0 {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+fn labels(arguments: &ScoreArgs) -> Result<Vec<String>> {
+    let mut labels = arguments.label.clone();
+    if let Some(path) = &arguments.labels {
+        let file = std::fs::File::open(path).with_context(|| path.display().to_string())?;
+        let length = file.metadata()?.len();
+        ensure!(
+            length <= MAX_LABELS_BYTES,
+            "{}: larger than {MAX_LABELS_BYTES} bytes",
+            path.display()
+        );
+        for line in BufReader::new(file).lines() {
+            let line = line.with_context(|| format!("{}: not UTF-8 text", path.display()))?;
+            let line = line.trim_start_matches('\u{feff}').trim();
+            if !line.is_empty() {
+                labels.push(line.to_owned());
+            }
+        }
+    }
+    ensure!(
+        !labels.is_empty(),
+        "no labels: give --label \"una mela\" (several times) or --labels FILE"
+    );
+    ensure!(
+        labels.len() <= MAX_LABELS,
+        "{} labels; at most {MAX_LABELS}",
+        labels.len()
+    );
+    Ok(labels)
+}
+
+/// The text encoder is loaded, used and freed before the image encoder is.
+fn embed(bundle: &Bundle, texts: &[&str]) -> Result<Vec<Embedding>> {
+    let mut encoder = TractTextEncoder::load(bundle)?;
+    let bar = progress(texts.len());
+    let mut bank = Vec::with_capacity(texts.len());
+    for chunk in texts.chunks(16) {
+        bank.extend(encoder.encode_texts(chunk)?);
+        bar.inc(chunk.len() as u64);
+    }
+    bar.finish_and_clear();
+    Ok(bank)
+}
+
+fn score(
+    image: &Path,
+    encoder: &mut TractImageEncoder,
+    preprocessor: &Preprocessor,
+    bank: &[Embedding],
+    scale: f32,
+) -> Result<(RgbImage, Scored)> {
+    let picture = photo::read(image)?;
+    let input = preprocessor.prepare(&picture, &Shape::Full)?;
+    let mut embeddings = encoder.encode_images(std::slice::from_ref(&input))?;
+    let embedding = embeddings.pop().context("the encoder gave nothing")?;
+    let cosines: Vec<f32> = bank.iter().map(|label| embedding.dot(label)).collect();
+    let probabilities = matcher::softmax(&cosines, scale);
+    let mut scored: Scored = cosines
+        .into_iter()
+        .zip(probabilities)
+        .enumerate()
+        .map(|(n, (c, p))| (n, c, p))
+        .collect();
+    scored.sort_by(|a, b| b.1.total_cmp(&a.1));
+    Ok((picture, scored))
+}
+
+fn print(image: &Path, outcome: Result<Scored>, labels: &[String], as_json: bool) -> Result<()> {
+    let mut out = std::io::stdout().lock();
+    let name = image.display();
+    match outcome {
+        Ok(scored) if as_json => {
+            let labels: Vec<_> = scored
+                .iter()
+                .map(|(n, cosine, p)| json!({"label": labels[*n], "cosine": cosine, "probability": p}))
+                .collect();
+            writeln!(
+                out,
+                "{}",
+                json!({"image": name.to_string(), "labels": labels})
+            )?;
+        }
+        Ok(scored) => writeln!(out, "{name}\n{}\n", table(&scored, labels))?,
+        Err(error) => {
+            eprintln!("{error:#}");
+            if as_json {
+                let line = json!({"image": name.to_string(), "error": format!("{error:#}")});
+                writeln!(out, "{line}")?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn table(scored: &Scored, labels: &[String]) -> Table {
+    let mut table = Table::new();
+    table.load_preset(UTF8_HORIZONTAL_ONLY);
+    table.set_header(["label", "probability", "cosine"]);
+    for (row, (n, cosine, p)) in scored.iter().take(40).enumerate() {
+        let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
+        let label = Cell::new(&labels[*n]);
+        let label = if row == 0 {
+            label.fg(Color::Green)
+        } else {
+            label
+        };
+        table.add_row([
+            label,
+            right(format!("{:.1} %", p * 100.0)),
+            right(format!("{cosine:.3}")),
+        ]);
+    }
+    table
+}
+
+/// Shown after a moment, on a terminal only.
+fn progress(count: usize) -> ProgressBar {
+    if count < 32 {
+        return ProgressBar::hidden();
+    }
+    let bar = ProgressBar::new(count as u64);
+    if let Ok(style) = ProgressStyle::with_template("{wide_bar} {pos}/{len}  {per_sec}  {eta} left")
+    {
+        bar.set_style(style);
+    }
+    bar
+}
+
+/// Where annotated pictures go.
+struct Drawing {
+    target: Option<PathBuf>,
+    is_folder: bool,
+}
+
+impl Drawing {
+    fn new(arguments: &ScoreArgs) -> Result<Self> {
+        let target = arguments.annotate.clone();
+        let named_folder = |path: &PathBuf| path.is_dir() || path.to_string_lossy().ends_with('/');
+        let is_folder = arguments.images.len() > 1 || target.as_ref().is_some_and(named_folder);
+        if let (Some(folder), true) = (&target, is_folder) {
+            std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+        }
+        Ok(Self { target, is_folder })
+    }
+
+    fn draw(
+        &self,
+        image: &Path,
+        mut picture: RgbImage,
+        scored: &Scored,
+        labels: &[String],
+    ) -> Result<()> {
+        let Some(target) = &self.target else {
+            return Ok(());
+        };
+        let best: Vec<(String, f32)> = scored
+            .iter()
+            .take(DRAWN)
+            .map(|(n, _, p)| (labels[*n].clone(), *p))
+            .collect();
+        annotate::scores(&mut picture, &best);
+        let path = if self.is_folder {
+            target
+                .join(image.file_name().context("an image without a name")?)
+                .with_extension("jpg")
+        } else {
+            target.clone()
+        };
+        let saved = match path.extension().and_then(|e| e.to_str()) {
+            Some("png") => picture.save(&path).map_err(anyhow::Error::from),
+            _ => std::fs::write(&path, annotate::jpeg_at_most(&picture, usize::MAX))
+                .map_err(anyhow::Error::from),
+        };
+        saved.with_context(|| format!("cannot write {}", path.display()))
+    }
+}

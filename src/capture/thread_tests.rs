@@ -1,0 +1,218 @@
+//! A scripted source beside the real devices of `tests/vm`: what the thread does about failures.
+
+use std::sync::Mutex;
+use std::sync::mpsc;
+
+use super::super::{Description, DropReason, SourceCounters};
+use super::*;
+use crate::config::{Gate, Id, Source};
+use crate::frame::{Colorimetry, PixelFormat};
+use crate::slot::Take;
+
+/// What a scripted source does, step by step; then it stays silent.
+#[derive(Clone, Copy)]
+enum Step {
+    Frame,
+    Damaged,
+    Unplugged,
+    Panic,
+    Ended,
+}
+
+struct Script {
+    steps: std::vec::IntoIter<Step>,
+    description: Description,
+}
+
+impl FrameSource for Script {
+    fn description(&self) -> &Description {
+        &self.description
+    }
+
+    fn next_frame(&mut self, timeout: Duration) -> Result<Next, CaptureError> {
+        match self.steps.next() {
+            Some(Step::Frame) => Ok(Next::Frame(Frame {
+                sequence: 0,
+                captured_at: Instant::now(),
+                format: PixelFormat::Grey,
+                width_px: 1,
+                height_px: 1,
+                stride_bytes: 1,
+                colorimetry: Colorimetry::default(),
+                data: vec![0],
+            })),
+            Some(Step::Damaged) => Ok(Next::Dropped(DropReason::ErrorFlag)),
+            Some(Step::Unplugged) => Err(CaptureError::gone("unplugged")),
+            Some(Step::Panic) => panic!("as the binding's drop does"),
+            Some(Step::Ended) => Ok(Next::Ended),
+            None => {
+                std::thread::sleep(timeout.min(Duration::from_millis(10)));
+                Ok(Next::NotReady)
+            }
+        }
+    }
+
+    fn skip_before(&mut self, _: Instant) {}
+
+    fn counters(&self) -> SourceCounters {
+        SourceCounters::default()
+    }
+}
+
+fn camera() -> Camera {
+    Camera {
+        id: Id::new("prova").unwrap(),
+        name: "prova".into(),
+        source: Source::Replay {
+            folder: "nowhere".into(),
+            rate_fps: 1.0,
+            repeat: false,
+        },
+        rate_fps: 1000.0,
+        zones: Vec::new(),
+        gate: Gate {
+            enabled: false,
+            threshold: 0.0,
+            force_every: Duration::from_secs(1),
+            dark_below: 0.0,
+        },
+        stall_after: Duration::from_millis(80),
+    }
+}
+
+/// Runs a worker whose n-th opening gives the n-th script; further openings fail. Returns its
+/// shared state, slot and the states seen at every opening.
+struct Run {
+    shared: Arc<CaptureShared>,
+    slot: Arc<LatestSlot<Frame>>,
+    thread: CaptureThread,
+    openings: mpsc::Receiver<CameraState>,
+}
+
+fn run(scripts: &[&[Step]]) -> Run {
+    let (slot, shared) = (
+        Arc::new(LatestSlot::default()),
+        Arc::new(CaptureShared::default()),
+    );
+    let stop = Arc::new(AtomicBool::new(false));
+    let (opened, openings) = mpsc::channel();
+    let scripts: Vec<Vec<Step>> = scripts.iter().map(|script| script.to_vec()).collect();
+    let scripts = Mutex::new(scripts.into_iter());
+    let seen = Arc::clone(&shared);
+    let worker = Worker {
+        open: Box::new(move |_| {
+            let _ = opened.send(seen.state());
+            let steps = scripts.lock().unwrap().next();
+            let steps = steps
+                .ok_or_else(|| CaptureError::gone("not there"))?
+                .into_iter();
+            let description = Description {
+                driver: "script".into(),
+                card: "script".into(),
+                format: PixelFormat::Grey,
+                size_px: None,
+                rate_fps: None,
+                note: None,
+            };
+            Ok(Box::new(Script { steps, description }) as Box<dyn FrameSource>)
+        }),
+        pacer: Pacer::new(1000.0),
+        camera: camera(),
+        slot: Arc::clone(&slot),
+        shared: Arc::clone(&shared),
+        stop: Arc::clone(&stop),
+        complaint: None,
+    };
+    let thread = std::thread::spawn(move || worker.run());
+    Run {
+        shared,
+        slot,
+        thread: CaptureThread { stop, thread },
+        openings,
+    }
+}
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+impl Run {
+    fn next_opening(&self) -> CameraState {
+        self.openings
+            .recv_timeout(PATIENCE)
+            .expect("another opening")
+    }
+
+    fn frame(&self) {
+        assert!(matches!(self.slot.take(PATIENCE), Take::Value(_)));
+    }
+}
+
+#[test]
+fn a_silent_camera_is_stalled_and_opened_again() {
+    let run = run(&[&[Step::Frame], &[Step::Frame]]);
+    run.next_opening();
+    run.frame();
+    assert_eq!(run.next_opening(), CameraState::Stalled);
+    run.frame();
+    assert_eq!(run.shared.state(), CameraState::Online);
+    assert_eq!(run.shared.stats().reopened, 1);
+    run.thread.stop(PATIENCE);
+}
+
+#[test]
+fn an_unplugged_camera_is_lost_until_it_is_back() {
+    let run = run(&[&[Step::Frame, Step::Unplugged], &[Step::Frame]]);
+    run.next_opening();
+    assert_eq!(run.next_opening(), CameraState::Lost);
+    while run.shared.stats().captured < 2 {
+        std::thread::yield_now();
+    }
+    assert_eq!(run.shared.state(), CameraState::Online);
+    run.thread.stop(PATIENCE);
+}
+
+#[test]
+fn ten_damaged_frames_in_a_row_reopen_the_device_and_nine_do_not() {
+    let mut nine = vec![Step::Damaged; 9];
+    nine.push(Step::Frame);
+    nine.extend([Step::Damaged; 10]);
+    let run = run(&[&nine, &[]]);
+    run.next_opening();
+    run.frame();
+    run.next_opening();
+    assert_eq!(run.shared.stats().corrupt, 19);
+    run.thread.stop(PATIENCE);
+}
+
+#[test]
+fn frames_that_cannot_be_decoded_reopen_the_device_too() {
+    let run = run(&[&[Step::Frame], &[Step::Frame]]);
+    run.next_opening();
+    run.frame();
+    (0..CORRUPT_IN_A_ROW).for_each(|_| run.shared.report_corrupt());
+    run.next_opening();
+    run.frame();
+    run.thread.stop(PATIENCE);
+}
+
+#[test]
+fn a_panic_in_the_binding_is_a_failed_device_and_not_the_end() {
+    let run = run(&[&[Step::Panic], &[Step::Frame]]);
+    run.next_opening();
+    assert_eq!(run.next_opening(), CameraState::Lost);
+    run.frame();
+    run.thread.stop(PATIENCE);
+}
+
+#[test]
+fn a_recording_that_is_over_is_lost_and_its_thread_stays_alive() {
+    let run = run(&[&[Step::Frame, Step::Ended]]);
+    run.frame();
+    while run.shared.state() != CameraState::Lost {
+        std::thread::yield_now();
+    }
+    let before = run.shared.progress().load(Ordering::Relaxed);
+    while run.shared.progress().load(Ordering::Relaxed) == before {
+        std::thread::yield_now();
+    }
+    run.thread.stop(PATIENCE);
+}

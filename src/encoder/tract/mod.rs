@@ -1,0 +1,11 @@
+//! The float CPU engine: tract, with every shape fixed before optimising.
+
+mod graph;
+mod image;
+mod text;
+
+pub use image::TractImageEncoder;
+pub use text::TractTextEncoder;
+
+/// Engine name in errors and in `B/info`.
+const ENGINE: &str = "tract";

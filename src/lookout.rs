@@ -1,0 +1,417 @@
+//! What happens to one decoded frame: seen or not, changed or not, encoded, scored, decided.
+//!
+//! No thread, no clock and no broker: the caller hands in pixels and a [`Moment`] and publishes the
+//! [`Outgoing`] it gets back.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use image::RgbImage;
+
+use crate::annotate::{self, Mark};
+use crate::bundle::manifest::Scoring;
+use crate::config::{Camera, Id, Shape, Source};
+use crate::decide::{Board, Effect, EventIds, Look, Observation, OpenEvent, Unseen, ZonePlan};
+use crate::encoder::{EncodeError, ImageEncoder};
+use crate::event::{EndReason, Event, EventType, ZoneState};
+use crate::gate::{Gate, Scene, SceneRules, Verdict, Visibility};
+use crate::matcher::{self, LabelBank};
+use crate::moment::Moment;
+use crate::preprocess::Preprocessor;
+use crate::publish::{MAX_PICTURE_BYTES, Outgoing};
+use crate::telemetry::Latency;
+
+/// Bit-identical frames for this long from a live camera are a frozen picture.
+const FROZEN_AFTER: std::time::Duration = std::time::Duration::from_secs(60);
+
+/// One zone and the bank its crops are compared with.
+pub struct WatchedZone {
+    /// What the board decides about it.
+    pub plan: ZonePlan,
+    /// Embeddings of its labels, in the plan's order, and the negatives.
+    pub bank: LabelBank,
+}
+
+/// One camera and its zones.
+pub struct WatchedCamera {
+    /// The camera's configuration.
+    pub camera: Camera,
+    /// Its zones, in configuration order.
+    pub zones: Vec<WatchedZone>,
+}
+
+/// The model half of a [`Lookout`].
+pub struct Model {
+    /// The image tower.
+    pub encoder: Box<dyn ImageEncoder>,
+    /// Crops and resizes as the bundle says.
+    pub preprocessor: Preprocessor,
+    /// From cosines to probabilities.
+    pub scoring: Scoring,
+}
+
+/// What became of the frames of one camera.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FrameCounts {
+    /// Looked at, found unchanged in every zone, not encoded.
+    pub unchanged: u64,
+    /// At least one zone was encoded.
+    pub encoded: u64,
+    /// Dark, covered or frozen: not scored.
+    pub unseen: u64,
+    /// The encoder failed.
+    pub failed: u64,
+}
+
+struct ZoneEye {
+    id: Id,
+    shape: Shape,
+    bank: LabelBank,
+    gate: Gate,
+}
+
+struct CameraEye {
+    id: Id,
+    scene: Scene,
+    zones: Vec<ZoneEye>,
+    counts: FrameCounts,
+    blind: Option<Unseen>,
+    last: Option<Arc<RgbImage>>,
+}
+
+/// Everything between a decoded frame and the messages about it.
+pub struct Lookout<I> {
+    model: Model,
+    cameras: Vec<CameraEye>,
+    board: Board<I>,
+    evidence: bool,
+    encode_times: Latency,
+    paused: bool,
+}
+
+impl<I: EventIds> Lookout<I> {
+    /// A lookout over nothing; [`Lookout::configure`] gives it cameras.
+    pub fn new(model: Model, board: Board<I>, evidence: bool) -> Self {
+        Self {
+            model,
+            cameras: Vec::new(),
+            board,
+            evidence,
+            encode_times: Latency::default(),
+            paused: false,
+        }
+    }
+
+    /// Ends what an earlier run left open. Call it once, before anything else.
+    pub fn end_left_open(&mut self, left: Vec<OpenEvent>, now: &Moment) -> Vec<Outgoing> {
+        let effects = self.board.end_left_open(left, now);
+        self.publish(None, effects)
+    }
+
+    /// Watches `cameras`. Zones and labels that stay what they were keep their state.
+    pub fn configure(&mut self, cameras: Vec<WatchedCamera>, now: &Moment) -> Vec<Outgoing> {
+        let mut plans = Vec::new();
+        let mut eyes = Vec::new();
+        for watched in cameras {
+            let camera = watched.camera;
+            let frozen_after = matches!(camera.source, Source::V4l2 { .. }).then_some(FROZEN_AFTER);
+            let scene = Scene::new(SceneRules {
+                dark_below: camera.gate.dark_below,
+                frozen_after,
+            });
+            let mut zones = Vec::new();
+            for zone in watched.zones {
+                zones.push(ZoneEye {
+                    id: zone.plan.zone.clone(),
+                    shape: zone.plan.shape.clone(),
+                    bank: zone.bank,
+                    gate: Gate::new(camera.gate),
+                });
+                plans.push(zone.plan);
+            }
+            let before = self.cameras.iter_mut().find(|eye| eye.id == camera.id);
+            let (counts, blind, last) = before
+                .map(|eye| (eye.counts, eye.blind, eye.last.take()))
+                .unwrap_or_default();
+            eyes.push(CameraEye {
+                id: camera.id,
+                scene,
+                zones,
+                counts,
+                blind,
+                last,
+            });
+        }
+        self.cameras = eyes;
+        let effects = self.board.configure(plans, now);
+        self.publish(None, effects)
+    }
+
+    /// Replaces the model: what was seen with the old one no longer counts.
+    pub fn change_model(&mut self, model: Model, bundle: &str, now: &Moment) -> Vec<Outgoing> {
+        self.model = model;
+        let effects = self.board.change_bundle(bundle, now);
+        self.publish(None, effects)
+    }
+
+    /// One decoded frame of camera number `index`. When the encoder fails its zones are UNKNOWN.
+    pub fn frame(&mut self, index: usize, rgb: RgbImage, now: &Moment) -> Seen {
+        let rgb = Arc::new(rgb);
+        let eye = &mut self.cameras[index];
+        eye.last = Some(Arc::clone(&rgb));
+        let sight = eye.scene.look(now.uptime, &rgb);
+        let cause = match sight.visibility {
+            _ if self.paused => Some(Unseen::Paused),
+            Visibility::Clear => None,
+            Visibility::Dark => Some(Unseen::Dark),
+            Visibility::Covered => Some(Unseen::Covered),
+            Visibility::Frozen => Some(Unseen::Stalled),
+        };
+        if let Some(cause) = cause {
+            eye.counts.unseen += 1;
+            let messages = self.unseen(index, cause, now);
+            return Seen {
+                blind: Some(cause),
+                messages,
+                failure: None,
+            };
+        }
+        if sight.in_doubt {
+            eye.counts.unseen += 1;
+            return Seen {
+                blind: eye.blind,
+                messages: Vec::new(),
+                failure: None,
+            };
+        }
+        eye.blind = None;
+        match self.score(index, &rgb, now) {
+            Ok(effects) => {
+                let messages = self.publish(Some((index, &rgb)), effects);
+                Seen {
+                    blind: None,
+                    messages,
+                    failure: None,
+                }
+            }
+            Err(error) => {
+                self.cameras[index].counts.failed += 1;
+                let messages = self.unseen(index, Unseen::Failed, now);
+                Seen {
+                    blind: Some(Unseen::Failed),
+                    messages,
+                    failure: Some(error),
+                }
+            }
+        }
+    }
+
+    fn score(
+        &mut self,
+        index: usize,
+        rgb: &RgbImage,
+        now: &Moment,
+    ) -> Result<Vec<Effect>, EncodeError> {
+        let eye = &mut self.cameras[index];
+        let mut wanted = Vec::new();
+        for (n, zone) in eye.zones.iter_mut().enumerate() {
+            if self.board.needs_scores(&zone.id) {
+                zone.gate.reset();
+            }
+            if let Verdict::Encode(_) = zone.gate.look(now.uptime, rgb, &zone.shape) {
+                wanted.push(n);
+            }
+        }
+        let started = Instant::now();
+        let embeddings = wanted
+            .iter()
+            .map(|&n| {
+                let input = self.model.preprocessor.prepare(rgb, &eye.zones[n].shape);
+                input.map_err(|error| EncodeError::Input(error.to_string()))
+            })
+            .collect::<Result<Vec<_>, _>>()
+            .and_then(|batch| self.model.encoder.encode_images(&batch));
+        let embeddings = match embeddings {
+            Ok(embeddings) => embeddings,
+            Err(error) => {
+                eye.zones.iter_mut().for_each(|zone| zone.gate.reset());
+                return Err(error);
+            }
+        };
+        if wanted.is_empty() {
+            eye.counts.unchanged += 1;
+        } else {
+            eye.counts.encoded += 1;
+            self.encode_times.record(started.elapsed());
+        }
+        let mut effects = Vec::new();
+        let mut scored = wanted.iter().zip(&embeddings).peekable();
+        for (n, zone) in eye.zones.iter().enumerate() {
+            let observations: Vec<Observation>;
+            let look = match scored.next_if(|(wanted, _)| **wanted == n) {
+                Some((_, embedding)) => {
+                    let scale = self.model.scoring.logit_scale;
+                    observations = matcher::score(embedding, &zone.bank, scale)
+                        .into_iter()
+                        .map(|s| Observation {
+                            probability: s.probability,
+                            margin: s.margin,
+                        })
+                        .collect();
+                    Look::Scores(&observations)
+                }
+                None => Look::Unchanged,
+            };
+            effects.extend(self.board.look(&zone.id, look, now));
+        }
+        Ok(effects)
+    }
+
+    /// Camera number `index` shows nothing: its zones turn UNKNOWN.
+    pub fn unseen(&mut self, index: usize, cause: Unseen, now: &Moment) -> Vec<Outgoing> {
+        let eye = &mut self.cameras[index];
+        if eye.blind == Some(cause) {
+            return Vec::new();
+        }
+        eye.blind = Some(cause);
+        if matches!(cause, Unseen::Lost | Unseen::Stalled) {
+            eye.scene.reset();
+        }
+        eye.zones.iter_mut().for_each(|zone| zone.gate.reset());
+        let id = eye.id.clone();
+        let effects = self.board.unseen(&id, cause, now);
+        let last = self.cameras[index].last.clone();
+        self.publish(last.as_ref().map(|rgb| (index, rgb)), effects)
+    }
+
+    /// Stops or resumes deciding; paused zones are UNKNOWN.
+    pub fn pause(&mut self, paused: bool, now: &Moment) -> Vec<Outgoing> {
+        self.paused = paused;
+        if !paused {
+            return Vec::new();
+        }
+        (0..self.cameras.len())
+            .flat_map(|n| self.unseen(n, Unseen::Paused, now))
+            .collect()
+    }
+
+    /// Ends every open event and turns everything UNKNOWN, as before a clean stop.
+    pub fn end_all(&mut self, reason: EndReason, now: &Moment) -> Vec<Outgoing> {
+        let effects = self.board.end_all(reason, now);
+        self.publish(None, effects)
+    }
+
+    /// An annotated picture of camera number `index`; `None` before its first frame.
+    pub fn snapshot(&self, index: usize) -> Option<Vec<u8>> {
+        let rgb = self.cameras[index].last.as_ref()?;
+        Some(self.picture(index, rgb))
+    }
+
+    /// Frame counts of camera number `index`.
+    pub fn counts(&self, index: usize) -> FrameCounts {
+        self.cameras[index].counts
+    }
+
+    /// Times of whole batches, preprocessing included.
+    pub fn encode_times(&mut self) -> &mut Latency {
+        &mut self.encode_times
+    }
+
+    /// The state of everything, to publish the retained topics anew.
+    pub fn announce(&self, now: &Moment) -> Vec<Outgoing> {
+        self.publish(None, self.board.announce(now))
+    }
+
+    /// The board, for tables and thresholds.
+    pub fn board_mut(&mut self) -> &mut Board<I> {
+        &mut self.board
+    }
+
+    /// Engine, precision and threads.
+    pub fn describe_engine(&self) -> String {
+        self.model.encoder.describe()
+    }
+
+    fn publish(
+        &self,
+        seen: Option<(usize, &Arc<RgbImage>)>,
+        effects: Vec<Effect>,
+    ) -> Vec<Outgoing> {
+        effects
+            .into_iter()
+            .map(|effect| match effect {
+                Effect::State {
+                    zone,
+                    label,
+                    state,
+                    attributes,
+                    ..
+                } => Outgoing::Zone {
+                    zone,
+                    label,
+                    state,
+                    attributes,
+                },
+                Effect::Removed { zone, label } => Outgoing::RemovedZone { zone, label },
+                Effect::Event(event) => self.publish_event(seen, event),
+            })
+            .collect()
+    }
+
+    fn publish_event(
+        &self,
+        seen: Option<(usize, &Arc<RgbImage>)>,
+        mut event: Box<Event>,
+    ) -> Outgoing {
+        let wanted = self.evidence && event.kind == EventType::Confirmed;
+        let evidence = seen
+            .filter(|_| wanted)
+            .map(|(index, rgb)| self.picture(index, rgb));
+        if evidence.is_some() {
+            event.evidence = Some(event.id.clone());
+        }
+        let open = OpenEvent::of(&event).and_then(|open| serde_json::to_value(open).ok());
+        Outgoing::Event {
+            event,
+            evidence,
+            open,
+        }
+    }
+
+    /// The frame with its zones and what is ON in them, at most 96 KiB of JPEG.
+    fn picture(&self, index: usize, rgb: &RgbImage) -> Vec<u8> {
+        let eye = &self.cameras[index];
+        let marks: Vec<Mark> = eye
+            .zones
+            .iter()
+            .map(|zone| {
+                let labels = self
+                    .board
+                    .views()
+                    .filter(|view| *view.zone == zone.id && view.state == ZoneState::On)
+                    .map(|view| {
+                        let p = view.median.map_or(0.0, |median| median.probability);
+                        (view.plan.prompt.clone(), p)
+                    })
+                    .collect();
+                Mark {
+                    shape: zone.shape.clone(),
+                    labels,
+                }
+            })
+            .collect();
+        let mut annotated = rgb.clone();
+        annotate::zones(&mut annotated, &marks);
+        annotate::jpeg_at_most(&annotated, MAX_PICTURE_BYTES)
+    }
+}
+
+/// What [`Lookout::frame`] made of a frame.
+pub struct Seen {
+    /// Why nothing can be seen, when nothing can.
+    pub blind: Option<Unseen>,
+    /// To be published, in this order.
+    pub messages: Vec<Outgoing>,
+    /// The encoder failed on it.
+    pub failure: Option<EncodeError>,
+}

@@ -1,0 +1,380 @@
+//! One connection, from the first packet to the last: what is sent when, and what answers mean.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::compose;
+use super::link::{Happening, Link, LinkError, MAX_UNACKNOWLEDGED, Message, Refusal, Terms, Wire};
+use super::outbox::Ready;
+use super::session::{Session, TICK};
+
+/// Events (and as many pictures) that may wait for their acknowledgement.
+const EVENT_WINDOW: usize = 8;
+/// Everything else that may.
+const OTHER_WINDOW: usize = MAX_UNACKNOWLEDGED - 2 * EVENT_WINDOW;
+/// After a refusal (quota, rights) events rest for this long.
+const REST: Duration = Duration::from_secs(60);
+/// Kept for the farewell out of the time that a shutdown has.
+const FAREWELL: Duration = Duration::from_millis(500);
+/// Silence beyond two pings that ends a connection: a full send buffer never times out by itself.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// What a message that waits for its acknowledgement was.
+enum Token {
+    Event(u64),
+    Picture,
+    Retained(String),
+    Other,
+    Offline,
+}
+
+/// How a connection ended.
+pub(super) struct Ended {
+    /// How long the broker had accepted it; `None` when it never did.
+    pub lived: Option<Duration>,
+    /// `None` when we ended it.
+    pub error: Option<LinkError>,
+    /// Whether `offline` was acknowledged.
+    pub farewell: bool,
+}
+
+/// Saying goodbye, step by step.
+#[derive(PartialEq, Eq)]
+enum Phase {
+    Talking,
+    /// `offline` is on its way.
+    Leaving,
+    /// DISCONNECT is on its way.
+    Left,
+}
+
+/// State of one connection.
+pub(super) struct Conversation {
+    link: Link,
+    listens: bool,
+    terms: Option<Terms>,
+    since: Option<Instant>,
+    heard: Instant,
+    /// Handed to the client, packet identifier not known yet, in order.
+    handed: VecDeque<Token>,
+    /// Waiting for their acknowledgement, by packet identifier.
+    waiting: HashMap<u16, Token>,
+    /// Events among both.
+    busy: BTreeSet<u64>,
+    /// Messages among both that are neither events nor pictures.
+    others: usize,
+    /// Events from before this connection are delayed ones.
+    first_fresh: u64,
+    rest_until: Option<Instant>,
+    phase: Phase,
+    farewell: bool,
+}
+
+/// One step of the wire, which comes back with the result. The future must not be dropped half way:
+/// a packet could be lost between the client's books and the socket.
+async fn step(mut wire: Wire) -> (Wire, Result<Happening, LinkError>) {
+    let result = wire.poll().await;
+    (wire, result)
+}
+
+impl Conversation {
+    pub fn new(link: Link, listens: bool) -> Self {
+        Self {
+            link,
+            listens,
+            terms: None,
+            since: None,
+            heard: Instant::now(),
+            handed: VecDeque::new(),
+            waiting: HashMap::new(),
+            busy: BTreeSet::new(),
+            others: 0,
+            first_fresh: 0,
+            rest_until: None,
+            phase: Phase::Talking,
+            farewell: false,
+        }
+    }
+
+    /// Holds the connection until it breaks or we have left.
+    pub async fn hold(mut self, session: &mut Session, wire: Wire) -> Ended {
+        let error = self.talk(session, wire).await.err();
+        Ended {
+            lived: self.since.map(|since| since.elapsed()),
+            error,
+            farewell: self.farewell,
+        }
+    }
+
+    async fn talk(&mut self, session: &mut Session, wire: Wire) -> Result<(), LinkError> {
+        let mut next = Box::pin(step(wire));
+        let mut tick = tokio::time::interval(TICK);
+        let mut deadline = None;
+        loop {
+            session.shared.progress.fetch_add(1, Ordering::Relaxed);
+            deadline = deadline.or_else(|| session.shared.deadline());
+            if deadline.is_some_and(|at| Instant::now() >= at) {
+                return Ok(());
+            }
+            self.speak(session, deadline);
+            let leave_in = match deadline {
+                Some(at) if self.phase == Phase::Talking => at.checked_sub(FAREWELL).unwrap_or(at),
+                Some(at) => at,
+                None => Instant::now() + 2 * TICK,
+            };
+            // Later than the moment itself, or the check after it would be too early.
+            let leave_in = tokio::time::Instant::from_std(leave_in + Duration::from_millis(2));
+            tokio::select! {
+                (wire, result) = &mut next => {
+                    if self.listen(session, result?) {
+                        return Ok(());
+                    }
+                    next = Box::pin(step(wire));
+                }
+                () = session.shared.wake.notified() => {}
+                () = tokio::time::sleep_until(leave_in) => {}
+                _ = tick.tick() => {
+                    session.outbox.tend();
+                    self.check_silence()?;
+                }
+            }
+        }
+    }
+
+    fn check_silence(&self) -> Result<(), LinkError> {
+        let Some(terms) = self.terms else {
+            return Ok(());
+        };
+        if self.heard.elapsed() < 2 * terms.keep_alive + SILENCE {
+            return Ok(());
+        }
+        Err(LinkError {
+            message: "the broker went silent".to_owned(),
+            oversized: false,
+        })
+    }
+
+    /// Hands over what there is, as far as the windows allow.
+    fn speak(&mut self, session: &mut Session, deadline: Option<Instant>) {
+        if self.terms.is_none() || self.phase != Phase::Talking {
+            return;
+        }
+        while self.others < OTHER_WINDOW {
+            let Some(message) = session.shared.mailbox().next() else {
+                break;
+            };
+            let token = match message.retain {
+                true => Token::Retained(message.topic.clone()),
+                false => Token::Other,
+            };
+            self.hand_over(session, message, token);
+        }
+        let rests = self.rest_until.is_some_and(|until| Instant::now() < until);
+        while !rests && self.busy.len() < EVENT_WINDOW {
+            let Some(ready) = session.outbox.next_ready(&self.busy) else {
+                break;
+            };
+            self.hand_over_event(session, ready);
+        }
+        let Some(deadline) = deadline else { return };
+        let is_done = self.handed.is_empty()
+            && self.waiting.is_empty()
+            && session.shared.mailbox().is_empty();
+        if is_done || Instant::now() + FAREWELL >= deadline {
+            let offline = compose::retained(session.topics.status(), "offline");
+            self.phase = Phase::Leaving;
+            self.hand_over(session, offline, Token::Offline);
+        }
+    }
+
+    fn hand_over_event(&mut self, session: &mut Session, mut ready: Ready) {
+        let sequence = ready.sequence;
+        ready.event.delayed = sequence < self.first_fresh;
+        let (picture, event) = compose::event(&session.topics, &ready);
+        let limit = self
+            .terms
+            .map_or(usize::MAX, |terms| terms.max_packet_bytes);
+        if let Some(picture) = picture {
+            if picture.packet_bytes() <= limit {
+                self.hand_over(session, picture, Token::Picture);
+            } else {
+                ready.event.evidence = None;
+                ready.evidence = None;
+                return self.hand_over_event(session, ready);
+            }
+        }
+        if event.packet_bytes() > limit {
+            session.outbox.reject(sequence);
+            return;
+        }
+        self.busy.insert(sequence);
+        self.hand_over(session, event, Token::Event(sequence));
+    }
+
+    fn hand_over(&mut self, session: &mut Session, message: Message, token: Token) {
+        let limit = self
+            .terms
+            .map_or(usize::MAX, |terms| terms.max_packet_bytes);
+        if message.packet_bytes() > limit {
+            // Sending it would end the connection.
+            if let Some(line) = session.refusals.about(&format!(
+                "{} is larger than the broker takes ({limit} bytes) and is not sent",
+                message.topic
+            )) {
+                log::warn!("{line}");
+            }
+            session.shared.mailbox().count_dropped();
+            return;
+        }
+        if !self.link.try_publish(message) {
+            session.shared.mailbox().count_dropped();
+            return;
+        }
+        self.others += usize::from(token.is_other());
+        self.handed.push_back(token);
+    }
+
+    /// True when the conversation is over.
+    fn listen(&mut self, session: &mut Session, happening: Happening) -> bool {
+        if !matches!(
+            happening,
+            Happening::Sent(_) | Happening::Nothing | Happening::Disconnected
+        ) {
+            self.heard = Instant::now();
+        }
+        match happening {
+            Happening::Connected(terms) => self.greet(session, terms),
+            Happening::Sent(id) => {
+                if let Some(token) = self.handed.pop_front() {
+                    match id {
+                        0 => self.done(session, token),
+                        id => drop(self.waiting.insert(id, token)),
+                    }
+                }
+            }
+            Happening::Acknowledged(id, outcome) => {
+                if let Some(token) = self.waiting.remove(&id) {
+                    match outcome {
+                        Ok(()) => self.done(session, token),
+                        Err(refusal) => self.refused(session, token, &refusal),
+                    }
+                }
+            }
+            Happening::SubscriptionRefused(reason) => {
+                log::warn!("the broker refused a subscription ({reason}); commands may not arrive");
+            }
+            Happening::Received {
+                topic,
+                payload,
+                retained,
+            } => {
+                self.receive(session, &topic, &payload, retained);
+            }
+            Happening::Disconnected => return true,
+            Happening::Heard | Happening::Nothing => {}
+        }
+        false
+    }
+
+    fn greet(&mut self, session: &mut Session, terms: Terms) {
+        self.terms = Some(terms);
+        self.since = Some(Instant::now());
+        self.first_fresh = session.outbox.next_sequence();
+        session.note_connected();
+        let mut filters: Vec<String> = Vec::new();
+        if self.listens {
+            filters.extend(session.topics.request_filters());
+        }
+        if let Some((home_assistant, _)) = &session.discovery {
+            filters.push(home_assistant.clone());
+        }
+        if !filters.is_empty() && !self.link.try_subscribe(&filters) {
+            session.shared.mailbox().count_dropped();
+        }
+        let online = compose::retained(session.topics.status(), "online");
+        self.hand_over(session, online, Token::Other);
+        let first = [
+            Some(session.topics.info()),
+            session.discovery.as_ref().map(|d| d.1.clone()),
+        ];
+        let first: Vec<String> = first.into_iter().flatten().collect();
+        session.shared.mailbox().make_all_due(&first);
+    }
+
+    fn done(&mut self, session: &mut Session, token: Token) {
+        self.others -= usize::from(token.is_other());
+        match token {
+            Token::Event(sequence) => {
+                self.busy.remove(&sequence);
+                session.outbox.acknowledge(sequence);
+            }
+            Token::Retained(topic) => session.shared.mailbox().delivered(&topic),
+            Token::Offline => {
+                self.farewell = true;
+                self.phase = Phase::Left;
+                self.link.try_disconnect();
+            }
+            Token::Picture | Token::Other => {}
+        }
+    }
+
+    /// The broker did not take a message. An event stays in the outbox; the rest is lost.
+    fn refused(&mut self, session: &mut Session, token: Token, refusal: &Refusal) {
+        let what = match &token {
+            Token::Event(_) => "an event",
+            Token::Picture => "a picture",
+            Token::Retained(topic) => topic.as_str(),
+            Token::Other | Token::Offline => "a message",
+        };
+        let reason = &refusal.reason;
+        let line = format!("the broker does not take {what}: {reason}");
+        if let Some(line) = session.refusals.about(&line) {
+            log::warn!("{line}");
+        }
+        session.shared.set_error(Some(line));
+        match token {
+            Token::Event(sequence) => {
+                self.busy.remove(&sequence);
+                if refusal.hopeless {
+                    session.outbox.reject(sequence);
+                } else {
+                    self.rest_until = Some(Instant::now() + REST);
+                }
+            }
+            Token::Offline => {
+                self.others -= 1;
+                self.phase = Phase::Left;
+                self.link.try_disconnect();
+            }
+            Token::Picture => {}
+            Token::Retained(_) | Token::Other => {
+                self.others -= 1;
+                session.shared.mailbox().count_dropped();
+            }
+        }
+    }
+
+    fn receive(&mut self, session: &mut Session, topic: &str, payload: &[u8], retained: bool) {
+        if let Some((home_assistant, config)) = &session.discovery
+            && topic == home_assistant
+        {
+            // A retained birth is from before this connection, and the configuration was sent.
+            if !retained && payload == b"online" {
+                log::info!("Home Assistant came online; the device is announced again");
+                session.shared.mailbox().make_due(config);
+            }
+            return;
+        }
+        let counters = &session.shared.counters;
+        if let Some(reply) = session.inbox.receive(counters, topic, payload, retained) {
+            session.shared.mailbox().put(reply);
+        }
+    }
+}
+
+impl Token {
+    fn is_other(&self) -> bool {
+        matches!(self, Self::Retained(_) | Self::Other | Self::Offline)
+    }
+}

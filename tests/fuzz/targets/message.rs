@@ -1,0 +1,14 @@
+//! Topics and payloads as a broker may deliver them, at both ends: the daemon's commands and what
+//! `vedetta watch` hears.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use vedetta::live::Live;
+
+fuzz_target!(|input: &[u8]| {
+    let split = input.iter().position(|byte| *byte == b'\n').unwrap_or(input.len());
+    let (topic, payload) = input.split_at(split);
+    let topic = String::from_utf8_lossy(topic);
+    let mut live = Live::new("vedetta");
+    live.hear(&topic, payload);
+});

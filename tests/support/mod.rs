@@ -1,0 +1,4 @@
+//! Fixtures that several test files share.
+
+#[allow(dead_code, reason = "each test file uses a part")]
+pub mod tiny_bundle;

@@ -1,0 +1,91 @@
+//! What the virtual machine's test script cannot do with busybox: feed JPEGs into a v4l2loopback
+//! device, turn vivid's fault controls, and look at the colours of a picture.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use v4l::control::{Control, Value};
+use v4l::video::Output;
+use v4l::{Device, Format, FourCC};
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match arguments.as_slice() {
+        ["feed", device, folder, seconds_each] => feed(device, folder, seconds_each.parse()?),
+        ["control", device, name, value] => control(device, name, value.parse()?),
+        ["bars", picture] => bars(picture),
+        _ => {
+            bail!("vmtool feed DEVICE FOLDER SECONDS_EACH | control DEVICE NAME VALUE | bars JPEG")
+        }
+    }
+}
+
+/// Writes every JPEG of `folder` five times a second for `seconds_each`, in name order, once.
+fn feed(device: &str, folder: &str, seconds_each: u32) -> Result<()> {
+    let mut pictures: Vec<PathBuf> = std::fs::read_dir(folder)?
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<_>>()?;
+    pictures.sort();
+    let first = image::image_dimensions(pictures.first().context("an empty folder")?)?;
+    let node = Device::with_path(device)?;
+    let mut format = Format::new(first.0, first.1, FourCC::new(b"MJPG"));
+    format.size = 1 << 20;
+    node.set_format(&format)
+        .context("the loopback refused MJPG")?;
+    let mut sink = std::fs::OpenOptions::new().write(true).open(device)?;
+    for picture in &pictures {
+        println!("feeding {}", picture.display());
+        let jpeg = std::fs::read(picture)?;
+        for _ in 0..seconds_each * 5 {
+            std::io::Write::write_all(&mut sink, &jpeg)?;
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+    Ok(())
+}
+
+/// Sets the control called `name`; buttons take any value.
+fn control(device: &str, name: &str, value: i64) -> Result<()> {
+    let node = Device::with_path(device)?;
+    let controls = node.query_controls()?;
+    let found = controls.iter().find(|control| control.name == name);
+    let id = found
+        .with_context(|| format!("{device} has no control called {name}"))?
+        .id;
+    node.set_control(Control {
+        id,
+        value: Value::Integer(value),
+    })
+    .with_context(|| format!("{device} refused {name} = {value}"))
+}
+
+/// Checks that a picture shows vivid's 75 % colour bars: white, yellow, cyan, green, magenta, red,
+/// blue, black from left to right.
+fn bars(picture: &str) -> Result<()> {
+    const BARS: [[u8; 3]; 8] = [
+        [191, 191, 191],
+        [191, 191, 0],
+        [0, 191, 191],
+        [0, 191, 0],
+        [191, 0, 191],
+        [191, 0, 0],
+        [0, 0, 191],
+        [0, 0, 0],
+    ];
+    let image = image::open(Path::new(picture))?.to_rgb8();
+    let row = image.height() * 3 / 4;
+    for (n, want) in (0u32..).zip(BARS) {
+        let got = image.get_pixel(image.width() * (2 * n + 1) / 16, row).0;
+        let off = got
+            .iter()
+            .zip(want)
+            .map(|(a, b)| a.abs_diff(b))
+            .max()
+            .unwrap_or(0);
+        ensure!(off <= 24, "bar {n} is {got:?}, expected {want:?}");
+    }
+    println!("eight colour bars, as they should be");
+    Ok(())
+}
