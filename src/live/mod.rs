@@ -2,9 +2,16 @@
 //!
 //! `vedetta watch` and `vedetta demo` show it; both see exactly what any other subscriber sees.
 
+pub mod line;
+mod page;
 mod screen;
+mod subscriber;
+mod thumbnail;
 
+pub use page::{Page, Size};
 pub use screen::Screen;
+pub use subscriber::{Address, AddressError, Heard, Subscriber};
+pub use thumbnail::Thumbnail;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -12,12 +19,14 @@ use serde::Deserialize;
 
 use crate::event::{Attributes, Event, EventType, Health, Info};
 
-/// Messages kept for the list below the table.
-const MESSAGES: usize = 10;
+/// Messages kept for the list below the table, and between two prints where there is no table.
+const MESSAGES: usize = 512;
 /// Rows a hostile or very large broker can make us keep.
 const MAX_ROWS: usize = 1000;
 /// Payloads longer than this are not looked into.
 const MAX_PAYLOAD_BYTES: usize = 256 * 1024;
+/// Events longer than this are counted, and listed as text only: ours have a few hundred bytes.
+const MAX_EVENT_BYTES: usize = 8 * 1024;
 
 /// One zone and label of one device.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -26,8 +35,26 @@ pub struct Row {
     pub state: String,
     /// Numbers beside it.
     pub attributes: Option<Attributes>,
-    /// The prompt people read, from the last event.
+}
+
+/// What a device reports of one of its labels under `B/config/`.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LabelSettings {
+    /// The prompt people read.
     pub prompt: Option<String>,
+    /// The enter threshold, 0–1.
+    pub threshold: Option<f32>,
+}
+
+/// One message of the list.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Message {
+    /// Its topic, without control characters.
+    pub topic: String,
+    /// Its payload, shortened and without control characters.
+    pub payload: String,
+    /// The event it carried.
+    pub event: Option<Box<Event>>,
 }
 
 /// Everything that was heard under one topic prefix.
@@ -40,18 +67,21 @@ pub struct Live {
     pub cameras: BTreeMap<(String, String), String>,
     /// Rows by device, zone and label.
     pub rows: BTreeMap<(String, String, String), Row>,
+    /// Prompt and threshold by device and label.
+    pub settings: BTreeMap<(String, String), LabelSettings>,
     /// Last health by device.
     pub health: BTreeMap<String, Health>,
     /// Last info by device.
     pub info: BTreeMap<String, Info>,
-    /// The newest messages, oldest first: topic and payload, shortened.
-    pub messages: VecDeque<(String, String)>,
+    /// The newest messages, oldest first. Health and the numbers beside a state are left out: they
+    /// come all the time and the table shows them.
+    pub messages: VecDeque<Message>,
+    /// Messages that were ever put into `messages`.
+    pub listed: u64,
     /// Messages heard.
     pub heard: u64,
     /// Events heard, by type.
     pub events: BTreeMap<&'static str, u64>,
-    /// Labels confirmed at least once.
-    pub confirmed: BTreeMap<String, u64>,
     /// Messages that could not be understood.
     pub garbled: u64,
 }
@@ -89,116 +119,136 @@ impl Live {
         if payload.len() > MAX_PAYLOAD_BYTES || topic.len() > 512 {
             return false;
         }
-        let text = std::str::from_utf8(payload).ok();
-        let device = device.to_owned();
-        let loud = match (levels.as_slice(), text) {
-            (["camera", _, "snapshot"] | ["evidence", _], _) => {
-                let shown = format!("<JPEG, {} KiB>", payload.len().div_ceil(1024));
-                self.remember(topic, &shown);
-                return true;
-            }
-            (_, None) => return false,
-            (["status"], Some(text)) => {
-                insert_capped(&mut self.devices, device, text.to_owned());
-                true
-            }
-            (["camera", camera, "status"], Some(text)) => {
-                let key = (device, (*camera).to_owned());
-                insert_capped(&mut self.cameras, key, text.to_owned());
-                true
-            }
-            (["zone", zone, label, "state"], Some(text)) => {
-                let key = (device, (*zone).to_owned(), (*label).to_owned());
-                if text.is_empty() {
-                    self.rows.remove(&key);
-                } else if let Some(row) = self.row(key) {
-                    text.clone_into(&mut row.state);
-                }
-                true
-            }
-            (["zone", zone, label, "attributes"], Some(text)) => {
-                let key = (device, (*zone).to_owned(), (*label).to_owned());
-                match parse(text) {
-                    Some(attributes) => {
-                        if let Some(row) = self.row(key) {
-                            row.attributes = Some(attributes);
-                        }
-                    }
-                    None if text.is_empty() => {}
-                    None => return false,
-                }
-                false
-            }
-            (["event"], Some(text)) => {
-                let Some(event) = parse::<Event>(text) else {
-                    return false;
-                };
-                self.event(device, &event);
-                true
-            }
-            (["health"], Some(text)) => {
-                let Some(health) = parse(text) else {
-                    return false;
-                };
-                insert_capped(&mut self.health, device, health);
-                false
-            }
-            (["info"], Some(text)) => {
-                let Some(info) = parse(text) else {
-                    return false;
-                };
-                insert_capped(&mut self.info, device, info);
-                true
-            }
-            (["config" | "command" | "reply", ..], Some(_)) => true,
-            _ => return false,
+        if let ["camera", _, "snapshot"] | ["evidence", _] = levels.as_slice() {
+            let shown = format!("<JPEG, {} KiB>", payload.len().div_ceil(1024));
+            self.list(topic, &shown, None);
+            return true;
+        }
+        let Ok(text) = std::str::from_utf8(payload) else {
+            return false;
         };
-        if loud {
-            self.remember(topic, text.unwrap_or_default());
+        let mut event = None;
+        match levels.as_slice() {
+            ["status"] => set(&mut self.devices, device.to_owned(), text),
+            ["camera", camera, "status"] => {
+                let key = (device.to_owned(), (*camera).to_owned());
+                set(&mut self.cameras, key, text);
+            }
+            ["zone", zone, label, "state"] => self.state(device, zone, label, text),
+            ["zone", zone, label, "attributes"] => {
+                return self.attributes(device, zone, label, text);
+            }
+            ["event"] => match parse::<Event>(text) {
+                Some(parsed) => {
+                    *self.events.entry(name(parsed.kind)).or_default() += 1;
+                    event = (text.len() <= MAX_EVENT_BYTES).then(|| Box::new(parsed));
+                }
+                None => return false,
+            },
+            ["health"] => return set_parsed(&mut self.health, device, text),
+            ["info"] => {
+                if !set_parsed(&mut self.info, device, text) {
+                    return false;
+                }
+            }
+            ["config", label, setting] => self.setting(device, label, setting, text),
+            ["config" | "command" | "reply", ..] => {}
+            _ => return false,
+        }
+        self.list(topic, text, event);
+        true
+    }
+
+    fn state(&mut self, device: &str, zone: &str, label: &str, state: &str) {
+        let key = (device.to_owned(), zone.to_owned(), label.to_owned());
+        if state.is_empty() {
+            self.rows.remove(&key);
+        } else if let Some(row) = entry_capped(&mut self.rows, key) {
+            state.clone_into(&mut row.state);
+        }
+    }
+
+    fn attributes(&mut self, device: &str, zone: &str, label: &str, text: &str) -> bool {
+        let key = (device.to_owned(), zone.to_owned(), label.to_owned());
+        // Cleared together with its state.
+        if text.is_empty() {
+            return true;
+        }
+        let Some(attributes) = parse(text) else {
+            return false;
+        };
+        if let Some(row) = entry_capped(&mut self.rows, key) {
+            row.attributes = Some(attributes);
         }
         true
     }
 
-    fn event(&mut self, device: String, event: &Event) {
-        let kind = match event.kind {
-            EventType::Confirmed => "confirmed",
-            EventType::Updated => "updated",
-            EventType::Ended => "ended",
+    fn setting(&mut self, device: &str, label: &str, setting: &str, value: &str) {
+        let key = (device.to_owned(), label.to_owned());
+        let Some(settings) = entry_capped(&mut self.settings, key) else {
+            return;
         };
-        *self.events.entry(kind).or_default() += 1;
-        if event.kind == EventType::Confirmed && self.confirmed.len() < MAX_ROWS {
-            *self.confirmed.entry(event.prompt.clone()).or_default() += 1;
-        }
-        if let Some(row) = self.row((device, event.zone.clone(), event.label.clone())) {
-            row.prompt = Some(event.prompt.clone());
+        match setting {
+            "prompt" => settings.prompt = Some(value.chars().take(256).collect()),
+            "threshold" => settings.threshold = value.parse().ok(),
+            _ => {}
         }
     }
 
-    fn row(&mut self, key: (String, String, String)) -> Option<&mut Row> {
-        if self.rows.len() >= MAX_ROWS && !self.rows.contains_key(&key) {
-            return None;
-        }
-        Some(self.rows.entry(key).or_default())
-    }
-
-    fn remember(&mut self, topic: &str, payload: &str) {
+    fn list(&mut self, topic: &str, payload: &str, event: Option<Box<Event>>) {
         if self.messages.len() == MESSAGES {
             self.messages.pop_front();
         }
-        let shown: String = payload
-            .chars()
-            .filter(|c| !c.is_control())
-            .take(400)
-            .collect();
-        let topic = topic.chars().filter(|c| !c.is_control()).collect();
-        self.messages.push_back((topic, shown));
+        let clean = |text: &str, most| {
+            text.chars()
+                .filter(|c| !c.is_control())
+                .take(most)
+                .collect()
+        };
+        let (topic, payload) = (clean(topic, 512), clean(payload, 1000));
+        self.messages.push_back(Message {
+            topic,
+            payload,
+            event,
+        });
+        self.listed += 1;
     }
 }
 
-fn insert_capped<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: V) {
-    if map.len() < MAX_ROWS || map.contains_key(&key) {
-        map.insert(key, value);
+/// The word of the contract for a stage of an event.
+pub fn name(kind: EventType) -> &'static str {
+    match kind {
+        EventType::Confirmed => "confirmed",
+        EventType::Updated => "updated",
+        EventType::Ended => "ended",
     }
+}
+
+fn entry_capped<K: Ord, V: Default>(map: &mut BTreeMap<K, V>, key: K) -> Option<&mut V> {
+    if map.len() >= MAX_ROWS && !map.contains_key(&key) {
+        return None;
+    }
+    Some(map.entry(key).or_default())
+}
+
+fn set<K: Ord>(map: &mut BTreeMap<K, String>, key: K, text: &str) {
+    if let Some(value) = entry_capped(map, key) {
+        *value = text.chars().take(64).collect();
+    }
+}
+
+fn set_parsed<T: for<'a> Deserialize<'a>>(
+    map: &mut BTreeMap<String, T>,
+    device: &str,
+    text: &str,
+) -> bool {
+    let Some(value) = parse(text) else {
+        return false;
+    };
+    if map.len() < MAX_ROWS || map.contains_key(device) {
+        map.insert(device.to_owned(), value);
+    }
+    true
 }
 
 fn parse<'a, T: Deserialize<'a>>(text: &'a str) -> Option<T> {
@@ -220,7 +270,17 @@ mod tests {
         let row = &live.rows[&("negozio".into(), "corsia".into(), "banana".into())];
         assert_eq!(row.state, "ON");
         assert_eq!(row.attributes.as_ref().unwrap().probability, 0.83);
-        assert_eq!((live.heard, live.garbled), (2, 0));
+        assert_eq!((live.heard, live.garbled, live.listed), (2, 0, 1));
+    }
+
+    #[test]
+    fn what_a_device_reports_of_its_labels_is_known() {
+        let mut live = Live::new("vedetta");
+        live.hear("vedetta/a/config/mela/prompt", "una mela".as_bytes());
+        live.hear("vedetta/a/config/mela/threshold", b"0.7");
+        let settings = &live.settings[&("a".into(), "mela".into())];
+        assert_eq!(settings.prompt.as_deref(), Some("una mela"));
+        assert_eq!(settings.threshold, Some(0.7));
     }
 
     #[test]
@@ -254,8 +314,10 @@ mod tests {
         for n in 0..2 * MAX_ROWS {
             live.hear(&format!("vedetta/a/zone/z{n}/l/state"), b"ON");
             live.hear(&format!("vedetta/a{n}/status"), b"online");
+            live.hear(&format!("vedetta/a/config/l{n}/prompt"), b"x");
         }
         assert!(live.rows.len() <= MAX_ROWS && live.devices.len() <= MAX_ROWS);
+        assert!(live.settings.len() <= MAX_ROWS);
         assert_eq!(live.messages.len(), MESSAGES);
     }
 }

@@ -1,139 +1,162 @@
-//! Draws a [`Live`] table: redrawn in place on a terminal, line by line elsewhere.
+//! The terminal: redrawn in place where standard output is one, line by line elsewhere.
 
-use std::fmt::Write as _;
-use std::io::{self, IsTerminal, Write as _};
+use std::env;
+use std::io::{self, IsTerminal, Write};
 
-use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
-use comfy_table::{Attribute, Cell, Color, Table};
+use super::Live;
+use super::line::{Line, Palette};
+use super::page::{Page, Size};
 
-use super::{Live, Row};
+/// Assumed where the terminal does not say.
+const USUAL: Size = Size {
+    columns: 80,
+    rows: 24,
+};
 
-const BAR_CELLS: usize = 20;
-
-/// Where a [`Live`] is shown.
+/// Standard output as a screen. Dropping it gives the terminal back as it was.
 #[derive(Debug)]
 pub struct Screen {
     terminal: bool,
+    palette: Palette,
+    shown: Vec<String>,
     printed: u64,
 }
 
-impl Default for Screen {
-    fn default() -> Self {
-        Self {
-            terminal: io::stdout().is_terminal(),
-            printed: 0,
-        }
-    }
-}
-
 impl Screen {
-    /// Shows `live` under `heading`. On a terminal the whole screen is drawn anew; elsewhere only
-    /// the messages that are new since the last call are printed.
-    ///
-    /// # Errors
-    /// The terminal's, a closed pipe among them.
-    pub fn show(&mut self, live: &Live, heading: &str) -> io::Result<()> {
-        let mut out = io::stdout().lock();
-        if self.terminal {
-            // Home, then clear from there to the end: no flicker.
-            write!(
-                out,
-                "\x1b[H{}\x1b[J",
-                frame(live, heading).replace('\n', "\x1b[K\n")
-            )?;
-        } else {
-            let new = usize::try_from(live.heard - self.printed).unwrap_or(usize::MAX);
-            let skip = live.messages.len().saturating_sub(new);
-            for (topic, payload) in live.messages.iter().skip(skip) {
-                writeln!(out, "{topic} {payload}")?;
-            }
-            self.printed = live.heard;
-        }
-        out.flush()
-    }
-
-    /// Clears the terminal once, before the first [`Screen::show`].
+    /// Takes the terminal over: alternate screen, no cursor. Where standard output is no terminal,
+    /// or a dumb one, nothing happens yet.
     ///
     /// # Errors
     /// The terminal's.
-    pub fn begin(&self) -> io::Result<()> {
-        if self.terminal {
-            print!("\x1b[2J\x1b[H");
+    pub fn open() -> io::Result<Self> {
+        let terminal = Self::is_available();
+        if terminal {
+            let mut out = io::stdout().lock();
+            write!(out, "\x1b[?1049h\x1b[?25l\x1b[2J")?;
+            out.flush()?;
         }
-        io::stdout().flush()
+        Ok(Self {
+            terminal,
+            palette: palette(),
+            shown: Vec::new(),
+            printed: 0,
+        })
+    }
+
+    /// Whether [`Screen::open`] would find a terminal that can be drawn on.
+    pub fn is_available() -> bool {
+        let dumb = env::var_os("TERM").is_none_or(|term| term.is_empty() || term == "dumb");
+        io::stdout().is_terminal() && !dumb
+    }
+
+    /// Whether this is a terminal: [`Screen::show`] draws, otherwise [`Screen::print`] prints.
+    pub fn is_terminal(&self) -> bool {
+        self.terminal
+    }
+
+    /// Whether a picture can be drawn.
+    pub fn has_colours(&self) -> bool {
+        self.terminal && self.palette != Palette::Monochrome
+    }
+
+    /// Cells, asked anew every time: windows change.
+    pub fn size(&self) -> Size {
+        let asked = rustix::termios::tcgetwinsize(io::stdout());
+        let (columns, rows) = asked.map_or((0, 0), |size| (size.ws_col, size.ws_row));
+        match (columns, rows) {
+            (0, _) | (_, 0) => USUAL,
+            _ => Size {
+                columns: columns.into(),
+                rows: rows.into(),
+            },
+        }
+    }
+
+    /// Draws `page` on a terminal; writes nothing when it looks as before.
+    ///
+    /// # Errors
+    /// The terminal's.
+    pub fn show(&mut self, page: &Page<'_>) -> io::Result<()> {
+        if !self.terminal {
+            return Ok(());
+        }
+        let lines = page.lines(self.size());
+        let lines: Vec<String> = lines.iter().map(|line| line.ansi(self.palette)).collect();
+        if lines == self.shown {
+            return Ok(());
+        }
+        // Home, every line cleared to its right, the rest below: no flicker. Synchronised output
+        // (mode 2026) where the terminal knows it.
+        let drawn = lines.join("\x1b[K\r\n");
+        let mut out = io::stdout().lock();
+        write!(out, "\x1b[?2026h\x1b[H{drawn}\x1b[K\x1b[J\x1b[?2026l")?;
+        self.shown = lines;
+        out.flush()
+    }
+
+    /// Prints the messages that are new since the last call, where there is no terminal.
+    ///
+    /// # Errors
+    /// The pipe's: the reader may be gone.
+    pub fn print(&mut self, live: &Live) -> io::Result<()> {
+        if self.terminal {
+            return Ok(());
+        }
+        let new = usize::try_from(live.listed - self.printed).unwrap_or(usize::MAX);
+        let mut out = io::stdout().lock();
+        if let Some(missed) = new.checked_sub(live.messages.len()).filter(|n| *n > 0) {
+            writeln!(out, "… {missed} messages …")?;
+        }
+        let known = live.messages.len().saturating_sub(new);
+        for message in live.messages.iter().skip(known) {
+            writeln!(out, "{} {}", message.topic, message.payload)?;
+        }
+        self.printed = live.listed;
+        out.flush()
+    }
+
+    /// Prints lines for good: where there is no terminal, or after it was given back.
+    ///
+    /// # Errors
+    /// The pipe's.
+    pub fn print_lines(lines: &[Line]) -> io::Result<()> {
+        let palette = if Self::is_available() {
+            palette()
+        } else {
+            Palette::Monochrome
+        };
+        let mut out = io::stdout().lock();
+        for line in lines {
+            let text = match palette {
+                Palette::Monochrome => line.text(),
+                _ => line.ansi(palette),
+            };
+            writeln!(out, "{text}")?;
+        }
+        out.flush()
     }
 }
 
-/// The whole screen as text.
-fn frame(live: &Live, heading: &str) -> String {
-    let mut text = format!("{heading}\n\n");
-    for (device, status) in &live.devices {
-        let backend = live.info.get(device).map_or(String::new(), |info| {
-            format!("  {} on {}", info.bundle, info.backend)
-        });
-        let _ = writeln!(text, "{device}: {status}{backend}");
+impl Drop for Screen {
+    fn drop(&mut self) {
+        if self.terminal {
+            let mut out = io::stdout().lock();
+            // Nobody is left to be told.
+            let _ = write!(out, "\x1b[?25h\x1b[?1049l");
+            let _ = out.flush();
+        }
     }
-    for ((device, camera), status) in &live.cameras {
-        let health = live
-            .health
-            .get(device)
-            .into_iter()
-            .flat_map(|health| &health.cameras);
-        let numbers = health.filter(|c| c.camera == *camera).map(|c| {
-            format!(
-                "  {:.1} fps, {} encoded, {} unchanged",
-                c.fps, c.encoded, c.unchanged
-            )
-        });
-        let _ = writeln!(
-            text,
-            "camera {camera}: {status}{}",
-            numbers.collect::<String>()
-        );
-    }
-    let mut table = Table::new();
-    table.load_preset(UTF8_HORIZONTAL_ONLY);
-    table.set_header(["zone", "label", "state", "probability", ""]);
-    for ((_, zone, label), row) in &live.rows {
-        table.add_row(cells(zone, label, row));
-    }
-    let _ = writeln!(text, "{table}\n\nmessages:");
-    let width = Table::new().width().map_or(100, usize::from).max(40);
-    for (topic, payload) in &live.messages {
-        let line: String = format!("{topic} {payload}")
-            .chars()
-            .take(width - 1)
-            .collect();
-        let _ = writeln!(text, "{line}");
-    }
-    text
 }
 
-fn cells(zone: &str, label: &str, row: &Row) -> Vec<Cell> {
-    let color = match row.state.as_str() {
-        "ON" => Color::Green,
-        "OFF" => Color::DarkGrey,
-        _ => Color::Yellow,
-    };
-    let probability = row
-        .attributes
-        .as_ref()
-        .map_or(0.0, |a| a.probability.clamp(0.0, 1.0));
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        clippy::cast_precision_loss,
-        reason = "0 to 20 cells"
-    )]
-    let filled = (probability * BAR_CELLS as f32).round() as usize;
-    let bar: String = "█".repeat(filled) + &"·".repeat(BAR_CELLS - filled);
-    vec![
-        Cell::new(zone),
-        Cell::new(row.prompt.as_deref().unwrap_or(label)),
-        Cell::new(&row.state)
-            .fg(color)
-            .add_attribute(Attribute::Bold),
-        Cell::new(bar).fg(color),
-        Cell::new(format!("{:.0} %", probability * 100.0)),
-    ]
+/// What the environment says about colours (no-color.org, termstandard/colors).
+fn palette() -> Palette {
+    let is_set = |name| env::var_os(name).is_some_and(|value| !value.is_empty());
+    let colorterm = env::var("COLORTERM").unwrap_or_default();
+    if is_set("NO_COLOR") {
+        Palette::Monochrome
+    } else if matches!(colorterm.as_str(), "truecolor" | "24bit") {
+        Palette::Full
+    } else {
+        Palette::Indexed
+    }
 }

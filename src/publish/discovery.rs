@@ -42,6 +42,35 @@ pub(super) fn device(config: &Config, topics: &Topics, node: &str) -> Value {
     })
 }
 
+/// The kinds of entity that [`device`] makes, or ever made.
+const PLATFORMS: [&str; 6] = [
+    "binary_sensor",
+    "event",
+    "image",
+    "number",
+    "sensor",
+    "text",
+];
+
+/// Home Assistant keeps an entity until it is told to remove it: an announcement of `new` that does
+/// so for what is only in `old`, the configuration announced before. `None` when nothing went.
+pub(super) fn removals(old: &[u8], new: &[u8]) -> Option<Value> {
+    let old: Value = serde_json::from_slice(old).ok()?;
+    let mut new: Value = serde_json::from_slice(new).ok()?;
+    let components = new.get_mut("cmps")?.as_object_mut()?;
+    let before = components.len();
+    for (key, component) in old.get("cmps")?.as_object()? {
+        let platform = component.get("p").and_then(Value::as_str);
+        if let Some(platform) = platform.filter(|platform| PLATFORMS.contains(platform)) {
+            // A component with nothing but its platform is a removal.
+            components
+                .entry(key.as_str())
+                .or_insert_with(|| json!({ "p": platform }));
+        }
+    }
+    (components.len() > before).then_some(new)
+}
+
 struct Device<'a> {
     config: &'a Config,
     topics: &'a Topics,
@@ -215,6 +244,28 @@ mod tests {
         id = "mele"
         prompts = ["una foto di mele"]
     "#;
+
+    #[test]
+    fn what_is_gone_is_removed_by_name() {
+        let old = json!({"cmps": {
+            "zone_a_b": {"p": "binary_sensor", "name": "old"},
+            "zone_c_d": {"p": "binary_sensor", "name": "old"},
+            "odd": {"p": "camera"},
+            "odder": 7,
+        }});
+        let new = json!({"dev": 1, "cmps": {"zone_a_b": {"p": "binary_sensor", "name": "new"}}});
+        let found = removals(old.to_string().as_bytes(), new.to_string().as_bytes());
+        let expected = json!({"dev": 1, "cmps": {
+            "zone_a_b": {"p": "binary_sensor", "name": "new"},
+            "zone_c_d": {"p": "binary_sensor"},
+        }});
+        assert_eq!(found, Some(expected));
+        let same = new.to_string();
+        assert_eq!(removals(same.as_bytes(), same.as_bytes()), None);
+        for hostile in ["", "7", "{}", r#"{"cmps":[]}"#, &"[".repeat(100_000)] {
+            assert_eq!(removals(hostile.as_bytes(), same.as_bytes()), None);
+        }
+    }
 
     #[test]
     fn the_configuration_of_a_device_is_the_golden_one() {

@@ -61,6 +61,19 @@ impl Mailbox {
         }
     }
 
+    /// The newest payload of a retained topic.
+    pub fn payload(&self, topic: &str) -> Option<&[u8]> {
+        Some(&self.retained.get(topic)?.message.payload)
+    }
+
+    /// Retained topics that start with `prefix`.
+    pub fn topics(&self, prefix: &str) -> Vec<String> {
+        let from = self.retained.range(prefix.to_owned()..);
+        from.map(|(topic, _)| topic.clone())
+            .take_while(|topic| topic.starts_with(prefix))
+            .collect()
+    }
+
     /// A new connection: everything retained has to be sent, `first` before the rest.
     pub fn make_all_due(&mut self, first: &[String]) {
         self.due.clear();

@@ -12,7 +12,7 @@ mod mailbox;
 pub mod outbox;
 pub mod probe;
 mod publisher;
-mod request;
+pub mod request;
 mod session;
 mod tls;
 

@@ -9,6 +9,7 @@ use crate::config;
 use crate::event::{Event, QueueHealth};
 
 mod disk;
+mod entry;
 #[cfg(test)]
 mod failing;
 mod queue;

@@ -21,12 +21,20 @@ pub(super) const TICK: Duration = Duration::from_millis(500);
 /// listened to: a retained one would end every connection.
 const OVERSIZED_IN_A_ROW: u32 = 2;
 
+/// Topics shared with Home Assistant.
+pub(super) struct Announced {
+    /// Where it says that it came online.
+    pub birth_topic: String,
+    /// Where the device is announced.
+    pub topic: String,
+}
+
 /// State that outlives a connection.
 pub(super) struct Session {
     pub options: Options,
     pub topics: Topics,
-    /// Home Assistant's status topic and our discovery topic.
-    pub discovery: Option<(String, String)>,
+    /// `None` when discovery is off.
+    pub discovery: Option<Announced>,
     pub shared: Arc<Shared>,
     pub outbox: Outbox,
     pub inbox: Inbox,
@@ -41,7 +49,7 @@ impl Session {
     pub fn new(
         options: Options,
         topics: Topics,
-        discovery: Option<(String, String)>,
+        discovery: Option<Announced>,
         shared: Arc<Shared>,
         outbox: Outbox,
         commands: SyncSender<Command>,

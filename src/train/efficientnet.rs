@@ -418,7 +418,7 @@ mod tests {
         let net = Architecture::lite0();
         // 4.652 million with the classifier's 1,281,000; folding leaves one bias per channel.
         assert_eq!(net.layers.len(), 49);
-        assert_eq!(net.parameters + 1_281_000, 4_630_240);
+        assert_eq!(net.parameters + 1_281_000, 4_631_000);
     }
 
     #[test]
@@ -470,7 +470,7 @@ mod tests {
         for layer in &net.layers[1..] {
             for range in [&layer.weight, &layer.bias] {
                 let step: Vec<f32> = range.clone().map(|_| rng.random_range(-1.0..1.0)).collect();
-                let eps = 2e-3;
+                let eps = 2e-4;
                 let moved = |sign: f32| {
                     let mut p = parameters.clone();
                     for (p, s) in p[range.clone()].iter_mut().zip(&step) {

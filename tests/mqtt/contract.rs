@@ -7,7 +7,7 @@ use vedetta::publish::Outgoing;
 use vedetta::topics::Setting;
 
 use crate::broker::Broker;
-use crate::device::{BASE, DISCOVERY, Device, event, id, pictured};
+use crate::device::{BASE, DISCOVERY, Device, config, event, id, pictured};
 use crate::listener::Listener;
 
 fn zone(state: ZoneState) -> Outgoing {
@@ -221,6 +221,66 @@ fn home_assistant_coming_online_gets_the_device_announced_again() {
     let announced = listener.wait_count(DISCOVERY, 2);
     assert_eq!(announced[0].payload, announced[1].payload);
     assert!(device.commands.try_recv().is_err());
+}
+
+/// The component of the label that the device starts with.
+const GONE: &str = "zone_r2-f07_scaffale-vuoto";
+
+fn without_the_label(folder: &std::path::Path, port: u16) -> vedetta::config::Config {
+    let mut config = config(folder, port, "");
+    config.labels[0].id = id("mela");
+    config
+}
+
+#[test]
+fn entities_that_are_gone_are_removed_by_name_after_a_reload() {
+    let Some(broker) = Broker::start() else {
+        return;
+    };
+    let listener = Listener::on(broker.port);
+    let folder = tempfile::tempdir().unwrap();
+    let device = Device::start_in(folder.path(), broker.port, "");
+    let first = listener.wait_count(DISCOVERY, 1).remove(0).json();
+    assert_eq!(first["cmps"][GONE]["p"], "binary_sensor");
+    device.publisher.send(Outgoing::ConfigValue {
+        label: id("scaffale-vuoto"),
+        setting: Setting::Threshold,
+        value: "0.7".to_owned(),
+    });
+    let threshold = format!("{BASE}/config/scaffale-vuoto/threshold");
+    listener.wait_text(&threshold, "0.7");
+    assert!(
+        device
+            .publisher
+            .announce(&without_the_label(folder.path(), broker.port))
+    );
+    let heard = listener.wait_count(DISCOVERY, 3);
+    assert_eq!(heard[1].json()["cmps"][GONE], json!({"p": "binary_sensor"}));
+    assert!(heard[2].json()["cmps"].get(GONE).is_none());
+    assert!(heard[2].json()["cmps"].get("zone_r2-f07_mela").is_some());
+    listener.wait_text(&threshold, "");
+    let other_broker = without_the_label(folder.path(), broker.port + 1);
+    assert!(!device.publisher.announce(&other_broker));
+}
+
+#[test]
+fn entities_that_are_gone_are_removed_by_name_after_a_restart() {
+    let Some(broker) = Broker::start() else {
+        return;
+    };
+    let listener = Listener::on(broker.port);
+    let mut old = json!({"cmps": {}});
+    old["cmps"][GONE] = json!({"p": "binary_sensor"});
+    old["cmps"]["zone_old_old"] = json!({"p": "binary_sensor", "name": "old"});
+    listener.say_retained(DISCOVERY, old.to_string());
+    listener.wait_count(DISCOVERY, 1);
+    let _device = Device::start(broker.port, "");
+    let heard = listener.wait_count(DISCOVERY, 4);
+    let old_in = |n: usize| heard[n].json()["cmps"].get("zone_old_old").cloned();
+    assert_eq!(old_in(1), None);
+    assert_eq!(old_in(2), Some(json!({"p": "binary_sensor"})));
+    assert_eq!(old_in(3), None);
+    assert!(Listener::on(broker.port).wait(DISCOVERY, |_| true).retained);
 }
 
 #[test]

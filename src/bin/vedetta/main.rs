@@ -7,9 +7,12 @@ use clap::{Parser, Subcommand};
 mod bundle_cmd;
 mod cameras;
 mod check;
+#[cfg(feature = "demo")]
+mod demo;
 mod logging;
 mod run;
 mod score;
+mod watch;
 
 /// A camera lookout that answers questions in plain Italian, over MQTT.
 #[derive(Parser)]
@@ -32,6 +35,9 @@ enum Command {
     Bundle(bundle_cmd::BundleCommand),
     /// List the cameras of this machine with their formats, sizes and rates.
     Cameras(cameras::CamerasArgs),
+    #[cfg(feature = "demo")]
+    Demo(demo::DemoArgs),
+    Watch(watch::WatchArgs),
 }
 
 fn main() -> ExitCode {
@@ -41,6 +47,9 @@ fn main() -> ExitCode {
         Command::Score(arguments) => finish(score::run(&arguments)),
         Command::Bundle(command) => finish(bundle_cmd::run(&command).map(|()| ExitCode::SUCCESS)),
         Command::Cameras(arguments) => cameras::run(&arguments),
+        #[cfg(feature = "demo")]
+        Command::Demo(arguments) => demo::run(&arguments),
+        Command::Watch(arguments) => watch::run(&arguments),
     }
 }
 

@@ -31,6 +31,9 @@ pub(super) enum StoreError {
     Refused(String),
 }
 
+/// Event JSON and, when there is one, its JPEG.
+pub(super) type Payload = (Vec<u8>, Option<Vec<u8>>);
+
 /// What [`Store::open`] found, without the payloads.
 #[derive(Debug, Default)]
 pub(super) struct Contents {
@@ -184,8 +187,8 @@ impl Store {
         })
     }
 
-    /// Event JSON and, when there is one, its JPEG.
-    pub fn read(&self, sequence: u64) -> Result<Option<(Vec<u8>, Option<Vec<u8>>)>, StoreError> {
+    /// `None` when it is not there.
+    pub fn read(&self, sequence: u64) -> Result<Option<Payload>, StoreError> {
         guarded(|| {
             let transaction = self.database.begin_read().map_err(classify)?;
             let events = transaction.open_table(EVENTS).map_err(classify)?;
