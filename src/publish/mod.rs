@@ -10,6 +10,7 @@ mod limiter;
 mod link;
 mod mailbox;
 pub mod outbox;
+pub mod probe;
 mod publisher;
 pub mod request;
 mod session;
