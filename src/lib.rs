@@ -15,6 +15,7 @@ pub mod annotate;
 pub mod bundle;
 pub mod calibrate;
 pub mod capture;
+pub mod check;
 pub mod config;
 pub mod daemon;
 pub mod decide;

@@ -156,6 +156,24 @@ impl Topics {
         format!("{}/reply/{level}", self.base)
     }
 
+    /// Start of every topic of a camera.
+    pub fn camera_prefix(&self, camera: &Id) -> String {
+        format!("{}/camera/{camera}/", self.base)
+    }
+
+    /// Start of every topic of a label's settings.
+    pub fn setting_prefix(&self, label: &Id) -> String {
+        format!("{}/config/{label}/", self.base)
+    }
+
+    /// Starts of the topics that belong to one camera or one label each.
+    pub fn shared_prefixes(&self) -> [String; 2] {
+        [
+            format!("{}/camera/", self.base),
+            format!("{}/config/", self.base),
+        ]
+    }
+
     /// What the device subscribes to: `B/command/+` and `B/config/+/+/set`.
     pub fn request_filters(&self) -> [String; 2] {
         [

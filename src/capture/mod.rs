@@ -12,8 +12,6 @@ pub mod select;
 pub mod thread;
 #[cfg(feature = "v4l2")]
 pub mod v4l2;
-#[cfg(feature = "v4l2")]
-mod v4l2_list;
 
 use std::fmt;
 use std::time::{Duration, Instant};

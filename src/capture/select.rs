@@ -1,6 +1,7 @@
 //! Which of a device's formats, sizes and rates is opened. Pure.
 
 use std::cmp::Ordering;
+use std::fmt;
 
 use super::fourcc::FourCc;
 use crate::frame::PixelFormat;
@@ -129,6 +130,47 @@ pub enum OfferedRate {
         /// Lowest rate.
         longest: Interval,
     },
+}
+
+impl fmt::Display for Steps {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.min == self.max {
+            write!(f, "{}", self.min)
+        } else {
+            write!(f, "{}–{}", self.min, self.max)
+        }
+    }
+}
+
+impl fmt::Display for Interval {
+    /// Its rate, to a tenth: `29.9`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.fps() {
+            Some(fps) => write!(f, "{}", (fps * 10.0).round() / 10.0),
+            None => f.write_str("?"),
+        }
+    }
+}
+
+impl fmt::Display for OfferedRate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exactly(interval) => interval.fmt(f),
+            Self::Between { shortest, longest } => write!(f, "{longest}–{shortest}"),
+        }
+    }
+}
+
+impl fmt::Display for OfferedSize {
+    /// `1280x720 at 5, 10, 30 fps`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}x{}", self.width_px, self.height_px)?;
+        if self.rates.is_empty() {
+            return Ok(());
+        }
+        let rates: Vec<String> = self.rates.iter().map(OfferedRate::to_string).collect();
+        write!(f, " at {} fps", rates.join(", "))
+    }
 }
 
 /// What is to be opened.

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use super::pacer::Pacer;
 use super::reopen::ReopenSchedule;
 use super::{CaptureError, FrameSource, Next, Severity};
-use crate::config::Camera;
+use crate::config::{Camera, Source};
 use crate::frame::Frame;
 use crate::slot::LatestSlot;
 
@@ -18,6 +18,9 @@ use crate::slot::LatestSlot;
 const WAIT: Duration = Duration::from_millis(100);
 /// Useless frames in a row after which the device is opened again.
 const CORRUPT_IN_A_ROW: u32 = 10;
+
+/// What udev needs to give a new device its rights, after which it is opened.
+const SETTLE: Duration = Duration::from_millis(300);
 
 /// What a camera is doing, as far as the capture side can tell.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -160,6 +163,8 @@ impl CaptureThread {
             shared,
             stop: Arc::clone(&stop),
             complaint: None,
+            first_sequence: 0,
+            delivered: None,
         };
         let name = format!("capture-{}", worker.camera.id);
         let thread = std::thread::Builder::new()
@@ -201,6 +206,10 @@ struct Worker {
     pacer: Pacer,
     /// What was complained about last; said once per change.
     complaint: Option<String>,
+    /// Number of the next source's first frame: numbers go on when the source is opened again.
+    first_sequence: u64,
+    /// When the source at hand delivered its first and its newest frame.
+    delivered: Option<(Instant, Instant)>,
 }
 
 /// Why a source is given up.
@@ -228,12 +237,14 @@ impl Worker {
                     }
                     opened_before = true;
                     log::info!("camera {}: {}", self.camera.id, source.description());
-                    let started = Instant::now();
+                    self.delivered = None;
                     let outcome = catch_unwind(AssertUnwindSafe(|| self.deliver(source)))
                         .unwrap_or_else(|_| {
                             Outcome::Failed(CaptureError::reopen("the capture binding panicked"))
                         });
-                    schedule.delivered_for(started.elapsed());
+                    if let Some((first, newest)) = self.delivered {
+                        schedule.delivered_for(newest.saturating_duration_since(first));
+                    }
                     match outcome {
                         Outcome::Stopped => return,
                         Outcome::Ended => return self.rest(),
@@ -259,7 +270,7 @@ impl Worker {
                 schedule.expect_long();
             }
             self.complain(&failure.message);
-            self.wait(schedule.pause());
+            self.pause(schedule.pause());
         }
     }
 
@@ -267,6 +278,7 @@ impl Worker {
         let mut last_frame = Instant::now();
         let mut useless = 0;
         let mut counted = source.counters();
+        let first_sequence = self.first_sequence;
         self.shared.corrupt_in_a_row.store(0, Ordering::Relaxed);
         let outcome = loop {
             self.shared.advance();
@@ -277,9 +289,13 @@ impl Worker {
                 source.skip_before(earliest);
             }
             match source.next_frame(WAIT) {
-                Ok(Next::Frame(frame)) => {
+                Ok(Next::Frame(mut frame)) => {
                     last_frame = Instant::now();
                     useless = 0;
+                    frame.sequence = first_sequence.saturating_add(frame.sequence);
+                    self.first_sequence = frame.sequence.saturating_add(1);
+                    let first = self.delivered.map_or(last_frame, |(first, _)| first);
+                    self.delivered = Some((first, last_frame));
                     self.frame(frame);
                 }
                 Ok(Next::Skipped) => last_frame = Instant::now(),
@@ -344,12 +360,28 @@ impl Worker {
         }
     }
 
+    /// Waits before the next opening; a device that is plugged in meanwhile ends the wait.
+    fn pause(&self, time: Duration) {
+        let device = match &self.camera.source {
+            Source::V4l2 { device, .. } if !device.exists() => Some(device),
+            _ => None,
+        };
+        self.wait_until(time, || device.is_some_and(|device| device.exists()));
+        if device.is_some_and(|device| device.exists()) {
+            self.wait(SETTLE);
+        }
+    }
+
     fn wait(&self, time: Duration) {
+        self.wait_until(time, || false);
+    }
+
+    fn wait_until(&self, time: Duration, is_over: impl Fn() -> bool) {
         let until = Instant::now() + time;
         loop {
             self.shared.advance();
             let left = until.saturating_duration_since(Instant::now());
-            if left.is_zero() || self.stopping() {
+            if left.is_zero() || self.stopping() || is_over() {
                 return;
             }
             std::thread::sleep(left.min(WAIT));

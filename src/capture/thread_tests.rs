@@ -5,7 +5,7 @@ use std::sync::mpsc;
 
 use super::super::{Description, DropReason, SourceCounters};
 use super::*;
-use crate::config::{Gate, Id, Source};
+use crate::config::{Gate, Id};
 use crate::frame::{Colorimetry, PixelFormat};
 use crate::slot::Take;
 
@@ -122,6 +122,8 @@ fn run(scripts: &[&[Step]]) -> Run {
         shared: Arc::clone(&shared),
         stop: Arc::clone(&stop),
         complaint: None,
+        first_sequence: 0,
+        delivered: None,
     };
     let thread = std::thread::spawn(move || worker.run());
     Run {
@@ -141,9 +143,58 @@ impl Run {
             .expect("another opening")
     }
 
-    fn frame(&self) {
-        assert!(matches!(self.slot.take(PATIENCE), Take::Value(_)));
+    fn frame(&self) -> Frame {
+        match self.slot.take(PATIENCE) {
+            Take::Value(frame) => frame,
+            other => panic!("{other:?} instead of a frame"),
+        }
     }
+}
+
+#[test]
+fn frame_numbers_go_on_when_the_device_is_opened_again() {
+    let run = run(&[&[Step::Frame, Step::Unplugged], &[Step::Frame]]);
+    assert_eq!(run.frame().sequence, 0);
+    // The scripted source starts at 0 each time.
+    assert_eq!(run.frame().sequence, 1);
+    run.thread.stop(PATIENCE);
+}
+
+#[test]
+fn a_device_that_is_plugged_in_is_opened_before_the_pause_is_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let device = folder.path().join("video0");
+    let mut camera = camera();
+    camera.source = Source::V4l2 {
+        device: device.clone(),
+        format: None,
+        size_px: None,
+    };
+    let shared = Arc::new(CaptureShared::default());
+    let progress = shared.progress();
+    let worker = Worker {
+        open: Box::new(|_| Err(CaptureError::gone("not used"))),
+        pacer: Pacer::new(1.0),
+        camera,
+        slot: Arc::default(),
+        shared,
+        stop: Arc::default(),
+        complaint: None,
+        first_sequence: 0,
+        delivered: None,
+    };
+    std::thread::scope(|scope| {
+        let (waits, over) = mpsc::channel();
+        scope.spawn(move || {
+            worker.pause(PATIENCE * 1000);
+            waits.send(()).unwrap();
+        });
+        while progress.load(Ordering::Relaxed) == 0 {
+            std::thread::yield_now();
+        }
+        std::fs::write(&device, "").unwrap();
+        over.recv_timeout(PATIENCE).expect("the wait to end");
+    });
 }
 
 #[test]

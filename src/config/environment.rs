@@ -129,7 +129,7 @@ mod tests {
 
     #[test]
     fn state_lives_where_systemd_or_the_user_keeps_it() {
-        let dir = |variables| with(variables).state_dir();
+        let dir = |variables: &[(&str, &str)]| with(variables).state_dir();
         let home = ("HOME", "/home/anna");
         assert_eq!(
             dir(&[("STATE_DIRECTORY", "/a:/b"), home]),

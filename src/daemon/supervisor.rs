@@ -247,27 +247,12 @@ impl Supervisor<'_> {
             .map_or(&self.bundle, |(bundle, _)| bundle);
         let watched = plan::watch(&config, bundle, &self.config.state_dir)
             .map_err(|error| error.to_string())?;
-        let publisher = publish::spawn(
-            &config,
-            &self.boot,
-            self.outbox.clone(),
-            self.commands.clone(),
-        )
-        .map_err(|error| error.to_string())?;
-        let old = std::mem::replace(&mut self.publisher, publisher);
-        old.shutdown(FAREWELL);
+        if !self.publisher.announce(&config) {
+            self.change_publisher(&config)?;
+        }
         if config.state_dir != self.config.state_dir || config.outbox != self.config.outbox {
             log::warn!("state_dir and outbox change only at a restart");
         }
-        self.relays.remove(MQTT);
-        let now = self.clock.uptime();
-        self.relays.add(
-            &mut self.watchdog,
-            MQTT,
-            self.publisher.progress(),
-            SILENCE,
-            now,
-        );
         self.config = config;
         let model = replacement.map(|(bundle, model)| {
             self.backend = model.encoder.describe();
@@ -278,6 +263,26 @@ impl Supervisor<'_> {
         self.start_cameras().map_err(|error| error.to_string())?;
         self.configure_inference(watched, model);
         self.introduce();
+        Ok(())
+    }
+
+    /// Another broker, login or prefix. The old publisher leaves first: two with one client id would
+    /// throw each other out.
+    fn change_publisher(&mut self, config: &Config) -> Result<(), String> {
+        publish::check(&config.mqtt).map_err(|error| error.to_string())?;
+        self.publisher.shutdown(FAREWELL);
+        self.publisher = publish::spawn(
+            config,
+            &self.boot,
+            self.outbox.clone(),
+            self.commands.clone(),
+        )
+        .map_err(|error| error.to_string())?;
+        self.relays.remove(MQTT);
+        let now = self.clock.uptime();
+        let progress = self.publisher.progress();
+        self.relays
+            .add(&mut self.watchdog, MQTT, progress, SILENCE, now);
         Ok(())
     }
 

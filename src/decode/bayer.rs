@@ -42,7 +42,6 @@ pub(super) fn demosaic(
     let raw = Raw {
         samples: samples(frame, bayer, layout)?,
         width,
-        height,
     };
     let tables = tables(&raw, bayer.order);
 
@@ -94,11 +93,10 @@ fn red_position(order: BayerOrder) -> (usize, usize) {
     }
 }
 
-/// `[height, width]` samples of [`TABLE_BITS`] bits.
+/// Rows of `width` samples of [`TABLE_BITS`] bits.
 struct Raw {
     samples: Vec<u16>,
     width: usize,
-    height: usize,
 }
 
 impl Raw {

@@ -40,6 +40,7 @@ struct Headers {
 }
 
 /// Whether `bytes` have the headers and the end of a JPEG; the picture data are not looked at.
+#[cfg(any(test, feature = "v4l2"))]
 pub(crate) fn is_complete(bytes: &[u8]) -> bool {
     headers(bytes).is_ok_and(|headers| end_of_image(bytes, &headers).is_some())
 }

@@ -15,6 +15,7 @@ use thiserror::Error;
 
 use crate::frame::{Frame, PixelFormat};
 
+#[cfg(any(test, feature = "v4l2"))]
 pub(crate) use jpeg::is_complete as is_complete_jpeg;
 pub(crate) use layout::Layout;
 

@@ -89,11 +89,7 @@ fn fixed(coefficient: f64) -> i32 {
     (coefficient * f64::from(1 << SHIFT)).round() as i32
 }
 
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "clamped to 0–255 first"
-)]
+#[expect(clippy::cast_sign_loss, reason = "clamped to 0–255 first")]
 #[inline]
 fn saturate(value: i32) -> u8 {
     value.clamp(0, 255) as u8

@@ -90,6 +90,15 @@ pub(super) fn retained(topic: String, payload: impl Into<Vec<u8>>) -> Message {
     }
 }
 
+/// An announcement to Home Assistant that passes by: the retained one follows it.
+pub(super) fn passing(topic: &str, body: &serde_json::Value) -> Message {
+    Message {
+        retain: false,
+        content_type: JSON,
+        ..retained(topic.to_owned(), json(body))
+    }
+}
+
 /// An event and, before it, its picture.
 pub(super) fn event(topics: &Topics, ready: &Ready) -> (Option<Message>, Message) {
     let picture = ready.evidence.as_ref().map(|jpeg| Message {

@@ -5,7 +5,11 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::compose;
-use super::link::{Happening, Link, LinkError, MAX_UNACKNOWLEDGED, Message, Refusal, Terms, Wire};
+use super::discovery::removals;
+use super::link::{
+    Happening, Link, LinkError, MAX_INCOMING_BYTES, MAX_UNACKNOWLEDGED, Message, Refusal, Terms,
+    Wire,
+};
 use super::outbox::Ready;
 use super::session::{Session, TICK};
 
@@ -19,6 +23,9 @@ const REST: Duration = Duration::from_secs(60);
 const FAREWELL: Duration = Duration::from_millis(500);
 /// Silence beyond two pings that ends a connection: a full send buffer never times out by itself.
 const SILENCE: Duration = Duration::from_secs(5);
+
+/// Announcements over this are not listened to.
+const MAX_ECHO_BYTES: usize = MAX_INCOMING_BYTES as usize / 2;
 
 /// What a message that waits for its acknowledgement was.
 enum Token {
@@ -143,7 +150,9 @@ impl Conversation {
     }
 
     fn check_silence(&self) -> Result<(), LinkError> {
-        let Some(terms) = self.terms else { return Ok(()) };
+        let Some(terms) = self.terms else {
+            return Ok(());
+        };
         if self.heard.elapsed() < 2 * terms.keep_alive + SILENCE {
             return Ok(());
         }
@@ -159,7 +168,9 @@ impl Conversation {
             return;
         }
         while self.others < OTHER_WINDOW {
-            let Some(message) = session.shared.mailbox().next() else { break };
+            let Some(message) = session.shared.mailbox().next() else {
+                break;
+            };
             let token = match message.retain {
                 true => Token::Retained(message.topic.clone()),
                 false => Token::Other,
@@ -168,7 +179,9 @@ impl Conversation {
         }
         let rests = self.rest_until.is_some_and(|until| Instant::now() < until);
         while !rests && self.busy.len() < EVENT_WINDOW {
-            let Some(ready) = session.outbox.next_ready(&self.busy) else { break };
+            let Some(ready) = session.outbox.next_ready(&self.busy) else {
+                break;
+            };
             self.hand_over_event(session, ready);
         }
         let Some(deadline) = deadline else { return };
@@ -186,7 +199,9 @@ impl Conversation {
         let sequence = ready.sequence;
         ready.event.delayed = sequence < self.first_fresh;
         let (picture, event) = compose::event(&session.topics, &ready);
-        let limit = self.terms.map_or(usize::MAX, |terms| terms.max_packet_bytes);
+        let limit = self
+            .terms
+            .map_or(usize::MAX, |terms| terms.max_packet_bytes);
         if let Some(picture) = picture {
             if picture.packet_bytes() <= limit {
                 self.hand_over(session, picture, Token::Picture);
@@ -205,7 +220,9 @@ impl Conversation {
     }
 
     fn hand_over(&mut self, session: &mut Session, message: Message, token: Token) {
-        let limit = self.terms.map_or(usize::MAX, |terms| terms.max_packet_bytes);
+        let limit = self
+            .terms
+            .map_or(usize::MAX, |terms| terms.max_packet_bytes);
         if message.packet_bytes() > limit {
             // Sending it would end the connection.
             if let Some(line) = session.refusals.about(&format!(
@@ -254,7 +271,11 @@ impl Conversation {
             Happening::SubscriptionRefused(reason) => {
                 log::warn!("the broker refused a subscription ({reason}); commands may not arrive");
             }
-            Happening::Received { topic, payload, retained } => {
+            Happening::Received {
+                topic,
+                payload,
+                retained,
+            } => {
                 self.receive(session, &topic, &payload, retained);
             }
             Happening::Disconnected => return true,
@@ -272,16 +293,28 @@ impl Conversation {
         if self.listens {
             filters.extend(session.topics.request_filters());
         }
-        if let Some((home_assistant, _)) = &session.discovery {
-            filters.push(home_assistant.clone());
+        if let Some(discovery) = &session.discovery {
+            filters.push(discovery.birth_topic.clone());
+            let length = session
+                .shared
+                .mailbox()
+                .payload(&discovery.topic)
+                .map(<[u8]>::len);
+            // The broker sends it back to us; it must not be over our own limit.
+            if self.listens && length.is_some_and(|length| length < MAX_ECHO_BYTES) {
+                filters.push(discovery.topic.clone());
+            }
         }
         if !filters.is_empty() && !self.link.try_subscribe(&filters) {
             session.shared.mailbox().count_dropped();
         }
         let online = compose::retained(session.topics.status(), "online");
         self.hand_over(session, online, Token::Other);
-        let first = [Some(session.topics.info()), session.discovery.as_ref().map(|d| d.1.clone())];
-        let first: Vec<String> = first.into_iter().flatten().collect();
+        let announced = session.discovery.as_ref().map(|d| d.topic.clone());
+        let first: Vec<String> = [Some(session.topics.info()), announced]
+            .into_iter()
+            .flatten()
+            .collect();
         session.shared.mailbox().make_all_due(&first);
     }
 
@@ -339,20 +372,41 @@ impl Conversation {
     }
 
     fn receive(&mut self, session: &mut Session, topic: &str, payload: &[u8], retained: bool) {
-        if let Some((home_assistant, config)) = &session.discovery
-            && topic == home_assistant
-        {
-            // A retained birth is from before this connection, and the configuration was sent.
-            if !retained && payload == b"online" {
-                log::info!("Home Assistant came online; the device is announced again");
-                session.shared.mailbox().make_due(config);
+        if let Some(discovery) = &session.discovery {
+            if topic == discovery.birth_topic {
+                // A retained birth is from before this connection, and we were announced since.
+                if !retained && payload == b"online" {
+                    log::info!("Home Assistant came online; the device is announced again");
+                    session.shared.mailbox().make_due(&discovery.topic);
+                }
+                return;
             }
-            return;
+            if topic == discovery.topic {
+                if retained {
+                    forget_gone_entities(session, payload);
+                }
+                return;
+            }
         }
         let counters = &session.shared.counters;
         if let Some(reply) = session.inbox.receive(counters, topic, payload, retained) {
             session.shared.mailbox().put(reply);
         }
+    }
+}
+
+/// `old` is what the run before announced: what is gone since has to be removed by name.
+fn forget_gone_entities(session: &Session, old: &[u8]) {
+    let Some(discovery) = &session.discovery else {
+        return;
+    };
+    let mut mailbox = session.shared.mailbox();
+    let gone = mailbox
+        .payload(&discovery.topic)
+        .and_then(|new| removals(old, new));
+    if let Some(gone) = gone {
+        mailbox.put(compose::passing(&discovery.topic, &gone));
+        mailbox.make_due(&discovery.topic);
     }
 }
 

@@ -13,7 +13,11 @@ const MAX_STATE_CHARS: usize = 255;
 /// The configuration of this device. `node` is its id in Home Assistant; a component's key and
 /// unique id never depend on names or order, so that entities survive both.
 pub(super) fn device(config: &Config, topics: &Topics, node: &str) -> Value {
-    let device = Device { config, topics, node };
+    let device = Device {
+        config,
+        topics,
+        node,
+    };
     let mut components = Map::new();
     for camera in &config.cameras {
         device.camera(camera, &mut components);
@@ -36,6 +40,35 @@ pub(super) fn device(config: &Config, topics: &Topics, node: &str) -> Value {
         "qos": 1,
         "cmps": components,
     })
+}
+
+/// The kinds of entity that [`device`] makes, or ever made.
+const PLATFORMS: [&str; 6] = [
+    "binary_sensor",
+    "event",
+    "image",
+    "number",
+    "sensor",
+    "text",
+];
+
+/// Home Assistant keeps an entity until it is told to remove it: an announcement of `new` that does
+/// so for what is only in `old`, the configuration announced before. `None` when nothing went.
+pub(super) fn removals(old: &[u8], new: &[u8]) -> Option<Value> {
+    let old: Value = serde_json::from_slice(old).ok()?;
+    let mut new: Value = serde_json::from_slice(new).ok()?;
+    let components = new.get_mut("cmps")?.as_object_mut()?;
+    let before = components.len();
+    for (key, component) in old.get("cmps")?.as_object()? {
+        let platform = component.get("p").and_then(Value::as_str);
+        if let Some(platform) = platform.filter(|platform| PLATFORMS.contains(platform)) {
+            // A component with nothing but its platform is a removal.
+            components
+                .entry(key.as_str())
+                .or_insert_with(|| json!({ "p": platform }));
+        }
+    }
+    (components.len() > before).then_some(new)
 }
 
 struct Device<'a> {
@@ -87,7 +120,11 @@ impl Device<'_> {
         });
         self.add(components, &format!("fps_{}", camera.id), fps);
         for zone in &camera.zones {
-            for label in zone.labels.iter().filter_map(|n| self.config.labels.get(*n)) {
+            for label in zone
+                .labels
+                .iter()
+                .filter_map(|n| self.config.labels.get(*n))
+            {
                 let sensor = json!({
                     "p": "binary_sensor",
                     "name": format!("{} {}", zone.name, noun(label)),
@@ -209,9 +246,30 @@ mod tests {
     "#;
 
     #[test]
+    fn what_is_gone_is_removed_by_name() {
+        let old = json!({"cmps": {
+            "zone_a_b": {"p": "binary_sensor", "name": "old"},
+            "zone_c_d": {"p": "binary_sensor", "name": "old"},
+            "odd": {"p": "camera"},
+            "odder": 7,
+        }});
+        let new = json!({"dev": 1, "cmps": {"zone_a_b": {"p": "binary_sensor", "name": "new"}}});
+        let found = removals(old.to_string().as_bytes(), new.to_string().as_bytes());
+        let expected = json!({"dev": 1, "cmps": {
+            "zone_a_b": {"p": "binary_sensor", "name": "new"},
+            "zone_c_d": {"p": "binary_sensor"},
+        }});
+        assert_eq!(found, Some(expected));
+        let same = new.to_string();
+        assert_eq!(removals(same.as_bytes(), same.as_bytes()), None);
+        for hostile in ["", "7", "{}", r#"{"cmps":[]}"#, &"[".repeat(100_000)] {
+            assert_eq!(removals(hostile.as_bytes(), same.as_bytes()), None);
+        }
+    }
+
+    #[test]
     fn the_configuration_of_a_device_is_the_golden_one() {
-        let config =
-            Config::from_toml(CONFIG, "vedetta.toml", &[], &Environment::bare()).unwrap();
+        let config = Config::from_toml(CONFIG, "vedetta.toml", &[], &Environment::bare()).unwrap();
         let topics = Topics::new(&config.mqtt.topic_prefix, &config.device);
         let node = topics::discovery_node(&config.mqtt.topic_prefix, &config.device);
         let mut found = device(&config, &topics, &node);

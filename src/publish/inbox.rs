@@ -6,11 +6,11 @@ use std::time::Instant;
 use serde_json::Value;
 
 use super::Command;
+use super::compose;
 use super::counters::{Counters, count};
 use super::limiter::Limiter;
 use super::link::Message;
 use super::request::{self, Refused};
-use super::compose;
 use crate::config::CommandName;
 use crate::topics::Topics;
 
@@ -70,12 +70,16 @@ impl Inbox {
         let refused = match outcome {
             Ok(command) => match self.commands.try_send(command) {
                 Ok(()) => return None,
-                Err(TrySendError::Full(_)) => {
-                    refused(request::id_of(payload), "busy", "too many requests are waiting")
-                }
-                Err(TrySendError::Disconnected(_)) => {
-                    refused(request::id_of(payload), "stopping", "the daemon is stopping")
-                }
+                Err(TrySendError::Full(_)) => refused(
+                    request::id_of(payload),
+                    "busy",
+                    "too many requests are waiting",
+                ),
+                Err(TrySendError::Disconnected(_)) => refused(
+                    request::id_of(payload),
+                    "stopping",
+                    "the daemon is stopping",
+                ),
             },
             Err(refused) => refused,
         };

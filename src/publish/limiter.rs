@@ -49,7 +49,11 @@ mod tests {
         let mut limiter = Limiter::new(20, 10);
         assert_eq!(allowed(&mut limiter, 0, 50), 20);
         assert_eq!(allowed(&mut limiter, 500, 50), 5);
-        assert_eq!(allowed(&mut limiter, 60_000, 50), 20, "never more than the burst");
+        assert_eq!(
+            allowed(&mut limiter, 60_000, 50),
+            20,
+            "never more than the burst"
+        );
     }
 
     #[test]

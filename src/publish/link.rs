@@ -3,16 +3,13 @@
 
 use std::time::Duration;
 
-use rumqttc::v5;
-use rumqttc::v5::mqttbytes::v5::{
-    ConnectProperties, Filter as FilterV5, LastWill as WillV5, LastWillProperties, PubAckReason,
-    PublishProperties, SubscribeReasonCode as SubAckV5,
-};
 use rumqttc::{TlsConfiguration, Transport};
 use thiserror::Error;
 
 use crate::config::{Mqtt, MqttVersion};
-use crate::event::SCHEMA;
+
+mod v311;
+mod v5;
 
 /// Larger packets from the broker are refused (MQTT 5: announced; 3.1.1: they end the connection).
 pub const MAX_INCOMING_BYTES: u32 = 256 * 1024;
@@ -119,13 +116,13 @@ pub struct Options {
 /// Sends; [`Wire`] is its other half.
 #[derive(Clone)]
 pub enum Link {
-    V5(v5::AsyncClient, Vec<(String, String)>),
+    V5(v5::Sender),
     V311(rumqttc::AsyncClient),
 }
 
 /// Does the work; has to be polled all the time.
 pub enum Wire {
-    V5(Box<v5::EventLoop>),
+    V5(Box<rumqttc::v5::EventLoop>),
     V311(Box<rumqttc::EventLoop>),
 }
 
@@ -133,85 +130,18 @@ pub enum Wire {
 /// the session of the connection that was lost, and so not to publish the will.
 pub fn prepare(options: &Options, resume: bool) -> (Link, Wire) {
     match options.mqtt.version {
-        MqttVersion::V5 => prepare_v5(options, resume),
-        MqttVersion::V311 => prepare_v311(options),
+        MqttVersion::V5 => v5::prepare(options, resume),
+        MqttVersion::V311 => v311::prepare(options),
     }
 }
 
-fn transport(options: &Options) -> Transport {
-    match &options.tls {
-        Some(tls) => Transport::Tls(tls.clone()),
-        None => Transport::Tcp,
+impl Options {
+    fn transport(&self) -> Transport {
+        match &self.tls {
+            Some(tls) => Transport::Tls(tls.clone()),
+            None => Transport::Tcp,
+        }
     }
-}
-
-fn prepare_v5(options: &Options, resume: bool) -> (Link, Wire) {
-    let mqtt = &options.mqtt;
-    let properties = vec![
-        ("schema".to_owned(), SCHEMA.to_string()),
-        ("boot".to_owned(), options.boot.clone()),
-    ];
-    let mut settings = v5::MqttOptions::new(&mqtt.client_id, &mqtt.host, mqtt.port);
-    let will = WillV5 {
-        topic: options.status_topic.clone().into(),
-        message: "offline".into(),
-        qos: v5::mqttbytes::QoS::AtLeastOnce,
-        retain: true,
-        properties: Some(LastWillProperties {
-            delay_interval: Some(WILL_DELAY_S),
-            payload_format_indicator: Some(1),
-            message_expiry_interval: None,
-            content_type: None,
-            response_topic: None,
-            correlation_data: None,
-            user_properties: properties.clone(),
-        }),
-    };
-    settings
-        .set_keep_alive(mqtt.keep_alive)
-        .set_clean_start(!resume)
-        .set_transport(transport(options))
-        .set_connection_timeout(CONNECT_TIMEOUT_S)
-        .set_outgoing_inflight_upper_limit(PACKET_IDS)
-        .set_last_will(will);
-    let mut connect = ConnectProperties::new();
-    connect.session_expiry_interval = Some(SESSION_EXPIRY_S);
-    connect.max_packet_size = Some(MAX_INCOMING_BYTES);
-    settings.set_connect_properties(connect);
-    if let Some(login) = &mqtt.credentials {
-        settings.set_credentials(&login.username, &login.password);
-    }
-    let mut network = settings.network_options();
-    network.set_tcp_nodelay(true);
-    network.set_connection_timeout(CONNECT_TIMEOUT_S);
-    settings.set_network_options(network);
-    let (client, wire) = v5::AsyncClient::new(settings, REQUESTS);
-    (Link::V5(client, properties), Wire::V5(Box::new(wire)))
-}
-
-fn prepare_v311(options: &Options) -> (Link, Wire) {
-    let mqtt = &options.mqtt;
-    let mut settings = rumqttc::MqttOptions::new(&mqtt.client_id, &mqtt.host, mqtt.port);
-    let will = rumqttc::LastWill::new(
-        &options.status_topic,
-        "offline",
-        rumqttc::QoS::AtLeastOnce,
-        true,
-    );
-    settings
-        .set_keep_alive(mqtt.keep_alive)
-        .set_clean_session(true)
-        .set_transport(transport(options))
-        .set_max_packet_size(MAX_INCOMING_BYTES as usize, MAX_OUTGOING_BYTES)
-        .set_inflight(PACKET_IDS)
-        .set_last_will(will);
-    if let Some(login) = &mqtt.credentials {
-        settings.set_credentials(&login.username, &login.password);
-    }
-    let (client, mut wire) = rumqttc::AsyncClient::new(settings, REQUESTS);
-    wire.network_options.set_tcp_nodelay(true);
-    wire.network_options.set_connection_timeout(CONNECT_TIMEOUT_S);
-    (Link::V311(client), Wire::V311(Box::new(wire)))
 }
 
 impl Link {
@@ -220,63 +150,23 @@ impl Link {
     /// polls, would be a deadlock.
     pub fn try_publish(&self, message: Message) -> bool {
         match self {
-            Self::V5(client, user_properties) => {
-                let qos = match message.acknowledged {
-                    true => v5::mqttbytes::QoS::AtLeastOnce,
-                    false => v5::mqttbytes::QoS::AtMostOnce,
-                };
-                let is_text = message.content_type != Some("image/jpeg");
-                let properties = PublishProperties {
-                    payload_format_indicator: Some(u8::from(is_text)),
-                    message_expiry_interval: message.expiry_s,
-                    user_properties: user_properties.clone(),
-                    content_type: message.content_type.map(str::to_owned),
-                    ..PublishProperties::default()
-                };
-                client
-                    .try_publish_with_properties(
-                        message.topic,
-                        qos,
-                        message.retain,
-                        message.payload,
-                        properties,
-                    )
-                    .is_ok()
-            }
-            Self::V311(client) => {
-                let qos = match message.acknowledged {
-                    true => rumqttc::QoS::AtLeastOnce,
-                    false => rumqttc::QoS::AtMostOnce,
-                };
-                client
-                    .try_publish(message.topic, qos, message.retain, message.payload)
-                    .is_ok()
-            }
+            Self::V5(sender) => sender.try_publish(message),
+            Self::V311(client) => v311::try_publish(client, message),
         }
     }
 
     /// Subscribes at least once to `filters`.
     pub fn try_subscribe(&self, filters: &[String]) -> bool {
         match self {
-            Self::V5(client, _) => {
-                let filter = |path: &String| {
-                    FilterV5::new(path.clone(), v5::mqttbytes::QoS::AtLeastOnce)
-                };
-                client.try_subscribe_many(filters.iter().map(filter)).is_ok()
-            }
-            Self::V311(client) => {
-                let filter = |path: &String| {
-                    rumqttc::SubscribeFilter::new(path.clone(), rumqttc::QoS::AtLeastOnce)
-                };
-                client.try_subscribe_many(filters.iter().map(filter)).is_ok()
-            }
+            Self::V5(sender) => sender.try_subscribe(filters),
+            Self::V311(client) => v311::try_subscribe(client, filters),
         }
     }
 
     /// Says goodbye after everything handed over before.
     pub fn try_disconnect(&self) -> bool {
         match self {
-            Self::V5(client, _) => client.try_disconnect().is_ok(),
+            Self::V5(sender) => sender.try_disconnect(),
             Self::V311(client) => client.try_disconnect().is_ok(),
         }
     }
@@ -288,87 +178,14 @@ impl Wire {
     pub async fn poll(&mut self) -> Result<Happening, LinkError> {
         match self {
             Self::V5(wire) => match wire.poll().await {
-                Ok(event) => Ok(translate_v5(event, wire)),
-                Err(error) => Err(explain_v5(&error)),
+                Ok(event) => Ok(v5::translate(event, wire)),
+                Err(error) => Err(v5::explain(&error)),
             },
             Self::V311(wire) => match wire.poll().await {
-                Ok(event) => Ok(translate_v311(event, wire)),
-                Err(error) => Err(explain_v311(&error)),
+                Ok(event) => Ok(v311::translate(event, wire)),
+                Err(error) => Err(v311::explain(&error)),
             },
         }
-    }
-}
-
-fn translate_v5(event: v5::Event, wire: &v5::EventLoop) -> Happening {
-    use rumqttc::v5::mqttbytes::v5::Packet;
-    match event {
-        v5::Event::Incoming(Packet::ConnAck(accepted)) => {
-            let limit = accepted.properties.and_then(|p| p.max_packet_size);
-            let limit = limit.and_then(|bytes| usize::try_from(bytes).ok());
-            Happening::Connected(Terms {
-                max_packet_bytes: limit.unwrap_or(MAX_OUTGOING_BYTES),
-                keep_alive: wire.options.keep_alive(),
-            })
-        }
-        v5::Event::Incoming(Packet::PubAck(ack)) => {
-            let hopeless = matches!(
-                ack.reason,
-                PubAckReason::TopicNameInvalid | PubAckReason::PayloadFormatInvalid
-            );
-            let outcome = match ack.reason {
-                PubAckReason::Success | PubAckReason::NoMatchingSubscribers => Ok(()),
-                reason => {
-                    let text = ack.properties.and_then(|p| p.reason_string);
-                    let text = text.map_or_else(String::new, |text| format!(" ({text})"));
-                    Err(Refusal {
-                        reason: format!("{reason:?}{text}"),
-                        hopeless,
-                    })
-                }
-            };
-            Happening::Acknowledged(ack.pkid, outcome)
-        }
-        v5::Event::Incoming(Packet::SubAck(ack)) => {
-            let refused = ack
-                .return_codes
-                .iter()
-                .find(|code| !matches!(code, SubAckV5::Success(_)));
-            match refused {
-                Some(code) => Happening::SubscriptionRefused(format!("{code:?}")),
-                None => Happening::Heard,
-            }
-        }
-        v5::Event::Incoming(Packet::Publish(message)) => Happening::Received {
-            topic: String::from_utf8_lossy(&message.topic).into_owned(),
-            payload: message.payload.into(),
-            retained: message.retain,
-        },
-        v5::Event::Incoming(_) => Happening::Heard,
-        v5::Event::Outgoing(outgoing) => translate_outgoing(&outgoing),
-    }
-}
-
-fn translate_v311(event: rumqttc::Event, wire: &rumqttc::EventLoop) -> Happening {
-    use rumqttc::{Packet, SubscribeReasonCode};
-    match event {
-        rumqttc::Event::Incoming(Packet::ConnAck(_)) => Happening::Connected(Terms {
-            max_packet_bytes: MAX_OUTGOING_BYTES,
-            keep_alive: wire.mqtt_options.keep_alive(),
-        }),
-        rumqttc::Event::Incoming(Packet::PubAck(ack)) => Happening::Acknowledged(ack.pkid, Ok(())),
-        rumqttc::Event::Incoming(Packet::SubAck(ack)) => {
-            match ack.return_codes.contains(&SubscribeReasonCode::Failure) {
-                true => Happening::SubscriptionRefused("Failure".to_owned()),
-                false => Happening::Heard,
-            }
-        }
-        rumqttc::Event::Incoming(Packet::Publish(message)) => Happening::Received {
-            topic: message.topic,
-            payload: message.payload.into(),
-            retained: message.retain,
-        },
-        rumqttc::Event::Incoming(_) => Happening::Heard,
-        rumqttc::Event::Outgoing(outgoing) => translate_outgoing(&outgoing),
     }
 }
 
@@ -394,40 +211,4 @@ fn plain(message: &str) -> String {
         rest = shorter;
     }
     rest.to_owned()
-}
-
-fn explain_v5(error: &v5::ConnectionError) -> LinkError {
-    use rumqttc::v5::mqttbytes::Error as Packet;
-    use rumqttc::v5::{ConnectionError, StateError};
-    let oversized = matches!(
-        error,
-        ConnectionError::MqttState(
-            StateError::Deserialization(Packet::PayloadSizeLimitExceeded { .. })
-                | StateError::IncomingPacketTooLarge { .. }
-        )
-    );
-    let message = match error {
-        ConnectionError::ConnectionRefused(code) => format!("the broker refused: {code:?}"),
-        ConnectionError::Timeout(_) => "no answer in time".to_owned(),
-        other => plain(&other.to_string()),
-    };
-    LinkError { message, oversized }
-}
-
-fn explain_v311(error: &rumqttc::ConnectionError) -> LinkError {
-    use rumqttc::{ConnectionError, StateError};
-    let oversized = matches!(
-        error,
-        ConnectionError::MqttState(StateError::Deserialization(
-            rumqttc::Error::PayloadSizeLimitExceeded(_)
-        ))
-    );
-    let message = match error {
-        ConnectionError::ConnectionRefused(code) => format!("the broker refused: {code:?}"),
-        ConnectionError::NetworkTimeout | ConnectionError::FlushTimeout => {
-            "no answer in time".to_owned()
-        }
-        other => plain(&other.to_string()),
-    };
-    LinkError { message, oversized }
 }

@@ -47,7 +47,8 @@ impl Mailbox {
         } else if self.retained.len() == MAX_TOPICS {
             self.dropped += 1;
         } else {
-            self.retained.insert(topic.clone(), Kept { message, due: true });
+            self.retained
+                .insert(topic.clone(), Kept { message, due: true });
             self.due.push_back(topic);
         }
     }
@@ -58,6 +59,19 @@ impl Mailbox {
             kept.due = true;
             self.due.push_back(topic.to_owned());
         }
+    }
+
+    /// The newest payload of a retained topic.
+    pub fn payload(&self, topic: &str) -> Option<&[u8]> {
+        Some(&self.retained.get(topic)?.message.payload)
+    }
+
+    /// Retained topics that start with `prefix`.
+    pub fn topics(&self, prefix: &str) -> Vec<String> {
+        let from = self.retained.range(prefix.to_owned()..);
+        from.map(|(topic, _)| topic.clone())
+            .take_while(|topic| topic.starts_with(prefix))
+            .collect()
     }
 
     /// A new connection: everything retained has to be sent, `first` before the rest.
@@ -159,7 +173,11 @@ mod tests {
         mailbox.put(message("a", "", true));
         assert_eq!(drain(&mut mailbox), ["a="]);
         mailbox.make_all_due(&[]);
-        assert_eq!(drain(&mut mailbox), ["a="], "the connection was lost before the answer");
+        assert_eq!(
+            drain(&mut mailbox),
+            ["a="],
+            "the connection was lost before the answer"
+        );
         mailbox.delivered("a");
         mailbox.make_all_due(&[]);
         assert!(mailbox.is_empty());

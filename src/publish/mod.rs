@@ -10,8 +10,9 @@ mod limiter;
 mod link;
 mod mailbox;
 pub mod outbox;
+pub mod probe;
 mod publisher;
-mod request;
+pub mod request;
 mod session;
 mod tls;
 

@@ -9,6 +9,7 @@ use crate::config;
 use crate::event::{Event, QueueHealth};
 
 mod disk;
+mod entry;
 #[cfg(test)]
 mod failing;
 mod queue;
@@ -62,11 +63,7 @@ impl Outbox {
     /// live in memory and [`QueueHealth::durable`] is false; the disk is tried again from time to
     /// time. A damaged file is renamed to `outbox.redb.corrupt-N` and a new one started.
     pub fn open(state_dir: &Path, limits: config::Outbox) -> Self {
-        Self::with(Queue::open(
-            state_dir,
-            limits,
-            Box::new(store::open_file),
-        ))
+        Self::with(Queue::open(state_dir, limits, Box::new(store::open_file)))
     }
 
     fn with(queue: Queue) -> Self {

@@ -12,9 +12,9 @@ use super::counters::Counters;
 use super::link::Options;
 use super::mailbox::Mailbox;
 use super::outbox::NewEvent;
-use super::session::Session;
+use super::session::{Announced, Session};
 use super::{Command, MAX_PICTURE_BYTES, Outbox, Outgoing, compose, discovery, tls};
-use crate::config::{Config, Mqtt};
+use crate::config::{Config, Id, Mqtt};
 use crate::event::QueueHealth;
 use crate::topics::{self, Topics};
 
@@ -87,6 +87,8 @@ struct Inner {
     shared: Arc<Shared>,
     outbox: Outbox,
     topics: Topics,
+    device: Id,
+    mqtt: Mqtt,
 }
 
 impl Drop for Inner {
@@ -110,7 +112,9 @@ impl Drop for Finish {
 /// # Errors
 /// [`PublishError::Tls`].
 pub fn check(mqtt: &Mqtt) -> Result<(), PublishError> {
-    mqtt.tls.as_ref().map_or(Ok(()), |tls| tls::configure(tls).map(|_| ()))
+    mqtt.tls
+        .as_ref()
+        .map_or(Ok(()), |tls| tls::configure(tls).map(|_| ()))
 }
 
 /// Starts the mqtt thread. It connects by itself, for as long as it takes.
@@ -134,15 +138,15 @@ pub fn spawn(
         boot: boot.to_owned(),
     };
     let shared = Arc::new(Shared::default());
-    let discovery = config.mqtt.discovery_prefix.as_ref().map(|prefix| {
-        let node = topics::discovery_node(&config.mqtt.topic_prefix, &config.device);
-        let body = discovery::device(config, &topics, &node);
-        let topic = topics::discovery(prefix, &node);
-        shared
-            .mailbox()
-            .put(compose::retained(topic.clone(), body.to_string()));
-        (topics::home_assistant_status(prefix), topic)
-    });
+    let discovery = config
+        .mqtt
+        .discovery_prefix
+        .as_ref()
+        .map(|prefix| Announced {
+            birth_topic: topics::home_assistant_status(prefix),
+            topic: discovery_topic(config, prefix),
+        });
+    announce(config, &topics, &mut shared.mailbox());
     let session = Session::new(
         options,
         topics.clone(),
@@ -168,8 +172,47 @@ pub fn spawn(
             shared,
             outbox,
             topics,
+            device: config.device.clone(),
+            mqtt: config.mqtt.clone(),
         }),
     })
+}
+
+fn discovery_topic(config: &Config, prefix: &str) -> String {
+    let node = topics::discovery_node(&config.mqtt.topic_prefix, &config.device);
+    topics::discovery(prefix, &node)
+}
+
+/// Has the device announced to Home Assistant as `config` describes it; what was announced before
+/// and is gone is removed there.
+fn announce(config: &Config, topics: &Topics, mailbox: &mut Mailbox) {
+    let Some(prefix) = &config.mqtt.discovery_prefix else {
+        return;
+    };
+    let node = topics::discovery_node(&config.mqtt.topic_prefix, &config.device);
+    let topic = discovery_topic(config, prefix);
+    let body = discovery::device(config, topics, &node).to_string();
+    let gone = mailbox
+        .payload(&topic)
+        .and_then(|old| discovery::removals(old, body.as_bytes()));
+    if let Some(gone) = gone {
+        mailbox.put(compose::passing(&topic, &gone));
+    }
+    mailbox.put(compose::retained(topic, body));
+}
+
+/// Clears what is retained of cameras and labels that `config` no longer has.
+fn clear_gone(config: &Config, topics: &Topics, mailbox: &mut Mailbox) {
+    let cameras = config.cameras.iter().map(|c| topics.camera_prefix(&c.id));
+    let labels = config.labels.iter().map(|l| topics.setting_prefix(&l.id));
+    let kept: Vec<String> = cameras.chain(labels).collect();
+    for prefix in topics.shared_prefixes() {
+        for topic in mailbox.topics(&prefix) {
+            if !kept.iter().any(|kept| topic.starts_with(kept)) {
+                mailbox.put(compose::retained(topic, Vec::new()));
+            }
+        }
+    }
 }
 
 impl Publisher {
@@ -185,13 +228,26 @@ impl Publisher {
     /// queue and are forgotten while there is no connection. What does not fit is counted in
     /// `dropped_messages`.
     pub fn send_all(&self, messages: impl IntoIterator<Item = Outgoing>) {
-        let Inner { shared, outbox, topics } = &*self.inner;
+        let Inner {
+            shared,
+            outbox,
+            topics,
+            ..
+        } = &*self.inner;
         let mut events = Vec::new();
         let mut others = Vec::new();
         for message in messages {
             match message {
-                Outgoing::Event { event, evidence, open } => {
-                    events.push(NewEvent { event, evidence, open });
+                Outgoing::Event {
+                    event,
+                    evidence,
+                    open,
+                } => {
+                    events.push(NewEvent {
+                        event,
+                        evidence,
+                        open,
+                    });
                 }
                 other => others.push(other),
             }
@@ -216,6 +272,23 @@ impl Publisher {
             }
         }
         shared.wake.notify_one();
+    }
+
+    /// Takes over another configuration of the same device and broker: Home Assistant is told of
+    /// new, changed and gone entities, and what is retained of cameras and labels that are gone is
+    /// cleared. False, and nothing done, when `device` or `[mqtt]` differ:
+    /// that takes a [`Publisher::shutdown`] and a new [`spawn`].
+    pub fn announce(&self, config: &Config) -> bool {
+        let inner = &*self.inner;
+        if config.device != inner.device || config.mqtt != inner.mqtt {
+            return false;
+        }
+        let mut mailbox = inner.shared.mailbox();
+        clear_gone(config, &inner.topics, &mut mailbox);
+        announce(config, &inner.topics, &mut mailbox);
+        drop(mailbox);
+        inner.shared.wake.notify_one();
+        true
     }
 
     /// Outbox length, bytes and drops.

@@ -56,7 +56,11 @@ pub fn read(
         Request::Setting(..) => Some(CommandName::Set),
     };
     let is_command = matches!(request, Request::Command(..));
-    let id = if is_command { id_of(payload) } else { Value::Null };
+    let id = if is_command {
+        id_of(payload)
+    } else {
+        Value::Null
+    };
     let outcome = match name {
         None => Err(("unknown-command", "there is no such command".to_owned())),
         Some(name) if !allowed.contains(&name) => {
@@ -99,7 +103,9 @@ pub fn id_of(payload: &[u8]) -> Value {
     if payload.len() > MAX_REQUEST_BYTES {
         return Value::Null;
     }
-    let id = serde_json::from_slice::<OnlyId>(payload).ok().and_then(|only| only.id);
+    let id = serde_json::from_slice::<OnlyId>(payload)
+        .ok()
+        .and_then(|only| only.id);
     match id {
         Some(Value::String(text)) if text.chars().count() <= MAX_ID_CHARS => Value::String(text),
         Some(Value::Number(number)) if !number.is_f64() => Value::Number(number),
@@ -155,7 +161,10 @@ fn command(name: CommandName, id: &Value, payload: &[u8]) -> Result<Command, Wro
         CommandName::Snapshot => {
             let request: SnapshotRequest = parse(text)?;
             let camera = request.camera.as_deref().map(identifier).transpose()?;
-            Command::Snapshot { id: id.clone(), camera }
+            Command::Snapshot {
+                id: id.clone(),
+                camera,
+            }
         }
         CommandName::Reload => {
             let _: ReloadRequest = parse(text)?;
@@ -167,7 +176,10 @@ fn command(name: CommandName, id: &Value, payload: &[u8]) -> Result<Command, Wro
                 return Err(bad("seconds must be 0 or more; 0 resumes"));
             }
             let time = Duration::from_secs_f64(request.seconds);
-            Command::Pause { id: id.clone(), time }
+            Command::Pause {
+                id: id.clone(),
+                time,
+            }
         }
         CommandName::Set => Command::Set {
             id: id.clone(),
@@ -182,7 +194,13 @@ fn command(name: CommandName, id: &Value, payload: &[u8]) -> Result<Command, Wro
 }
 
 fn change(request: SetRequest) -> Result<Change, Wrong> {
-    let SetRequest { label, threshold, prompt, labels, .. } = request;
+    let SetRequest {
+        label,
+        threshold,
+        prompt,
+        labels,
+        ..
+    } = request;
     match (label, threshold, prompt, labels) {
         (Some(label), Some(value), None, None) => Ok(Change::Threshold {
             label: identifier(&label)?,
@@ -212,11 +230,20 @@ fn one_setting(label: Id, setting: Setting, payload: &[u8]) -> Result<Command, W
                 .trim()
                 .parse()
                 .map_err(|_| bad("a threshold is a number from 0 to 1, such as 0.7"))?;
-            Change::Threshold { label, value: probability(value)? }
+            Change::Threshold {
+                label,
+                value: probability(value)?,
+            }
         }
-        Setting::Prompt => Change::Prompt { label, text: phrase(text)? },
+        Setting::Prompt => Change::Prompt {
+            label,
+            text: phrase(text)?,
+        },
     };
-    Ok(Command::Set { id: Value::Null, change })
+    Ok(Command::Set {
+        id: Value::Null,
+        change,
+    })
 }
 
 fn parse<T: DeserializeOwned>(text: &str) -> Result<T, Wrong> {

@@ -10,7 +10,13 @@ fn topics() -> Topics {
 }
 
 fn ask(topic: &str, payload: &[u8]) -> Result<Command, Refused> {
-    read(&topics(), &COMMANDS, &format!("vedetta/negozio-1/{topic}"), payload).unwrap()
+    read(
+        &topics(),
+        &COMMANDS,
+        &format!("vedetta/negozio-1/{topic}"),
+        payload,
+    )
+    .unwrap()
 }
 
 fn code(topic: &str, payload: &[u8]) -> &'static str {
@@ -25,11 +31,17 @@ fn id(text: &str) -> Id {
 fn every_command_of_the_contract_is_understood() {
     assert_eq!(
         ask("command/snapshot", br#"{"id":"a","camera":"corsia4"}"#),
-        Ok(Command::Snapshot { id: json!("a"), camera: Some(id("corsia4")) })
+        Ok(Command::Snapshot {
+            id: json!("a"),
+            camera: Some(id("corsia4"))
+        })
     );
     assert_eq!(
         ask("command/snapshot", br#"{"id":7}"#),
-        Ok(Command::Snapshot { id: json!(7), camera: None })
+        Ok(Command::Snapshot {
+            id: json!(7),
+            camera: None
+        })
     );
     assert_eq!(
         ask("command/reload", br#" {"id":"a"} "#),
@@ -37,33 +49,67 @@ fn every_command_of_the_contract_is_understood() {
     );
     assert_eq!(
         ask("command/pause", br#"{"id":"a","seconds":90}"#),
-        Ok(Command::Pause { id: json!("a"), time: Duration::from_secs(90) })
+        Ok(Command::Pause {
+            id: json!("a"),
+            time: Duration::from_secs(90)
+        })
     );
-    let set = |change| Ok(Command::Set { id: json!("a"), change });
+    let set = |change| {
+        Ok(Command::Set {
+            id: json!("a"),
+            change,
+        })
+    };
     assert_eq!(
-        ask("command/set", br#"{"id":"a","label":"mela","threshold":0.8}"#),
-        set(Change::Threshold { label: id("mela"), value: 0.8 })
+        ask(
+            "command/set",
+            br#"{"id":"a","label":"mela","threshold":0.8}"#
+        ),
+        set(Change::Threshold {
+            label: id("mela"),
+            value: 0.8
+        })
     );
     assert_eq!(
-        ask("command/set", br#"{"id":"a","label":"mela","prompt":" una mela verde "}"#),
-        set(Change::Prompt { label: id("mela"), text: "una mela verde".to_owned() })
+        ask(
+            "command/set",
+            br#"{"id":"a","label":"mela","prompt":" una mela verde "}"#
+        ),
+        set(Change::Prompt {
+            label: id("mela"),
+            text: "una mela verde".to_owned()
+        })
     );
     assert_eq!(
-        ask("command/set", br#"{"id":"a","labels":[{"id":"pera","noun":"pera"}]}"#),
+        ask(
+            "command/set",
+            br#"{"id":"a","labels":[{"id":"pera","noun":"pera"}]}"#
+        ),
         set(Change::Labels(vec![(id("pera"), "pera".to_owned())]))
     );
 }
 
 #[test]
 fn a_setting_is_plain_text() {
-    let set = |change| Ok(Command::Set { id: Value::Null, change });
+    let set = |change| {
+        Ok(Command::Set {
+            id: Value::Null,
+            change,
+        })
+    };
     assert_eq!(
         ask("config/mela/threshold/set", b"0.65\n"),
-        set(Change::Threshold { label: id("mela"), value: 0.65 })
+        set(Change::Threshold {
+            label: id("mela"),
+            value: 0.65
+        })
     );
     assert_eq!(
         ask("config/mela/prompt/set", "una mela così".as_bytes()),
-        set(Change::Prompt { label: id("mela"), text: "una mela così".to_owned() })
+        set(Change::Prompt {
+            label: id("mela"),
+            text: "una mela così".to_owned()
+        })
     );
     for wrong in [&b"0,65"[..], b"1.01", b"-0.1", b"NaN", b"inf", b"", b"\xff"] {
         assert_eq!(code("config/mela/threshold/set", wrong), "bad-request");
@@ -81,14 +127,29 @@ fn what_is_wrong_is_named_and_the_id_comes_back() {
     assert!(refused.message.contains("secondi"), "{}", refused.message);
 
     assert_eq!(code("command/pause", br#"{"seconds":90}"#), "bad-request");
-    assert_eq!(code("command/pause", br#"{"id":null,"seconds":90}"#), "bad-request");
-    assert_eq!(code("command/pause", br#"{"id":"a","seconds":-1}"#), "bad-request");
-    assert_eq!(code("command/pause", br#"{"id":"a","seconds":1e300}"#), "bad-request");
+    assert_eq!(
+        code("command/pause", br#"{"id":null,"seconds":90}"#),
+        "bad-request"
+    );
+    assert_eq!(
+        code("command/pause", br#"{"id":"a","seconds":-1}"#),
+        "bad-request"
+    );
+    assert_eq!(
+        code("command/pause", br#"{"id":"a","seconds":1e300}"#),
+        "bad-request"
+    );
     assert_eq!(code("command/pause", b"90"), "bad-request");
     assert_eq!(code("command/pause", b""), "bad-json");
     assert_eq!(code("command/pause", b"\xff\xfe"), "bad-json");
-    assert_eq!(code("command/snapshot", br#"{"id":"a","camera":"../b"}"#), "bad-request");
-    assert_eq!(code("command/set", br#"{"id":"a","label":"mela"}"#), "bad-request");
+    assert_eq!(
+        code("command/snapshot", br#"{"id":"a","camera":"../b"}"#),
+        "bad-request"
+    );
+    assert_eq!(
+        code("command/set", br#"{"id":"a","label":"mela"}"#),
+        "bad-request"
+    );
     let both = br#"{"id":"a","label":"mela","threshold":0.5,"prompt":"mela"}"#;
     assert_eq!(code("command/set", both), "bad-request");
     assert_eq!(code("command/esplodi", br#"{"id":"a"}"#), "unknown-command");
@@ -98,16 +159,23 @@ fn what_is_wrong_is_named_and_the_id_comes_back() {
 fn a_command_that_is_not_allowed_is_refused() {
     let topic = "vedetta/negozio-1/command/reload";
     let allowed = [CommandName::Pause];
-    let refused = read(&topics(), &allowed, topic, br#"{"id":"a"}"#).unwrap().unwrap_err();
+    let refused = read(&topics(), &allowed, topic, br#"{"id":"a"}"#)
+        .unwrap()
+        .unwrap_err();
     assert_eq!((refused.id, refused.code), (json!("a"), "not-allowed"));
     let topic = "vedetta/negozio-1/config/mela/threshold/set";
-    let refused = read(&topics(), &allowed, topic, b"0.5").unwrap().unwrap_err();
+    let refused = read(&topics(), &allowed, topic, b"0.5")
+        .unwrap()
+        .unwrap_err();
     assert_eq!(refused.code, "not-allowed");
 }
 
 #[test]
 fn large_and_deep_requests_are_refused() {
-    let large = format!(r#"{{"id":"a","camera":"{}"}}"#, "x".repeat(MAX_REQUEST_BYTES));
+    let large = format!(
+        r#"{{"id":"a","camera":"{}"}}"#,
+        "x".repeat(MAX_REQUEST_BYTES)
+    );
     assert_eq!(code("command/snapshot", large.as_bytes()), "too-large");
     let deep = format!(r#"{{"id":"a","x":{}"#, "[".repeat(4000));
     assert_eq!(code("command/snapshot", deep.as_bytes()), "bad-request");

@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
+use super::Command;
 use super::backoff::{Backoff, HEALTHY};
 use super::conversation::{Conversation, Ended};
 use super::counters::{Complaint, count};
@@ -12,7 +13,6 @@ use super::inbox::Inbox;
 use super::link::{self, Options};
 use super::outbox::Outbox;
 use super::publisher::Shared;
-use super::Command;
 use crate::topics::Topics;
 
 /// Progress is shown, the clock looked at and the outbox tended this often.
@@ -21,12 +21,20 @@ pub(super) const TICK: Duration = Duration::from_millis(500);
 /// listened to: a retained one would end every connection.
 const OVERSIZED_IN_A_ROW: u32 = 2;
 
+/// Topics shared with Home Assistant.
+pub(super) struct Announced {
+    /// Where it says that it came online.
+    pub birth_topic: String,
+    /// Where the device is announced.
+    pub topic: String,
+}
+
 /// State that outlives a connection.
 pub(super) struct Session {
     pub options: Options,
     pub topics: Topics,
-    /// Home Assistant's status topic and our discovery topic.
-    pub discovery: Option<(String, String)>,
+    /// `None` when discovery is off.
+    pub discovery: Option<Announced>,
     pub shared: Arc<Shared>,
     pub outbox: Outbox,
     pub inbox: Inbox,
@@ -41,7 +49,7 @@ impl Session {
     pub fn new(
         options: Options,
         topics: Topics,
-        discovery: Option<(String, String)>,
+        discovery: Option<Announced>,
         shared: Arc<Shared>,
         outbox: Outbox,
         commands: SyncSender<Command>,
@@ -96,8 +104,15 @@ impl Session {
         let Some(error) = &ended.error else { return };
         let (host, port) = (&self.options.mqtt.host, self.options.mqtt.port);
         let lost = ended.lived.is_some();
-        let what = if lost { "lost the connection to" } else { "cannot reach" };
-        if let Some(line) = self.trouble.about(&format!("{what} {host}:{port}: {error}")) {
+        let what = if lost {
+            "lost the connection to"
+        } else {
+            "cannot reach"
+        };
+        if let Some(line) = self
+            .trouble
+            .about(&format!("{what} {host}:{port}: {error}"))
+        {
             log::warn!("{line}");
         }
         self.shared.set_error(Some(error.message.clone()));

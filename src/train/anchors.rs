@@ -36,7 +36,10 @@ pub fn synthesize(
 ) -> Result<Anchors> {
     let device = Device::Cpu;
     let n = features.dim(0)?;
-    ensure!(n == photo_classes.len() && n > 1, "photos and classes differ");
+    ensure!(
+        n == photo_classes.len() && n > 1,
+        "photos and classes differ"
+    );
     let mean = features.mean_keepdim(0)?;
     let residuals = residuals(features, photo_classes)?;
     #[expect(clippy::cast_precision_loss, reason = "a photo count")]
@@ -44,7 +47,12 @@ pub fn synthesize(
     let classifier = Tensor::from_slice(&pretrained.classifier, (FEATURES, EVERYDAY), &device)?;
     let bias = Tensor::from_slice(&pretrained.classifier_bias, EVERYDAY, &device)?;
     let directions = covariance.matmul(&classifier)?.t()?.contiguous()?;
-    let typical = residuals.sqr()?.sum(D::Minus1)?.sqrt()?.mean_all()?.to_scalar::<f32>()?;
+    let typical = residuals
+        .sqr()?
+        .sum(D::Minus1)?
+        .sqrt()?
+        .mean_all()?
+        .to_scalar::<f32>()?;
     let lengths = directions.sqr()?.sum_keepdim(1)?.sqrt()?;
     let directions = (directions.broadcast_div(&lengths)? * f64::from(typical))?;
 
@@ -57,7 +65,9 @@ pub fn synthesize(
             .map(|_| u32::try_from(rng.random_range(0..n)))
             .collect::<Result<_, _>>()?;
         let noise = (super::targets::select(&residuals, &picks)? * 0.6)?;
-        let made = ((&directions * step)? + noise)?.broadcast_add(&mean)?.clamp(0f32, 6f32)?;
+        let made = ((&directions * step)? + noise)?
+            .broadcast_add(&mean)?
+            .clamp(0f32, 6f32)?;
         let logits = made.matmul(&classifier)?.broadcast_add(&bias)?;
         let best = logits.argmax(D::Minus1)?.to_vec1::<u32>()?;
         let mut rows = Vec::new();
@@ -73,7 +83,10 @@ pub fn synthesize(
         }
     }
     ensure!(!kept.is_empty(), "the classifier recognised no anchor");
-    Ok(Anchors { features: Tensor::cat(&kept, 0)?, classes })
+    Ok(Anchors {
+        features: Tensor::cat(&kept, 0)?,
+        classes,
+    })
 }
 
 /// Features minus the mean of their class.
@@ -94,6 +107,9 @@ fn residuals(features: &Tensor, classes: &[usize]) -> Result<Tensor> {
         });
     }
     let means = Tensor::stack(&means, 0)?;
-    let rows: Vec<u32> = classes.iter().map(|c| u32::try_from(*c)).collect::<Result<_, _>>()?;
+    let rows: Vec<u32> = classes
+        .iter()
+        .map(|c| u32::try_from(*c))
+        .collect::<Result<_, _>>()?;
     Ok((features - super::targets::select(&means, &rows)?)?)
 }

@@ -22,7 +22,12 @@ impl Crop {
     pub fn centre(image: &RgbImage) -> Self {
         let (w, h) = (image.width() as f32, image.height() as f32);
         let edge = w.min(h);
-        Self { x: (w - edge) / 2.0, y: (h - edge) / 2.0, width: edge, height: edge }
+        Self {
+            x: (w - edge) / 2.0,
+            y: (h - edge) / 2.0,
+            width: edge,
+            height: edge,
+        }
     }
 }
 
@@ -43,13 +48,25 @@ pub struct Strength {
 
 impl Default for Strength {
     fn default() -> Self {
-        Self { smallest_area: 0.35, colour: 0.3, warp: 0.35, erase: 0.25, blur: 0.15 }
+        Self {
+            smallest_area: 0.35,
+            colour: 0.3,
+            warp: 0.35,
+            erase: 0.25,
+            blur: 0.15,
+        }
     }
 }
 
 /// A random view as the network takes it: `[size², 3]`, `(rgb − 127) / 128`. `readable` pictures
 /// (with writing on them) are rarely mirrored.
-pub fn view(image: &RgbImage, size: usize, readable: bool, strength: Strength, rng: &mut impl Rng) -> Vec<f32> {
+pub fn view(
+    image: &RgbImage,
+    size: usize,
+    readable: bool,
+    strength: Strength,
+    rng: &mut impl Rng,
+) -> Vec<f32> {
     let warped = rng.random_bool(strength.warp).then(|| warp(image, rng));
     let image = warped.as_ref().unwrap_or(image);
     let crop = random_crop(image, strength.smallest_area, rng);
@@ -106,12 +123,19 @@ fn random_crop(image: &RgbImage, smallest_area: f32, rng: &mut impl Rng) -> Crop
     let (w, h) = (image.width() as f32, image.height() as f32);
     for _ in 0..10 {
         let area = w * h * rng.random_range(smallest_area..1.0);
-        let ratio = rng.random_range((3.0f32 / 4.0).ln()..(4.0f32 / 3.0).ln()).exp();
+        let ratio = rng
+            .random_range((3.0f32 / 4.0).ln()..(4.0f32 / 3.0).ln())
+            .exp();
         let (width, height) = ((area * ratio).sqrt(), (area / ratio).sqrt());
         if width <= w && height <= h {
             let x = rng.random_range(0.0..=w - width);
             let y = rng.random_range(0.0..=h - height);
-            return Crop { x, y, width, height };
+            return Crop {
+                x,
+                y,
+                width,
+                height,
+            };
         }
     }
     Crop::centre(image)
@@ -144,8 +168,9 @@ fn weights(from: f32, length: f32, limit: usize, size: usize) -> Vec<(usize, Vec
             let centre = from + (o as f32 + 0.5) * scale;
             let first = (centre - 2.0 * spread).floor().max(0.0) as usize;
             let last = ((centre + 2.0 * spread).ceil() as usize).min(limit);
-            let mut taps: Vec<f32> =
-                (first..last).map(|i| cubic((i as f32 + 0.5 - centre) / spread)).collect();
+            let mut taps: Vec<f32> = (first..last)
+                .map(|i| cubic((i as f32 + 0.5 - centre) / spread))
+                .collect();
             let sum: f32 = taps.iter().sum();
             taps.iter_mut().for_each(|t| *t /= sum);
             (first, taps)
@@ -240,7 +265,11 @@ fn recolour(pixels: &mut [f32], strength: f32, rng: &mut impl Rng) {
     let mut around_one = |by: f32| rng.random_range(1.0 - by..1.0 + by);
     let (contrast, saturation) = (around_one(strength), around_one(strength));
     let brightness = around_one(strength);
-    let balance = [around_one(strength / 4.0), around_one(strength / 4.0), around_one(strength / 4.0)];
+    let balance = [
+        around_one(strength / 4.0),
+        around_one(strength / 4.0),
+        around_one(strength / 4.0),
+    ];
     let luma = |p: &[f32]| 0.299 * p[0] + 0.587 * p[1] + 0.114 * p[2];
     #[expect(clippy::cast_precision_loss, reason = "a pixel count")]
     let mean = pixels.chunks_exact(3).map(luma).sum::<f32>() / (pixels.len() / 3) as f32;
@@ -265,7 +294,10 @@ fn erase(pixels: &mut [f32], size: usize, rng: &mut impl Rng) {
     let ratio = rng.random_range(-0.8f32..0.8).exp();
     let width = ((area * ratio).sqrt() as usize).clamp(1, size);
     let height = ((area / ratio).sqrt() as usize).clamp(1, size);
-    let (x, y) = (rng.random_range(0..=size - width), rng.random_range(0..=size - height));
+    let (x, y) = (
+        rng.random_range(0..=size - width),
+        rng.random_range(0..=size - height),
+    );
     let colour: [f32; 3] = [(); 3].map(|()| rng.random_range(0.0..255.0));
     for row in pixels.chunks_exact_mut(size * 3).skip(y).take(height) {
         for p in row[x * 3..(x + width) * 3].chunks_exact_mut(3) {
@@ -284,20 +316,33 @@ mod tests {
     #[test]
     fn a_flat_picture_stays_flat_whatever_the_crop() {
         let image = RgbImage::from_pixel(50, 40, Rgb([10, 100, 200]));
-        let crop = Crop { x: 3.3, y: 1.7, width: 31.0, height: 37.2 };
+        let crop = Crop {
+            x: 3.3,
+            y: 1.7,
+            width: 31.0,
+            height: 37.2,
+        };
         for p in resample(&image, crop, 24).chunks_exact(3) {
-            assert!((p[0] - 10.0).abs() < 0.01 && (p[2] - 200.0).abs() < 0.01, "{p:?}");
+            assert!(
+                (p[0] - 10.0).abs() < 0.01 && (p[2] - 200.0).abs() < 0.01,
+                "{p:?}"
+            );
         }
     }
 
     #[test]
     fn views_differ_but_keep_size_and_range() {
         let image = RgbImage::from_fn(64, 48, |x, y| {
-            Rgb([u8::try_from(x * 3).unwrap_or(255), u8::try_from(y * 4).unwrap_or(255), 90])
+            Rgb([
+                u8::try_from(x * 3).unwrap_or(255),
+                u8::try_from(y * 4).unwrap_or(255),
+                90,
+            ])
         });
         let mut rng = StdRng::seed_from_u64(1);
-        let views: Vec<_> =
-            (0..40).map(|_| view(&image, 32, false, Strength::default(), &mut rng)).collect();
+        let views: Vec<_> = (0..40)
+            .map(|_| view(&image, 32, false, Strength::default(), &mut rng))
+            .collect();
         assert!(views.iter().all(|v| v.len() == 32 * 32 * 3));
         assert!(views.iter().flatten().all(|v| (-1.0..=1.0).contains(v)));
         assert!(views.windows(2).all(|w| w[0] != w[1]));
@@ -305,8 +350,18 @@ mod tests {
 
     #[test]
     fn the_same_seed_gives_the_same_view() {
-        let image = RgbImage::from_fn(40, 40, |x, _| Rgb([u8::try_from(x * 5).unwrap_or(255), 1, 2]));
-        let make = || view(&image, 16, true, Strength::default(), &mut StdRng::seed_from_u64(9));
+        let image = RgbImage::from_fn(40, 40, |x, _| {
+            Rgb([u8::try_from(x * 5).unwrap_or(255), 1, 2])
+        });
+        let make = || {
+            view(
+                &image,
+                16,
+                true,
+                Strength::default(),
+                &mut StdRng::seed_from_u64(9),
+            )
+        };
         assert_eq!(make(), make());
     }
 }

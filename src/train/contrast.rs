@@ -42,7 +42,11 @@ pub struct Shares {
 
 impl Default for Shares {
     fn default() -> Self {
-        Self { fine: 1.0, coarse: 0.6, all: 0.5 }
+        Self {
+            fine: 1.0,
+            coarse: 0.6,
+            all: 0.5,
+        }
     }
 }
 
@@ -125,8 +129,15 @@ fn smoothed(row: &mut [f32], class: usize, weight: f32, smoothing: f32) {
 /// # Errors
 /// candle's.
 pub fn top1(embeddings: &Tensor, prompts: &Tensor, classes: &[usize]) -> Result<f64> {
-    let best = embeddings.matmul(&prompts.t()?)?.argmax(1)?.to_vec1::<u32>()?;
-    let right = best.iter().zip(classes).filter(|(b, c)| usize::try_from(**b).is_ok_and(|b| b == **c)).count();
+    let best = embeddings
+        .matmul(&prompts.t()?)?
+        .argmax(1)?
+        .to_vec1::<u32>()?;
+    let right = best
+        .iter()
+        .zip(classes)
+        .filter(|(b, c)| usize::try_from(**b).is_ok_and(|b| b == **c))
+        .count();
     #[expect(clippy::cast_precision_loss, reason = "a photo count")]
     Ok(100.0 * right as f64 / classes.len().max(1) as f64)
 }

@@ -7,8 +7,17 @@
 ///
 /// # Panics
 /// When a slice is not as long as its shape says.
-pub fn matmul(x: &[f32], w: &[f32], y: &mut [f32], (m, k, n): (usize, usize, usize), accumulate: bool) {
-    assert!(x.len() == m * k && w.len() == k * n && y.len() == m * n, "shapes of a product");
+pub fn matmul(
+    x: &[f32],
+    w: &[f32],
+    y: &mut [f32],
+    (m, k, n): (usize, usize, usize),
+    accumulate: bool,
+) {
+    assert!(
+        x.len() == m * k && w.len() == k * n && y.len() == m * n,
+        "shapes of a product"
+    );
     product(y, (m, n), x, (k, 1), w, (n, 1), k, accumulate);
 }
 
@@ -16,8 +25,17 @@ pub fn matmul(x: &[f32], w: &[f32], y: &mut [f32], (m, k, n): (usize, usize, usi
 ///
 /// # Panics
 /// When a slice is not as long as its shape says.
-pub fn matmul_grad_left(dy: &[f32], w: &[f32], dx: &mut [f32], (m, k, n): (usize, usize, usize), accumulate: bool) {
-    assert!(dx.len() == m * k && w.len() == k * n && dy.len() == m * n, "shapes of a product");
+pub fn matmul_grad_left(
+    dy: &[f32],
+    w: &[f32],
+    dx: &mut [f32],
+    (m, k, n): (usize, usize, usize),
+    accumulate: bool,
+) {
+    assert!(
+        dx.len() == m * k && w.len() == k * n && dy.len() == m * n,
+        "shapes of a product"
+    );
     product(dx, (m, k), dy, (n, 1), w, (1, n), n, accumulate);
 }
 
@@ -26,12 +44,18 @@ pub fn matmul_grad_left(dy: &[f32], w: &[f32], dx: &mut [f32], (m, k, n): (usize
 /// # Panics
 /// When a slice is not as long as its shape says.
 pub fn matmul_grad_right(x: &[f32], dy: &[f32], dw: &mut [f32], (m, k, n): (usize, usize, usize)) {
-    assert!(x.len() == m * k && dw.len() == k * n && dy.len() == m * n, "shapes of a product");
+    assert!(
+        x.len() == m * k && dw.len() == k * n && dy.len() == m * n,
+        "shapes of a product"
+    );
     product(dw, (k, n), x, (1, k), dy, (n, 1), m, true);
 }
 
 /// `out [rows, cols] (+)= left [rows, inner] · right [inner, cols]`; strides are (row, column).
-#[expect(clippy::too_many_arguments, reason = "the arguments of a matrix product")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the arguments of a matrix product"
+)]
 fn product(
     out: &mut [f32],
     (rows, cols): (usize, usize),
@@ -135,12 +159,17 @@ impl Window {
         let (out, pad) = (self.out_side(), self.pad());
         for oy in 0..out {
             for ky in 0..self.kernel {
-                let Some(iy) = (oy * self.stride + ky).checked_sub(pad).filter(|v| *v < self.side) else {
+                let Some(iy) = (oy * self.stride + ky)
+                    .checked_sub(pad)
+                    .filter(|v| *v < self.side)
+                else {
                     continue;
                 };
                 for kx in 0..self.kernel {
                     for ox in 0..out {
-                        let Some(ix) = (ox * self.stride + kx).checked_sub(pad).filter(|v| *v < self.side)
+                        let Some(ix) = (ox * self.stride + kx)
+                            .checked_sub(pad)
+                            .filter(|v| *v < self.side)
                         else {
                             continue;
                         };
@@ -203,7 +232,14 @@ fn taps(o: usize, window: Window, pad: usize) -> std::ops::Range<usize> {
 }
 
 /// Gradients of [`depthwise`]; adds to `dx` and `dw`.
-pub fn depthwise_grad(x: &[f32], w: &[f32], dy: &[f32], dx: &mut [f32], dw: &mut [f32], window: Window) {
+pub fn depthwise_grad(
+    x: &[f32],
+    w: &[f32],
+    dy: &[f32],
+    dx: &mut [f32],
+    dw: &mut [f32],
+    window: Window,
+) {
     let c = window.channels;
     window.each(|o, i, tap| {
         let dy = &dy[o * c..][..c];
@@ -241,8 +277,15 @@ mod tests {
 
     #[test]
     fn depthwise_equals_its_definition_for_odd_sizes_and_channels() {
-        for (side, channels, kernel, stride) in [(7, 19, 3, 1), (8, 32, 5, 2), (5, 16, 5, 1), (6, 3, 3, 2)] {
-            let window = Window { side, channels, kernel, stride };
+        for (side, channels, kernel, stride) in
+            [(7, 19, 3, 1), (8, 32, 5, 2), (5, 16, 5, 1), (6, 3, 3, 2)]
+        {
+            let window = Window {
+                side,
+                channels,
+                kernel,
+                stride,
+            };
             let x = noise(side * side * channels, 1);
             let w = noise(kernel * kernel * channels, 2);
             let mut y = vec![0.0; window.out_side().pow(2) * channels];
@@ -261,7 +304,12 @@ mod tests {
 
     #[test]
     fn depthwise_gradients_are_the_adjoint_of_the_forward_pass() {
-        let window = Window { side: 9, channels: 20, kernel: 5, stride: 2 };
+        let window = Window {
+            side: 9,
+            channels: 20,
+            kernel: 5,
+            stride: 2,
+        };
         let x = noise(81 * 20, 3);
         let w = noise(25 * 20, 4);
         let dy = noise(window.out_side().pow(2) * 20, 5);

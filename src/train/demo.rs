@@ -58,23 +58,39 @@ impl Workshop {
         } else {
             self.grocery.hold_out(self.hold_out)
         };
-        Ok((Photos::load(&train, &self.grocery.classes)?, Photos::load(&check, &self.grocery.classes)?))
+        Ok((
+            Photos::load(&train, &self.grocery.classes)?,
+            Photos::load(&check, &self.grocery.classes)?,
+        ))
     }
 
-    fn bank(&self, texts: &[Text]) -> Result<Bank> {
+    pub(super) fn bank(&self, texts: &[Text]) -> Result<Bank> {
         let coarse_of: Vec<usize> = self.grocery.classes.iter().map(|c| c.coarse).collect();
         Bank::new(texts, &coarse_of, &self.grocery.coarse_names())
     }
 
-    fn image(&self, name: &str) -> PathBuf {
+    pub(super) fn image(&self, name: &str) -> PathBuf {
         self.work.join("image").join(name)
     }
 
     /// Views' features of the published tower, with anchors made from them.
-    fn frozen(&self, train: &Photos, check: &Photos, size_px: usize) -> Result<(Examples, Examples, Anchors)> {
+    fn frozen(
+        &self,
+        train: &Photos,
+        check: &Photos,
+        size_px: usize,
+    ) -> Result<(Examples, Examples, Anchors)> {
         let tower = &self.pretrained.tower;
         let bar = progress("features of the training photos");
-        let examples = tune::features(tower, train, size_px, 4, Strength::default(), self.seed, &bar)?;
+        let examples = tune::features(
+            tower,
+            train,
+            size_px,
+            4,
+            Strength::default(),
+            self.seed,
+            &bar,
+        )?;
         bar.finish();
         let bar = progress("features of the photos to report on");
         let seen = tune::features(tower, check, size_px, 0, Strength::default(), 0, &bar)?;
@@ -110,18 +126,25 @@ impl Workshop {
         let (examples, seen, anchors) = self.frozen(&train, &check, 224)?;
         let head = Head::new(&self.pretrained, DIM)?;
         let bar = progress("shared space");
-        let settings = space::Settings { seed: self.seed, ..space::Settings::default() };
-        let space = space::fit(&teacher, &bank, &head, &examples, &anchors, &seen, settings, &bar)?;
+        let settings = space::Settings {
+            seed: self.seed,
+            ..space::Settings::default()
+        };
+        let space = space::fit(
+            &teacher, &bank, &head, &examples, &anchors, &seen, settings, &bar,
+        )?;
         bar.finish();
         space.save(&self.work.join("space.safetensors"))
     }
 
     /// Embeddings of the texts: the student's where it has been trained, else the mapped teacher's.
-    fn text_embeddings(&self, texts: &[Text]) -> Result<Tensor> {
+    pub(super) fn text_embeddings(&self, texts: &[Text]) -> Result<Tensor> {
         let student = self.work.join("student_texts.safetensors");
         if student.exists() {
             let tensors = candle_core::safetensors::load(&student, &candle_core::Device::Cpu)?;
-            let table = tensors.get("embedding").context("no tensor `embedding` in student_texts.safetensors")?;
+            let table = tensors
+                .get("embedding")
+                .context("no tensor `embedding` in student_texts.safetensors")?;
             anyhow::ensure!(
                 table.dims2()? == (texts.len(), DIM),
                 "student_texts.safetensors does not fit texts.tsv: run the text step again"
@@ -145,7 +168,17 @@ impl Workshop {
         let (examples, seen, anchors) = self.frozen(&train, &check, settings.size_px)?;
         let head = Head::new(&self.pretrained, DIM)?;
         let bar = progress("head on frozen features");
-        tune::fit_head(&head, &bank, &table, &examples, &anchors, &seen, (400, 1e-3), settings, &bar)?;
+        tune::fit_head(
+            &head,
+            &bank,
+            &table,
+            &examples,
+            &anchors,
+            &seen,
+            (400, 1e-3),
+            settings,
+            &bar,
+        )?;
         bar.finish();
         let bar = progress("fine-tuning the tower");
         tune::tune(
@@ -175,14 +208,40 @@ impl Workshop {
         let (train, check) = self.photos()?;
         let tower = tune::load_tower(&self.image("tower.safetensors"))?;
         let bar = progress("features of the tuned tower");
-        let examples = tune::features(&tower, &train, settings.size_px, 6, settings.strength, self.seed, &bar)?;
-        let seen = tune::features(&tower, &check, settings.size_px, 0, settings.strength, 0, &bar)?;
+        let examples = tune::features(
+            &tower,
+            &train,
+            settings.size_px,
+            6,
+            settings.strength,
+            self.seed,
+            &bar,
+        )?;
+        let seen = tune::features(
+            &tower,
+            &check,
+            settings.size_px,
+            0,
+            settings.strength,
+            0,
+            &bar,
+        )?;
         bar.finish();
         let anchors = self.anchors(&examples)?;
         let head = Head::new(&self.pretrained, DIM)?;
         head.load(&self.image("head.safetensors"))?;
         let bar = progress("head");
-        tune::fit_head(&head, &bank, &table, &examples, &anchors, &seen, (600, 5e-4), settings, &bar)?;
+        tune::fit_head(
+            &head,
+            &bank,
+            &table,
+            &examples,
+            &anchors,
+            &seen,
+            (600, 5e-4),
+            settings,
+            &bar,
+        )?;
         bar.finish();
         save(&head.snapshot()?, &self.image("head.safetensors"))
     }
@@ -191,9 +250,8 @@ impl Workshop {
 /// A bar with rate and time left; plain lines where there is no terminal.
 pub fn progress(what: &'static str) -> ProgressBar {
     let bar = ProgressBar::new(0);
-    let style = ProgressStyle::with_template(
-        "{prefix} {wide_bar} {pos}/{len} {per_sec} {eta} left {msg}",
-    );
+    let style =
+        ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} {per_sec} {eta} left {msg}");
     if let Ok(style) = style {
         bar.set_style(style);
     }

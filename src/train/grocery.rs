@@ -58,8 +58,16 @@ impl Grocery {
         let classes = classes(folder)?;
         let train = photos(folder, "train.txt")?;
         let val = photos(folder, "val.txt")?;
-        ensure!(!train.is_empty() && !val.is_empty(), "no photos listed in {}", folder.display());
-        Ok(Self { classes, train, val })
+        ensure!(
+            !train.is_empty() && !val.is_empty(),
+            "no photos listed in {}",
+            folder.display()
+        );
+        Ok(Self {
+            classes,
+            train,
+            val,
+        })
     }
 
     /// Italian names of the coarse classes, in the order of their numbers.
@@ -91,10 +99,22 @@ impl Grocery {
 fn classes(folder: &Path) -> Result<Vec<Class>> {
     let path = folder.join("classes.csv");
     let mut ids = Vec::new();
-    for row in csv::Reader::from_path(&path).with_context(|| path.display().to_string())?.records() {
+    for row in csv::Reader::from_path(&path)
+        .with_context(|| path.display().to_string())?
+        .records()
+    {
         let row = row.with_context(|| path.display().to_string())?;
-        let coarse: usize = row.get(3).unwrap_or("").trim().parse().context("coarse class number")?;
-        ensure!(coarse < COARSE, "coarse class {coarse} in {}", path.display());
+        let coarse: usize = row
+            .get(3)
+            .unwrap_or("")
+            .trim()
+            .parse()
+            .context("coarse class number")?;
+        ensure!(
+            coarse < COARSE,
+            "coarse class {coarse} in {}",
+            path.display()
+        );
         ids.push((coarse, row.get(4).unwrap_or("").contains("/Packages/")));
     }
     let path = folder.join("italian.tsv");
@@ -105,7 +125,11 @@ fn classes(folder: &Path) -> Result<Vec<Class>> {
         let [id, key, coarse_name, name, caption] = fields[..] else {
             anyhow::bail!("{}: five columns expected in `{row}`", path.display());
         };
-        ensure!(id == classes.len().to_string(), "{}: class {id} out of order", path.display());
+        ensure!(
+            id == classes.len().to_string(),
+            "{}: class {id} out of order",
+            path.display()
+        );
         classes.push(Class {
             key: key.to_owned(),
             coarse: *coarse,
@@ -115,7 +139,11 @@ fn classes(folder: &Path) -> Result<Vec<Class>> {
             packaged: *packaged,
         });
     }
-    ensure!(classes.len() == FINE, "{} classes instead of {FINE}", classes.len());
+    ensure!(
+        classes.len() == FINE,
+        "{} classes instead of {FINE}",
+        classes.len()
+    );
     Ok(classes)
 }
 
@@ -129,8 +157,16 @@ fn photos(folder: &Path, list: &str) -> Result<Vec<Photo>> {
             anyhow::bail!("{}: three columns expected in `{row}`", path.display());
         };
         let (fine, coarse): (usize, usize) = (fine.parse()?, coarse.parse()?);
-        ensure!(fine < FINE && coarse < COARSE, "{}: class out of range in `{row}`", path.display());
-        photos.push(Photo { path: folder.join(file), fine, coarse });
+        ensure!(
+            fine < FINE && coarse < COARSE,
+            "{}: class out of range in `{row}`",
+            path.display()
+        );
+        photos.push(Photo {
+            path: folder.join(file),
+            fine,
+            coarse,
+        });
     }
     Ok(photos)
 }
@@ -140,5 +176,7 @@ fn photos(folder: &Path, list: &str) -> Result<Vec<Photo>> {
 /// # Errors
 /// A file that cannot be read or decoded, with its name.
 pub fn decode(path: &Path) -> Result<RgbImage> {
-    Ok(image::open(path).with_context(|| path.display().to_string())?.to_rgb8())
+    Ok(image::open(path)
+        .with_context(|| path.display().to_string())?
+        .to_rgb8())
 }

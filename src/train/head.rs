@@ -80,7 +80,9 @@ impl Head {
     /// # Errors
     /// candle's.
     pub fn logits(&self, features: &Tensor) -> candle_core::Result<Tensor> {
-        features.matmul(&self.classifier)?.broadcast_add(&self.classifier_bias)
+        features
+            .matmul(&self.classifier)?
+            .broadcast_add(&self.classifier_bias)
     }
 
     /// Unit embeddings `[n, D]` of `features [n, 1280]`; `names [1000, D]` are the embeddings of
@@ -88,15 +90,25 @@ impl Head {
     ///
     /// # Errors
     /// candle's.
-    pub fn forward(&self, features: &Tensor, names: &Tensor, dropout: Option<Dropout>) -> candle_core::Result<Tensor> {
+    pub fn forward(
+        &self,
+        features: &Tensor,
+        names: &Tensor,
+        dropout: Option<Dropout>,
+    ) -> candle_core::Result<Tensor> {
         let drop = |x: &Tensor, p: Option<f32>| match p {
             Some(p) if p > 0.0 => candle_nn::ops::dropout(x, p),
             _ => Ok(x.clone()),
         };
         let x = drop(features, dropout.map(|d| d.features))?;
-        let x = x.matmul(self.var("hidden.weight"))?.broadcast_add(self.var("hidden.bias"))?.relu()?;
+        let x = x
+            .matmul(self.var("hidden.weight"))?
+            .broadcast_add(self.var("hidden.bias"))?
+            .relu()?;
         let x = drop(&x, dropout.map(|d| d.hidden))?;
-        let x = x.matmul(self.var("output.weight"))?.broadcast_add(self.var("output.bias"))?;
+        let x = x
+            .matmul(self.var("output.weight"))?
+            .broadcast_add(self.var("output.bias"))?;
         let everyday = softmax(&self.logits(features)?, D::Minus1)?.matmul(names)?;
         unit_rows(&(x + everyday)?)
     }
@@ -114,7 +126,10 @@ impl Head {
     /// # Errors
     /// candle's.
     pub fn snapshot(&self) -> Result<HashMap<String, Tensor>> {
-        self.vars.iter().map(|(n, v)| Ok(((*n).to_owned(), v.as_tensor().detach().copy()?))).collect()
+        self.vars
+            .iter()
+            .map(|(n, v)| Ok(((*n).to_owned(), v.as_tensor().detach().copy()?)))
+            .collect()
     }
 
     /// Sets the variables.
@@ -123,7 +138,9 @@ impl Head {
     /// A tensor missing or of another shape.
     pub fn restore(&self, tensors: &HashMap<String, Tensor>) -> Result<()> {
         for (name, var) in &self.vars {
-            let value = tensors.get(*name).with_context(|| format!("no tensor {name} in the head"))?;
+            let value = tensors
+                .get(*name)
+                .with_context(|| format!("no tensor {name} in the head"))?;
             var.set(value)?;
         }
         Ok(())
@@ -146,12 +163,28 @@ impl Head {
     pub fn write(&self, graph: &mut Graph, features: &str, names: &Tensor) -> Result<String> {
         let flat = |t: &Tensor| t.flatten_all()?.to_vec1::<f32>();
         let dim = names.dim(1)?;
-        let w1 = graph.half("hidden.weight", &[FEATURES, HIDDEN], &flat(self.var("hidden.weight"))?);
+        let w1 = graph.half(
+            "hidden.weight",
+            &[FEATURES, HIDDEN],
+            &flat(self.var("hidden.weight"))?,
+        );
         let b1 = graph.float("hidden.bias", &[1, HIDDEN], &flat(self.var("hidden.bias"))?);
-        let w2 = graph.half("output.weight", &[HIDDEN, dim], &flat(self.var("output.weight"))?);
+        let w2 = graph.half(
+            "output.weight",
+            &[HIDDEN, dim],
+            &flat(self.var("output.weight"))?,
+        );
         let b2 = graph.float("output.bias", &[1, dim], &flat(self.var("output.bias"))?);
-        let wc = graph.half("classifier.weight", &[FEATURES, EVERYDAY], &flat(&self.classifier)?);
-        let bc = graph.float("classifier.bias", &[1, EVERYDAY], &flat(&self.classifier_bias)?);
+        let wc = graph.half(
+            "classifier.weight",
+            &[FEATURES, EVERYDAY],
+            &flat(&self.classifier)?,
+        );
+        let bc = graph.float(
+            "classifier.bias",
+            &[1, EVERYDAY],
+            &flat(&self.classifier_bias)?,
+        );
         let names = graph.half("names", &[EVERYDAY, dim], &flat(names)?);
         let x = graph.node("MatMul", &[features, &w1], "hidden.product", Vec::new());
         let x = graph.node("Add", &[&x, &b1], "hidden.sum", Vec::new());
@@ -160,7 +193,12 @@ impl Head {
         let x = graph.node("Add", &[&x, &b2], "output.sum", Vec::new());
         let y = graph.node("MatMul", &[features, &wc], "classifier.product", Vec::new());
         let y = graph.node("Add", &[&y, &bc], "classifier.sum", Vec::new());
-        let y = graph.node("Softmax", &[&y], "classifier.softmax", vec![super::onnx::int("axis", -1)]);
+        let y = graph.node(
+            "Softmax",
+            &[&y],
+            "classifier.softmax",
+            vec![super::onnx::int("axis", -1)],
+        );
         let y = graph.node("MatMul", &[&y, &names], "everyday", Vec::new());
         Ok(graph.node("Add", &[&x, &y], "embedding", Vec::new()))
     }
@@ -171,12 +209,19 @@ impl Head {
 ///
 /// # Errors
 /// candle's.
-pub fn cross_entropy(logits: &Tensor, target: &Tensor, mask: Option<&Tensor>) -> candle_core::Result<Tensor> {
+pub fn cross_entropy(
+    logits: &Tensor,
+    target: &Tensor,
+    mask: Option<&Tensor>,
+) -> candle_core::Result<Tensor> {
     let logits = match mask {
         Some(mask) => (logits + mask)?,
         None => logits.clone(),
     };
-    (log_softmax(&logits, D::Minus1)? * target)?.sum(D::Minus1)?.neg()?.mean(0)
+    (log_softmax(&logits, D::Minus1)? * target)?
+        .sum(D::Minus1)?
+        .neg()?
+        .mean(0)
 }
 
 /// Mean embedding of every ImageNet class's texts, unit rows `[1000, D]`.

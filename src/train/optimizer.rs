@@ -26,7 +26,11 @@ pub struct Adam {
 impl Adam {
     /// For `n` parameters.
     pub fn new(n: usize) -> Self {
-        Self { first: vec![0.0; n], second: vec![0.0; n], step: 0 }
+        Self {
+            first: vec![0.0; n],
+            second: vec![0.0; n],
+            step: 0,
+        }
     }
 
     /// Begins a step; [`Self::update`] is then called once for every group.

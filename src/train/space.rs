@@ -38,17 +38,29 @@ impl Space {
     pub fn new(teacher: &Tensor) -> Result<Self> {
         let device = Device::Cpu;
         let vars = vec![
-            ("linear.weight", Var::from_tensor(&principal_directions(teacher, DIM)?)?),
-            ("hidden.weight", Var::randn(0f32, 0.08, (HIDDEN, TEACHER_DIM), &device)?),
+            (
+                "linear.weight",
+                Var::from_tensor(&principal_directions(teacher, DIM)?)?,
+            ),
+            (
+                "hidden.weight",
+                Var::randn(0f32, 0.08, (HIDDEN, TEACHER_DIM), &device)?,
+            ),
             ("hidden.bias", Var::zeros(HIDDEN, DType::F32, &device)?),
-            ("output.weight", Var::randn(0f32, 0.005, (DIM, HIDDEN), &device)?),
+            (
+                "output.weight",
+                Var::randn(0f32, 0.005, (DIM, HIDDEN), &device)?,
+            ),
         ];
         Ok(Self { vars })
     }
 
     fn var(&self, name: &str) -> &Tensor {
         let found = self.vars.iter().find(|(n, _)| *n == name);
-        found.map_or_else(|| unreachable!("the map has {name}"), |(_, v)| v.as_tensor())
+        found.map_or_else(
+            || unreachable!("the map has {name}"),
+            |(_, v)| v.as_tensor(),
+        )
     }
 
     /// `[n, 512]` → unit rows `[n, D]`.
@@ -71,13 +83,20 @@ impl Space {
     pub fn load(path: &Path) -> Result<Self> {
         let mut tensors = candle_core::safetensors::load(path, &Device::Cpu)
             .with_context(|| path.display().to_string())?;
-        let vars = ["linear.weight", "hidden.weight", "hidden.bias", "output.weight"]
-            .into_iter()
-            .map(|name| {
-                let t = tensors.remove(name).with_context(|| format!("no {name} in {}", path.display()))?;
-                Ok((name, Var::from_tensor(&t)?))
-            })
-            .collect::<Result<_>>()?;
+        let vars = [
+            "linear.weight",
+            "hidden.weight",
+            "hidden.bias",
+            "output.weight",
+        ]
+        .into_iter()
+        .map(|name| {
+            let t = tensors
+                .remove(name)
+                .with_context(|| format!("no {name} in {}", path.display()))?;
+            Ok((name, Var::from_tensor(&t)?))
+        })
+        .collect::<Result<_>>()?;
         Ok(Self { vars })
     }
 
@@ -86,8 +105,11 @@ impl Space {
     /// # Errors
     /// The file system's.
     pub fn save(&self, path: &Path) -> Result<()> {
-        let tensors: HashMap<String, Tensor> =
-            self.vars.iter().map(|(n, v)| ((*n).to_owned(), v.as_tensor().clone())).collect();
+        let tensors: HashMap<String, Tensor> = self
+            .vars
+            .iter()
+            .map(|(n, v)| ((*n).to_owned(), v.as_tensor().clone()))
+            .collect();
         super::optimizer::save(&tensors, path)
     }
 }
@@ -142,7 +164,11 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { steps: 900, geometry: 30.0, seed: 1 }
+        Self {
+            steps: 900,
+            geometry: 30.0,
+            seed: 1,
+        }
     }
 }
 
@@ -165,9 +191,20 @@ pub fn fit(
     let space = Space::new(teacher)?;
     let mean = teacher.mean_keepdim(0)?;
     let bend = space.vars.iter().map(|(_, v)| v.clone()).collect();
-    let mut map_optimizer = AdamW::new(bend, ParamsAdamW { weight_decay: 0.0, ..ParamsAdamW::default() })?;
-    let mut head_optimizer =
-        AdamW::new(head.variables(), ParamsAdamW { weight_decay: 0.02, ..ParamsAdamW::default() })?;
+    let mut map_optimizer = AdamW::new(
+        bend,
+        ParamsAdamW {
+            weight_decay: 0.0,
+            ..ParamsAdamW::default()
+        },
+    )?;
+    let mut head_optimizer = AdamW::new(
+        head.variables(),
+        ParamsAdamW {
+            weight_decay: 0.02,
+            ..ParamsAdamW::default()
+        },
+    )?;
     let texts = teacher.dim(0)?;
     progress.set_length(settings.steps as u64);
     for step in 0..settings.steps {
@@ -176,18 +213,31 @@ pub fn fit(
         let photos: Vec<u32> = draw(&mut rng, examples.shows.len(), 192)?;
         let made: Vec<u32> = draw(&mut rng, anchors.classes.len(), 64)?;
         let features = Tensor::cat(
-            &[select(&examples.features, &photos)?, select(&anchors.features, &made)?],
+            &[
+                select(&examples.features, &photos)?,
+                select(&anchors.features, &made)?,
+            ],
             0,
         )?;
         let shows: Vec<Vec<(Shows, f32)>> = photos
             .iter()
             .map(|p| examples.shows[*p as usize])
-            .chain(made.iter().map(|a| Shows::Everyday(anchors.classes[*a as usize])))
+            .chain(
+                made.iter()
+                    .map(|a| Shows::Everyday(anchors.classes[*a as usize])),
+            )
             .map(|s| vec![(s, 1.0)])
             .collect();
         let candidates = space.map(&select(teacher, &bank.draw(0.4, &mut rng))?)?;
         let names = candidates.narrow(0, candidates.dim(0)? - EVERYDAY, EVERYDAY)?;
-        let embeddings = head.forward(&features, &names, Some(Dropout { features: 0.2, hidden: 0.4 }))?;
+        let embeddings = head.forward(
+            &features,
+            &names,
+            Some(Dropout {
+                features: 0.2,
+                hidden: 0.4,
+            }),
+        )?;
         let goals = Goals::new(bank, &shows, 0.05)?;
         let contrast = goals.loss(&embeddings, &candidates, &head.scale()?, Shares::default())?;
 
@@ -230,20 +280,34 @@ pub fn report(bank: &Bank, head: &Head, texts: &Tensor, check: &Examples) -> Res
             .iter()
             .map(|s| match *s {
                 Shows::Grocery { fine: f, coarse: c } => {
-                    if fine { f } else { c }
+                    if fine {
+                        f
+                    } else {
+                        c
+                    }
                 }
                 Shows::Everyday(id) => id,
             })
             .collect()
     };
     Ok((
-        top1(&embeddings, &select(texts, bank.fine_prompts())?, &classes(true))?,
-        top1(&embeddings, &select(texts, bank.coarse_prompts())?, &classes(false))?,
+        top1(
+            &embeddings,
+            &select(texts, bank.fine_prompts())?,
+            &classes(true),
+        )?,
+        top1(
+            &embeddings,
+            &select(texts, bank.coarse_prompts())?,
+            &classes(false),
+        )?,
     ))
 }
 
 fn draw(rng: &mut impl Rng, below: usize, count: usize) -> Result<Vec<u32>> {
-    Ok((0..count).map(|_| u32::try_from(rng.random_range(0..below))).collect::<Result<_, _>>()?)
+    Ok((0..count)
+        .map(|_| u32::try_from(rng.random_range(0..below)))
+        .collect::<Result<_, _>>()?)
 }
 
 #[cfg(test)]
@@ -256,10 +320,17 @@ mod tests {
         let basis = Tensor::randn(0f32, 1f32, (40, TEACHER_DIM), &Device::Cpu).expect("tensor");
         let codes = Tensor::randn(0f32, 1f32, (300, 40), &Device::Cpu).expect("tensor");
         let rows = codes.matmul(&basis).expect("product");
-        let rows = rows.broadcast_sub(&rows.mean_keepdim(0).expect("mean")).expect("centred");
+        let rows = rows
+            .broadcast_sub(&rows.mean_keepdim(0).expect("mean"))
+            .expect("centred");
         let q = principal_directions(&rows, 256).expect("directions");
         let kept = rows.matmul(&q.t().expect("transpose")).expect("product");
-        let norm = |t: &Tensor| t.sqr().and_then(|t| t.sum_all()).and_then(|t| t.to_scalar::<f32>()).expect("norm");
+        let norm = |t: &Tensor| {
+            t.sqr()
+                .and_then(|t| t.sum_all())
+                .and_then(|t| t.to_scalar::<f32>())
+                .expect("norm")
+        };
         assert!((norm(&kept) / norm(&rows) - 1.0).abs() < 1e-3);
     }
 }

@@ -60,8 +60,14 @@ pub fn read_texts(path: &Path) -> Result<Vec<Text>> {
 /// # Errors
 /// A file that does not fit the texts.
 pub fn read_teacher(path: &Path, texts: usize) -> Result<Tensor> {
-    let teacher = Tensor::read_npy(path).with_context(|| path.display().to_string())?.to_dtype(DType::F32)?;
-    ensure!(teacher.dims2()?.0 == texts, "{} and texts.tsv differ in length: run the teacher again", path.display());
+    let teacher = Tensor::read_npy(path)
+        .with_context(|| path.display().to_string())?
+        .to_dtype(DType::F32)?;
+    ensure!(
+        teacher.dims2()?.0 == texts,
+        "{} and texts.tsv differ in length: run the teacher again",
+        path.display()
+    );
     Ok(teacher)
 }
 
@@ -101,7 +107,10 @@ impl Bank {
             {
                 links.push((candidate, FINE + COARSE + id));
                 // Such a text is also what the ImageNet class is called.
-                if matches!(text.kind.as_str(), "prompt" | "name" | "template" | "everyday") {
+                if matches!(
+                    text.kind.as_str(),
+                    "prompt" | "name" | "template" | "everyday"
+                ) {
                     rows[FINE + COARSE + id].push(row);
                 }
             }
@@ -127,7 +136,10 @@ impl Bank {
             }
         }
         for (candidate, rows) in rows.iter().enumerate() {
-            ensure!(!rows.is_empty(), "no text names candidate {candidate}: run the teacher again");
+            ensure!(
+                !rows.is_empty(),
+                "no text names candidate {candidate}: run the teacher again"
+            );
         }
         let prompts = prompts
             .into_iter()
@@ -147,13 +159,21 @@ impl Bank {
                 related[FINE + coarse_of[class]].push(everyday);
                 related[everyday].push(FINE + coarse_of[class]);
             } else {
-                for (fine, _) in coarse_of.iter().enumerate().filter(|(_, c)| FINE + **c == class) {
+                for (fine, _) in coarse_of
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, c)| FINE + **c == class)
+                {
                     related[fine].push(everyday);
                     related[everyday].push(fine);
                 }
             }
         }
-        Ok(Self { rows, prompts, related })
+        Ok(Self {
+            rows,
+            prompts,
+            related,
+        })
     }
 
     /// One row for every candidate, `[1124]`: with probability `prompt_share` the evaluation
@@ -210,15 +230,31 @@ pub fn unit_rows(x: &Tensor) -> candle_core::Result<Tensor> {
 mod tests {
     use super::*;
 
-    fn text(kind: &str, fine: Option<usize>, coarse: Option<usize>, imagenet: Option<usize>, text: &str) -> Text {
-        Text { kind: kind.into(), fine, coarse, imagenet, text: text.into() }
+    fn text(
+        kind: &str,
+        fine: Option<usize>,
+        coarse: Option<usize>,
+        imagenet: Option<usize>,
+        text: &str,
+    ) -> Text {
+        Text {
+            kind: kind.into(),
+            fine,
+            coarse,
+            imagenet,
+            text: text.into(),
+        }
     }
 
     #[test]
     fn a_class_without_any_text_is_reported() {
-        let error = Bank::new(&[text("prompt", Some(0), Some(0), None, "una foto di x")], &[0; FINE], &[])
-            .err()
-            .map(|e| e.to_string());
+        let error = Bank::new(
+            &[text("prompt", Some(0), Some(0), None, "una foto di x")],
+            &[0; FINE],
+            &[],
+        )
+        .err()
+        .map(|e| e.to_string());
         assert!(error.is_some_and(|e| e.contains("no text names")));
     }
 
@@ -226,11 +262,23 @@ mod tests {
     fn an_imagenet_name_of_a_coarse_class_is_no_negative_for_its_fine_classes() {
         let mut texts = Vec::new();
         for fine in 0..FINE {
-            texts.push(text("prompt", Some(fine), Some(fine % COARSE), None, &format!("una foto di f{fine}")));
+            texts.push(text(
+                "prompt",
+                Some(fine),
+                Some(fine % COARSE),
+                None,
+                &format!("una foto di f{fine}"),
+            ));
         }
         for coarse in 0..COARSE {
             let imagenet = (coarse == 3).then_some(948);
-            texts.push(text("prompt", None, Some(coarse), imagenet, &format!("una foto di c{coarse}")));
+            texts.push(text(
+                "prompt",
+                None,
+                Some(coarse),
+                imagenet,
+                &format!("una foto di c{coarse}"),
+            ));
         }
         for id in 0..EVERYDAY {
             texts.push(text("everyday", None, None, Some(id), &format!("e{id}")));
@@ -241,6 +289,9 @@ mod tests {
         assert!(bank.related(3).contains(&(FINE + COARSE + 948)));
         assert!(bank.related(3 + COARSE).contains(&(FINE + COARSE + 948)));
         assert!(!bank.related(4).contains(&(FINE + COARSE + 948)));
-        assert_eq!(bank.coarse_prompts()[3], u32::try_from(FINE + 3).unwrap_or(0));
+        assert_eq!(
+            bank.coarse_prompts()[3],
+            u32::try_from(FINE + 3).unwrap_or(0)
+        );
     }
 }

@@ -47,10 +47,19 @@ impl Photos {
     /// # Errors
     /// The first photo that cannot be decoded.
     pub fn load(list: &[Photo], classes: &[Class]) -> Result<Self> {
-        let images = list.par_iter().map(|p| decode(&p.path)).collect::<Result<Vec<_>>>()?;
+        let images = list
+            .par_iter()
+            .map(|p| decode(&p.path))
+            .collect::<Result<Vec<_>>>()?;
         Ok(Self {
             images,
-            shows: list.iter().map(|p| Shows::Grocery { fine: p.fine, coarse: p.coarse }).collect(),
+            shows: list
+                .iter()
+                .map(|p| Shows::Grocery {
+                    fine: p.fine,
+                    coarse: p.coarse,
+                })
+                .collect(),
             readable: list.iter().map(|p| classes[p.fine].packaged).collect(),
         })
     }
@@ -60,7 +69,12 @@ impl Photos {
     }
 
     /// A random view, now and then blended with another photo's, and what it then shows.
-    fn mixed_view(&self, i: usize, settings: &Settings, rng: &mut StdRng) -> (Vec<f32>, Vec<(Shows, f32)>) {
+    fn mixed_view(
+        &self,
+        i: usize,
+        settings: &Settings,
+        rng: &mut StdRng,
+    ) -> (Vec<f32>, Vec<(Shows, f32)>) {
         let size = settings.size_px;
         let mut pixels = self.view(i, size, settings.strength, rng);
         if !rng.random_bool(settings.mix) {
@@ -77,7 +91,10 @@ impl Photos {
         } else {
             paste(&mut pixels, &other, size, rng)
         };
-        (pixels, vec![(self.shows[i], 1.0 - share), (self.shows[j], share)])
+        (
+            pixels,
+            vec![(self.shows[i], 1.0 - share), (self.shows[j], share)],
+        )
     }
 }
 
@@ -92,7 +109,10 @@ impl Photos {
 fn paste(pixels: &mut [f32], other: &[f32], size: usize, rng: &mut impl Rng) -> f32 {
     let share: f32 = rng.random_range(0.0..0.5);
     let edge = ((share.sqrt() * size as f32) as usize).clamp(1, size);
-    let (x, y) = (rng.random_range(0..=size - edge), rng.random_range(0..=size - edge));
+    let (x, y) = (
+        rng.random_range(0..=size - edge),
+        rng.random_range(0..=size - edge),
+    );
     for row in y..y + edge {
         let span = (row * size + x) * 3..(row * size + x + edge) * 3;
         pixels[span.clone()].copy_from_slice(&other[span]);
@@ -124,7 +144,8 @@ pub fn features(
             let pixels = if views == 0 {
                 augment::centre_view(&photos.images[photo], size_px)
             } else {
-                let mut rng = StdRng::seed_from_u64(seed.wrapping_mul(1_000_003).wrapping_add(i as u64));
+                let mut rng =
+                    StdRng::seed_from_u64(seed.wrapping_mul(1_000_003).wrapping_add(i as u64));
                 photos.view(photo, size_px, strength, &mut rng)
             };
             net.forward(parameters, 0..net.layers.len(), &pixels, size_px, space);
@@ -186,7 +207,10 @@ impl Default for Settings {
             mix: 0.3,
             smoothing: 0.1,
             strength: Strength::default(),
-            dropout: Dropout { features: 0.2, hidden: 0.3 },
+            dropout: Dropout {
+                features: 0.2,
+                hidden: 0.3,
+            },
             report_every: 4,
             seed: 1,
         }
@@ -215,13 +239,23 @@ struct Lane {
 
 impl Lane {
     /// Makes views of `photos`, runs the tower and keeps what the way back needs.
-    fn forward(&mut self, net: &Architecture, published: &[f32], parameters: &[f32], photos: &Photos, batch: &[usize], settings: &Settings, seed: u64) {
+    fn forward(
+        &mut self,
+        net: &Architecture,
+        published: &[f32],
+        parameters: &[f32],
+        photos: &Photos,
+        batch: &[usize],
+        settings: &Settings,
+        seed: u64,
+    ) {
         let first = net.first_layer(settings.first_block);
         let trained = first..net.layers.len();
         self.features.clear();
         self.goals.clear();
         self.reference.clear();
-        self.chunks.resize_with(batch.len().div_ceil(CHUNK), Workspace::default);
+        self.chunks
+            .resize_with(batch.len().div_ceil(CHUNK), Workspace::default);
         for (number, chunk) in batch.chunks(CHUNK).enumerate() {
             let mut middle = Vec::new();
             let mut side = 0;
@@ -229,7 +263,13 @@ impl Lane {
                 let mut rng = StdRng::seed_from_u64(seed.wrapping_add(*photo as u64));
                 let (pixels, goal) = photos.mixed_view(*photo, settings, &mut rng);
                 self.goals.push(goal);
-                net.forward(published, 0..first, &pixels, settings.size_px, &mut self.frozen);
+                net.forward(
+                    published,
+                    0..first,
+                    &pixels,
+                    settings.size_px,
+                    &mut self.frozen,
+                );
                 let (output, output_side) = self.frozen.output();
                 middle.extend_from_slice(output);
                 side = output_side;
@@ -238,7 +278,13 @@ impl Lane {
             net.forward(parameters, trained.clone(), &middle, side, space);
             self.features.extend(space.pooled(FEATURES));
             if number == 0 && settings.distill > 0.0 {
-                net.forward(published, trained.clone(), &middle, side, &mut self.published);
+                net.forward(
+                    published,
+                    trained.clone(),
+                    &middle,
+                    side,
+                    &mut self.published,
+                );
                 self.reference = self.published.pooled(FEATURES);
             }
         }
@@ -247,10 +293,18 @@ impl Lane {
     fn backward(&mut self, net: &Architecture, parameters: &[f32], gradient: &[f32], first: usize) {
         let trained = first..net.layers.len();
         self.gradient.clear();
-        self.gradient.resize(net.parameters - net.first_parameter(first), 0.0);
+        self.gradient
+            .resize(net.parameters - net.first_parameter(first), 0.0);
         for (space, gradient) in self.chunks.iter().zip(gradient.chunks(CHUNK * FEATURES)) {
             let gradient = space.unpool(gradient, FEATURES);
-            net.backward(parameters, trained.clone(), &gradient, &mut self.gradient, space, &mut self.scratch);
+            net.backward(
+                parameters,
+                trained.clone(),
+                &gradient,
+                &mut self.gradient,
+                space,
+                &mut self.scratch,
+            );
         }
     }
 }
@@ -258,7 +312,12 @@ impl Lane {
 /// For every trained parameter how far one step may move it: the root mean square of its output
 /// channel's published weights (folding batch normalisation left channels of very different
 /// sizes), times the block's share.
-#[expect(clippy::cast_precision_loss, clippy::cast_possible_wrap, clippy::cast_possible_truncation, reason = "layer widths")]
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_wrap,
+    clippy::cast_possible_truncation,
+    reason = "layer widths"
+)]
 fn rates(net: &Architecture, published: &[f32], first: usize, decay: f32) -> Vec<f32> {
     let base = net.first_parameter(first);
     let mut rates = vec![0.0; net.parameters - base];
@@ -273,8 +332,14 @@ fn rates(net: &Architecture, published: &[f32], first: usize, decay: f32) -> Vec
                 *s += w * w;
             }
         }
-        let rms: Vec<f32> = squares.iter().map(|s| (s / (weight.len() / n) as f32).sqrt()).collect();
-        for (i, r) in rates[layer.weight.start - base..layer.weight.end - base].iter_mut().enumerate() {
+        let rms: Vec<f32> = squares
+            .iter()
+            .map(|s| (s / (weight.len() / n) as f32).sqrt())
+            .collect();
+        for (i, r) in rates[layer.weight.start - base..layer.weight.end - base]
+            .iter_mut()
+            .enumerate()
+        {
             *r = share * rms[i % n];
         }
         let bias = &published[layer.bias.clone()];
@@ -289,7 +354,10 @@ fn rates(net: &Architecture, published: &[f32], first: usize, decay: f32) -> Vec
 ///
 /// # Errors
 /// candle's, or the file system's.
-#[expect(clippy::too_many_arguments, reason = "everything a training run brings together")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "everything a training run brings together"
+)]
 pub fn tune(
     published: &[f32],
     photos: &Photos,
@@ -309,8 +377,13 @@ pub fn tune(
     let mut parameters = published.to_vec();
     let mut mean = published.to_vec();
     let mut adam = Adam::new(net.parameters - base);
-    let mut head_optimizer =
-        AdamW::new(head.variables(), ParamsAdamW { weight_decay: 0.02, ..ParamsAdamW::default() })?;
+    let mut head_optimizer = AdamW::new(
+        head.variables(),
+        ParamsAdamW {
+            weight_decay: 0.02,
+            ..ParamsAdamW::default()
+        },
+    )?;
     let mut head_mean = head.snapshot()?;
     let names = everyday_names(bank, texts)?;
     let mut rng = StdRng::seed_from_u64(settings.seed);
@@ -326,11 +399,21 @@ pub fn tune(
         order.shuffle(&mut rng);
         for batch in order.chunks_exact(settings.batch) {
             let slope = cosine(step, steps, steps_per_epoch);
-            let seed = settings.seed.wrapping_mul(7_919).wrapping_add(step as u64).wrapping_mul(100_003);
-            lanes.par_iter_mut().zip(batch.par_chunks(settings.batch / LANES)).for_each(|(lane, part)| {
-                lane.forward(&net, published, &parameters, photos, part, settings, seed);
-            });
-            let pooled: Vec<f32> = lanes.iter().flat_map(|l| l.features.iter().copied()).collect();
+            let seed = settings
+                .seed
+                .wrapping_mul(7_919)
+                .wrapping_add(step as u64)
+                .wrapping_mul(100_003);
+            lanes
+                .par_iter_mut()
+                .zip(batch.par_chunks(settings.batch / LANES))
+                .for_each(|(lane, part)| {
+                    lane.forward(&net, published, &parameters, photos, part, settings, seed);
+                });
+            let pooled: Vec<f32> = lanes
+                .iter()
+                .flat_map(|l| l.features.iter().copied())
+                .collect();
             let features = Var::from_vec(pooled, (settings.batch, FEATURES), &Device::Cpu)?;
             let picks: Vec<u32> = (0..settings.batch / 2)
                 .map(|_| u32::try_from(rng.random_range(0..anchors.classes.len())))
@@ -338,21 +421,32 @@ pub fn tune(
             let goals: Vec<Vec<(Shows, f32)>> = lanes
                 .iter()
                 .flat_map(|l| l.goals.iter().cloned())
-                .chain(picks.iter().map(|p| vec![(Shows::Everyday(anchors.classes[*p as usize]), 1.0)]))
+                .chain(
+                    picks
+                        .iter()
+                        .map(|p| vec![(Shows::Everyday(anchors.classes[*p as usize]), 1.0)]),
+                )
                 .collect();
             let goals = Goals::new(bank, &goals, settings.smoothing)?;
-            let all = Tensor::cat(&[features.as_tensor(), &select(&anchors.features, &picks)?], 0)?;
+            let all = Tensor::cat(
+                &[features.as_tensor(), &select(&anchors.features, &picks)?],
+                0,
+            )?;
             let candidates = select(texts, &bank.draw(0.5, &mut rng))?;
             let embeddings = head.forward(&all, &names, Some(settings.dropout))?;
-            let mut loss = goals.loss(&embeddings, &candidates, &head.scale()?, Shares::default())?;
+            let mut loss =
+                goals.loss(&embeddings, &candidates, &head.scale()?, Shares::default())?;
             if settings.distill > 0.0 {
-                loss = (loss + (distillation(head, &lanes, &features, settings)? * settings.distill)?)?;
+                loss = (loss
+                    + (distillation(head, &lanes, &features, settings)? * settings.distill)?)?;
             }
             running = 0.95f32.mul_add(running, 0.05 * loss.to_scalar::<f32>()?);
             let gradients = loss.backward()?;
             head_optimizer.set_learning_rate(settings.head_rate * slope);
             head_optimizer.step(&gradients)?;
-            let back = gradients.get(&features).context("no gradient reached the features")?;
+            let back = gradients
+                .get(&features)
+                .context("no gradient reached the features")?;
             let back = back.flatten_all()?.to_vec1::<f32>()?;
             lanes
                 .par_iter_mut()
@@ -367,7 +461,14 @@ pub fn tune(
             adam.advance();
             #[expect(clippy::cast_possible_truncation, reason = "a factor between 0 and 1")]
             let rate = settings.rate * slope as f32;
-            adam.update(&mut parameters[base..], &sum[0].gradient, &published[base..], &rates, rate, 0.02);
+            adam.update(
+                &mut parameters[base..],
+                &sum[0].gradient,
+                &published[base..],
+                &rates,
+                rate,
+                0.02,
+            );
             #[expect(clippy::cast_precision_loss, reason = "a step count")]
             let decay = ((1 + step) as f32 / (10 + step) as f32).min(0.995);
             average(&mut mean[base..], &parameters[base..], decay);
@@ -383,7 +484,15 @@ pub fn tune(
         if (epoch + 1) % settings.report_every == 0 || epoch + 1 == settings.epochs {
             let own = head.snapshot()?;
             head.restore(&head_mean)?;
-            let seen = self::features(&mean, check, settings.size_px, 0, settings.strength, 0, &indicatif::ProgressBar::hidden())?;
+            let seen = self::features(
+                &mean,
+                check,
+                settings.size_px,
+                0,
+                settings.strength,
+                0,
+                &indicatif::ProgressBar::hidden(),
+            )?;
             let (fine, coarse) = report(bank, head, texts, &seen)?;
             progress.println(format!(
                 "epoch {}: loss {running:.3}, fine {fine:.1} %, coarse {coarse:.1} %, {:.0} s",
@@ -401,13 +510,21 @@ pub fn tune(
 
 /// Kullback–Leibler divergence of the classifier's opinion on tuned features from that on published ones,
 /// over each lane's first chunk.
-fn distillation(head: &Head, lanes: &[Lane], features: &Tensor, settings: &Settings) -> Result<Tensor> {
+fn distillation(
+    head: &Head,
+    lanes: &[Lane],
+    features: &Tensor,
+    settings: &Settings,
+) -> Result<Tensor> {
     let per_lane = settings.batch / LANES;
     let mut rows = Vec::new();
     for lane in 0..LANES {
         rows.push(features.narrow(0, lane * per_lane, CHUNK)?);
     }
-    let reference: Vec<f32> = lanes.iter().flat_map(|l| l.reference.iter().copied()).collect();
+    let reference: Vec<f32> = lanes
+        .iter()
+        .flat_map(|l| l.reference.iter().copied())
+        .collect();
     let reference = Tensor::from_vec(reference, (LANES * CHUNK, FEATURES), &Device::Cpu)?;
     let theirs = softmax(&head.logits(&reference)?, D::Minus1)?;
     let ours = log_softmax(&head.logits(&Tensor::cat(&rows, 0)?)?, D::Minus1)?;
@@ -421,7 +538,10 @@ fn distillation(head: &Head, lanes: &[Lane], features: &Tensor, settings: &Setti
 ///
 /// # Errors
 /// candle's.
-#[expect(clippy::too_many_arguments, reason = "everything a training run brings together")]
+#[expect(
+    clippy::too_many_arguments,
+    reason = "everything a training run brings together"
+)]
 pub fn fit_head(
     head: &Head,
     bank: &Bank,
@@ -435,22 +555,38 @@ pub fn fit_head(
 ) -> Result<()> {
     let mut rng = StdRng::seed_from_u64(settings.seed);
     let names = everyday_names(bank, texts)?;
-    let mut optimizer =
-        AdamW::new(head.variables(), ParamsAdamW { weight_decay: 0.02, ..ParamsAdamW::default() })?;
+    let mut optimizer = AdamW::new(
+        head.variables(),
+        ParamsAdamW {
+            weight_decay: 0.02,
+            ..ParamsAdamW::default()
+        },
+    )?;
     let mut mean: HashMap<String, Tensor> = head.snapshot()?;
     progress.set_length(steps as u64);
     for step in 0..steps {
         optimizer.set_learning_rate(rate * cosine(step, steps, steps / 20 + 1));
         let pick = |rng: &mut StdRng, below: usize, n: usize| -> Result<Vec<u32>> {
-            Ok((0..n).map(|_| u32::try_from(rng.random_range(0..below))).collect::<Result<_, _>>()?)
+            Ok((0..n)
+                .map(|_| u32::try_from(rng.random_range(0..below)))
+                .collect::<Result<_, _>>()?)
         };
         let photos = pick(&mut rng, examples.shows.len(), 192)?;
         let made = pick(&mut rng, anchors.classes.len(), 64)?;
-        let rows = Tensor::cat(&[select(&examples.features, &photos)?, select(&anchors.features, &made)?], 0)?;
+        let rows = Tensor::cat(
+            &[
+                select(&examples.features, &photos)?,
+                select(&anchors.features, &made)?,
+            ],
+            0,
+        )?;
         let goals: Vec<Vec<(Shows, f32)>> = photos
             .iter()
             .map(|p| examples.shows[*p as usize])
-            .chain(made.iter().map(|a| Shows::Everyday(anchors.classes[*a as usize])))
+            .chain(
+                made.iter()
+                    .map(|a| Shows::Everyday(anchors.classes[*a as usize])),
+            )
             .map(|s| vec![(s, 1.0)])
             .collect();
         let candidates = select(texts, &bank.draw(0.5, &mut rng))?;
@@ -494,8 +630,16 @@ pub fn save_tower(parameters: &[f32], path: &Path) -> Result<()> {
 /// # Errors
 /// A file of another length.
 pub fn load_tower(path: &Path) -> Result<Vec<f32>> {
-    let tensors = candle_core::safetensors::load(path, &Device::Cpu).with_context(|| path.display().to_string())?;
-    let parameters = tensors.get("parameters").context("no parameters")?.to_vec1::<f32>()?;
-    anyhow::ensure!(parameters.len() == Architecture::lite0().parameters, "not this tower: {}", path.display());
+    let tensors = candle_core::safetensors::load(path, &Device::Cpu)
+        .with_context(|| path.display().to_string())?;
+    let parameters = tensors
+        .get("parameters")
+        .context("no parameters")?
+        .to_vec1::<f32>()?;
+    anyhow::ensure!(
+        parameters.len() == Architecture::lite0().parameters,
+        "not this tower: {}",
+        path.display()
+    );
     Ok(parameters)
 }

@@ -49,7 +49,11 @@ impl Broker {
              listener {port} 127.0.0.1\nallow_anonymous true\n{more}"
         );
         fs::write(folder.path().join("mosquitto.conf"), text).unwrap();
-        let mut broker = Self { child: None, port, folder };
+        let mut broker = Self {
+            child: None,
+            port,
+            folder,
+        };
         broker.restart();
         Some(broker)
     }
@@ -68,7 +72,11 @@ impl Broker {
         self.child = Some(child);
         let until = Instant::now() + Duration::from_secs(10);
         while TcpStream::connect(("127.0.0.1", self.port)).is_err() {
-            assert!(Instant::now() < until, "mosquitto does not start: {}", self.log());
+            assert!(
+                Instant::now() < until,
+                "mosquitto does not start: {}",
+                self.log()
+            );
             std::thread::sleep(Duration::from_millis(20));
         }
     }
@@ -106,7 +114,11 @@ pub fn password_file(folder: &Path, user: &str, password: &str) -> PathBuf {
 
 /// A port nobody listens on at the moment.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
 }
 
 /// A wire to a broker that can be cut and mended.
@@ -122,13 +134,19 @@ impl Wire {
         let (port, target) = (listener.local_addr().unwrap().port(), broker.port);
         let open = Arc::new(AtomicBool::new(true));
         let ends: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
-        let wire = Self { port, open: Arc::clone(&open), ends: Arc::clone(&ends) };
+        let wire = Self {
+            port,
+            open: Arc::clone(&open),
+            ends: Arc::clone(&ends),
+        };
         std::thread::spawn(move || {
             for near in listener.incoming().map_while(Result::ok) {
                 if !open.load(Ordering::SeqCst) {
                     continue;
                 }
-                let Ok(far) = TcpStream::connect(("127.0.0.1", target)) else { continue };
+                let Ok(far) = TcpStream::connect(("127.0.0.1", target)) else {
+                    continue;
+                };
                 let both = [near.try_clone().unwrap(), far.try_clone().unwrap()];
                 ends.lock().unwrap().extend(both);
                 let (near_too, far_too) = (near.try_clone().unwrap(), far.try_clone().unwrap());

@@ -47,7 +47,12 @@ impl Device {
         let outbox = Outbox::open(folder, config.outbox);
         let (sender, commands) = sync_channel(32);
         let publisher = publish::spawn(&config, "7f3a0001", outbox.clone(), sender).unwrap();
-        Self { publisher, commands, outbox, folder: None }
+        Self {
+            publisher,
+            commands,
+            outbox,
+            folder: None,
+        }
     }
 
     pub fn wait_connected(&self) {
@@ -55,7 +60,9 @@ impl Device {
     }
 
     pub fn command(&self) -> Command {
-        self.commands.recv_timeout(Duration::from_secs(20)).expect("a command")
+        self.commands
+            .recv_timeout(Duration::from_secs(20))
+            .expect("a command")
     }
 }
 
@@ -105,9 +112,15 @@ pub fn event(n: u64) -> Outgoing {
 /// [`event`] with a picture of this size.
 pub fn pictured(n: u64, bytes: usize) -> Outgoing {
     match event(n) {
-        Outgoing::Event { mut event, open, .. } => {
+        Outgoing::Event {
+            mut event, open, ..
+        } => {
             event.evidence = Some(event.id.clone());
-            Outgoing::Event { event, evidence: Some(vec![0xd8; bytes]), open }
+            Outgoing::Event {
+                event,
+                evidence: Some(vec![0xd8; bytes]),
+                open,
+            }
         }
         other => other,
     }

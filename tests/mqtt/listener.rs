@@ -28,7 +28,10 @@ impl Heard {
 
     pub fn user_property(&self, key: &str) -> Option<&str> {
         let pairs = &self.properties.user_properties;
-        pairs.iter().find(|(k, _)| k == key).map(|(_, value)| value.as_str())
+        pairs
+            .iter()
+            .find(|(k, _)| k == key)
+            .map(|(_, value)| value.as_str())
     }
 }
 
@@ -74,7 +77,9 @@ impl Listener {
             }
         });
         let listener = Self { client, ears };
-        listener.until("the subscription", |(subscribed, _)| subscribed.then_some(()));
+        listener.until("the subscription", |(subscribed, _)| {
+            subscribed.then_some(())
+        });
         listener
     }
 
@@ -87,7 +92,11 @@ impl Listener {
             }
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                let topics: Vec<_> = heard.1.iter().map(|h| (&h.topic, h.payload.len())).collect();
+                let topics: Vec<_> = heard
+                    .1
+                    .iter()
+                    .map(|h| (&h.topic, h.payload.len()))
+                    .collect();
                 panic!("{what} did not come; heard {topics:?}");
             }
             heard = self.ears.bell.wait_timeout(heard, left).unwrap().0;
@@ -116,7 +125,11 @@ impl Listener {
 
     /// Waits until every sequence number of `wanted` came on `topic`; those of the first arrivals,
     /// in order, and all messages.
-    pub fn wait_sequences(&self, topic: &str, wanted: std::ops::RangeInclusive<u64>) -> (Vec<u64>, Vec<Heard>) {
+    pub fn wait_sequences(
+        &self,
+        topic: &str,
+        wanted: std::ops::RangeInclusive<u64>,
+    ) -> (Vec<u64>, Vec<Heard>) {
         self.until(topic, |(_, heard)| {
             let on: Vec<Heard> = heard.iter().filter(|h| h.topic == topic).cloned().collect();
             let mut first = Vec::new();
@@ -125,7 +138,10 @@ impl Listener {
                     first.push(sequence);
                 }
             }
-            wanted.clone().all(|n| first.contains(&n)).then_some((first, on))
+            wanted
+                .clone()
+                .all(|n| first.contains(&n))
+                .then_some((first, on))
         })
     }
 
@@ -134,11 +150,15 @@ impl Listener {
     }
 
     pub fn say(&self, topic: &str, payload: impl Into<Vec<u8>>) {
-        self.client.publish(topic, QoS::AtLeastOnce, false, payload.into()).unwrap();
+        self.client
+            .publish(topic, QoS::AtLeastOnce, false, payload.into())
+            .unwrap();
     }
 
     pub fn say_retained(&self, topic: &str, payload: impl Into<Vec<u8>>) {
-        self.client.publish(topic, QoS::AtLeastOnce, true, payload.into()).unwrap();
+        self.client
+            .publish(topic, QoS::AtLeastOnce, true, payload.into())
+            .unwrap();
     }
 }
 

@@ -18,7 +18,9 @@ fn certificates(folder: &Path) {
     let authority_key = KeyPair::generate().unwrap();
     let mut authority = CertificateParams::new(Vec::new()).unwrap();
     // OpenSSL takes a certificate that is named like its authority for a self-signed one.
-    authority.distinguished_name.push(DnType::CommonName, "authority");
+    authority
+        .distinguished_name
+        .push(DnType::CommonName, "authority");
     authority.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     authority.key_usages = vec![KeyUsagePurpose::KeyCertSign];
     let certificate = authority.self_signed(&authority_key).unwrap();
@@ -71,7 +73,9 @@ fn login(folder: &Path, password: &str, client: bool) -> String {
 
 #[test]
 fn tls_with_a_private_authority_a_client_certificate_and_a_password() {
-    let Some((broker, port, folder)) = guarded() else { return };
+    let Some((broker, port, folder)) = guarded() else {
+        return;
+    };
     let listener = Listener::on(broker.port);
     for version in ["5", "3.1.1"] {
         let login = login(folder.path(), "segreto", true);
@@ -84,7 +88,9 @@ fn tls_with_a_private_authority_a_client_certificate_and_a_password() {
 
 #[test]
 fn a_wrong_login_is_said_and_not_hammered() {
-    let Some((_broker, port, folder)) = guarded() else { return };
+    let Some((_broker, port, folder)) = guarded() else {
+        return;
+    };
     let fails = |login: &str, expected: &str| {
         let device = Device::start(port, login);
         until(expected, || device.publisher.last_error().is_some());
@@ -111,6 +117,9 @@ fn tls_files_that_cannot_be_used_are_named() {
     for file in ["client.key", "client.pem", "ca.pem"] {
         fs::write(folder.path().join(file), "nothing of use").unwrap();
         let error = check().unwrap_err().to_string();
-        assert!(error.starts_with("mqtt.tls: ") && error.contains(file), "{error}");
+        assert!(
+            error.starts_with("mqtt.tls: ") && error.contains(file),
+            "{error}"
+        );
     }
 }

@@ -21,25 +21,42 @@ fn scene(mqtt: &str) -> Option<Scene> {
     let listener = Listener::on(broker.port);
     let device = Device::start(broker.port, mqtt);
     listener.wait_text(&format!("{BASE}/status"), "online");
-    Some(Scene { broker, listener, device })
+    Some(Scene {
+        broker,
+        listener,
+        device,
+    })
 }
 
 impl Scene {
     fn ask(&self, name: &str, payload: impl Into<Vec<u8>>) {
-        self.listener.say(&format!("{BASE}/command/{name}"), payload);
+        self.listener
+            .say(&format!("{BASE}/command/{name}"), payload);
     }
 
     fn refusal(&self, name: &str, fits: impl Fn(&Value) -> bool) -> Value {
         let topic = format!("{BASE}/reply/{name}");
-        let found = self.listener.wait(&topic, |heard| fits(&heard.json())).json();
+        let found = self
+            .listener
+            .wait(&topic, |heard| fits(&heard.json()))
+            .json();
         assert_eq!(found["ok"], false);
-        assert!(found["message"].as_str().is_some_and(|message| !message.is_empty()));
+        assert!(
+            found["message"]
+                .as_str()
+                .is_some_and(|message| !message.is_empty())
+        );
         found
     }
 
     fn health(&self) -> Health {
         let topic = format!("{BASE}/health");
-        let so_far = self.listener.all().iter().filter(|h| h.topic == topic).count();
+        let so_far = self
+            .listener
+            .all()
+            .iter()
+            .filter(|h| h.topic == topic)
+            .count();
         self.device.publisher.send(Outgoing::Health(Box::default()));
         let heard = self.listener.wait_count(&topic, so_far + 1);
         serde_json::from_slice(&heard.last().unwrap().payload).unwrap()
@@ -47,21 +64,46 @@ impl Scene {
 }
 
 fn understood(version: &str) {
-    let Some(scene) = scene(&format!("version = \"{version}\"")) else { return };
+    let Some(scene) = scene(&format!("version = \"{version}\"")) else {
+        return;
+    };
     scene.ask("snapshot", r#"{"id":"a","camera":"corsia4"}"#);
     let camera = Some(id("corsia4"));
-    assert_eq!(scene.device.command(), Command::Snapshot { id: json!("a"), camera });
+    assert_eq!(
+        scene.device.command(),
+        Command::Snapshot {
+            id: json!("a"),
+            camera
+        }
+    );
     scene.ask("pause", r#"{"id":2,"seconds":60}"#);
     let time = Duration::from_secs(60);
-    assert_eq!(scene.device.command(), Command::Pause { id: json!(2), time });
+    assert_eq!(
+        scene.device.command(),
+        Command::Pause { id: json!(2), time }
+    );
     let topic = format!("{BASE}/config/scaffale-vuoto/threshold/set");
     scene.listener.say(&topic, "0.8");
-    let change = Change::Threshold { label: id("scaffale-vuoto"), value: 0.8 };
-    assert_eq!(scene.device.command(), Command::Set { id: Value::Null, change });
+    let change = Change::Threshold {
+        label: id("scaffale-vuoto"),
+        value: 0.8,
+    };
+    assert_eq!(
+        scene.device.command(),
+        Command::Set {
+            id: Value::Null,
+            change
+        }
+    );
     let body = json!({"id": 2, "ok": true, "message": "paused"});
     let command = vedetta::config::CommandName::Pause;
-    scene.device.publisher.send(Outgoing::Reply { command, body: body.clone() });
-    let reply = scene.listener.wait(&format!("{BASE}/reply/pause"), |_| true);
+    scene.device.publisher.send(Outgoing::Reply {
+        command,
+        body: body.clone(),
+    });
+    let reply = scene
+        .listener
+        .wait(&format!("{BASE}/reply/pause"), |_| true);
     assert_eq!(reply.json(), body);
 }
 
@@ -77,7 +119,9 @@ fn commands_arrive_and_are_answered_with_mqtt_3_1_1() {
 
 #[test]
 fn hostile_requests_are_answered_with_a_code_and_harm_nothing() {
-    let Some(scene) = scene("commands = [\"pause\"]") else { return };
+    let Some(scene) = scene("commands = [\"pause\"]") else {
+        return;
+    };
     let code = |code: &'static str| move |reply: &Value| reply["code"] == code;
     scene.ask("reload", r#"{"id":"r"}"#);
     assert_eq!(scene.refusal("reload", code("not-allowed"))["id"], "r");
@@ -87,32 +131,53 @@ fn hostile_requests_are_answered_with_a_code_and_harm_nothing() {
     scene.refusal("pause", code("bad-json"));
     scene.ask("pause", format!(r#"{{"id":{}"#, "[".repeat(5000)));
     scene.refusal("pause", |r| r["code"] == "bad-json" && r["id"].is_null());
-    scene.ask("pause", format!(r#"{{"id":"x","seconds":1,"y":"{}"}}"#, "y".repeat(9000)));
+    scene.ask(
+        "pause",
+        format!(r#"{{"id":"x","seconds":1,"y":"{}"}}"#, "y".repeat(9000)),
+    );
     scene.refusal("pause", code("too-large"));
     scene.ask("pause", r#"{"id":"u","seconds":1,"extra":true}"#);
     assert_eq!(scene.refusal("pause", code("bad-request"))["id"], "u");
-    scene.listener.say(&format!("{BASE}/config/a/threshold/set"), "0.5");
+    scene
+        .listener
+        .say(&format!("{BASE}/config/a/threshold/set"), "0.5");
     scene.refusal("set", code("not-allowed"));
     // Topics that are nobody's.
     scene.listener.say(&format!("{BASE}/command/A B"), "{}");
-    scene.listener.say(&format!("{BASE}/config/../prompt/set"), "x");
+    scene
+        .listener
+        .say(&format!("{BASE}/config/../prompt/set"), "x");
     assert_eq!(scene.health().mqtt.refused, 7);
     assert!(scene.device.commands.try_recv().is_err());
 }
 
 #[test]
 fn a_retained_request_is_ignored_and_counted() {
-    let Some(broker) = Broker::start() else { return };
+    let Some(broker) = Broker::start() else {
+        return;
+    };
     let listener = Listener::on(broker.port);
     listener.say_retained(&format!("{BASE}/command/reload"), r#"{"id":"old"}"#);
     listener.wait(&format!("{BASE}/command/reload"), |_| true);
     let device = Device::start(broker.port, "");
-    let scene = Scene { broker, listener, device };
-    scene.listener.wait_text(&format!("{BASE}/status"), "online");
+    let scene = Scene {
+        broker,
+        listener,
+        device,
+    };
+    scene
+        .listener
+        .wait_text(&format!("{BASE}/status"), "online");
     scene.ask("pause", r#"{"id":1,"seconds":0}"#);
     assert!(matches!(scene.device.command(), Command::Pause { .. }));
     assert_eq!(scene.health().mqtt.retained_ignored, 1);
-    assert!(scene.listener.all().iter().all(|heard| !heard.topic.contains("/reply/")));
+    assert!(
+        scene
+            .listener
+            .all()
+            .iter()
+            .all(|heard| !heard.topic.contains("/reply/"))
+    );
     drop(scene.broker);
 }
 
@@ -141,9 +206,13 @@ fn ten_megabytes_do_not_reach_a_device_with_mqtt_5() {
 
 #[test]
 fn ten_megabytes_cost_a_connection_with_mqtt_3_1_1_and_it_recovers() {
-    let Some(scene) = scene("version = \"3.1.1\"") else { return };
+    let Some(scene) = scene("version = \"3.1.1\"") else {
+        return;
+    };
     scene.ask("reload", vec![b'x'; 10 << 20]);
-    until("the loss to be seen", || !scene.device.publisher.is_connected());
+    until("the loss to be seen", || {
+        !scene.device.publisher.is_connected()
+    });
     scene.device.wait_connected();
     scene.listener.wait_count(&format!("{BASE}/status"), 2);
     scene.ask("reload", r#"{"id":1}"#);
@@ -154,13 +223,20 @@ fn ten_megabytes_cost_a_connection_with_mqtt_3_1_1_and_it_recovers() {
 
 #[test]
 fn a_retained_giant_turns_commands_off_and_not_the_device() {
-    let Some(scene) = scene("version = \"3.1.1\"") else { return };
+    let Some(scene) = scene("version = \"3.1.1\"") else {
+        return;
+    };
     let giant = vec![b'x'; 1 << 20];
-    scene.listener.say_retained(&format!("{BASE}/command/reload"), giant);
+    scene
+        .listener
+        .say_retained(&format!("{BASE}/command/reload"), giant);
     let topic = format!("{BASE}/health");
     until("three connections", || {
         // Health is forgotten while there is no connection: ask again and again.
-        scene.device.publisher.send(Outgoing::Health(Box::default()));
+        scene
+            .device
+            .publisher
+            .send(Outgoing::Health(Box::default()));
         let all = scene.listener.all();
         let last = all.iter().rfind(|heard| heard.topic == topic);
         last.is_some_and(|heard| heard.json()["mqtt"]["connections"] == 3)

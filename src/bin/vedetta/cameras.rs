@@ -17,13 +17,14 @@ pub fn run(_: &CamerasArgs) -> ExitCode {
     ExitCode::FAILURE
 }
 
+/// Sizes shown per format at most; a table is for people.
+#[cfg(feature = "v4l2")]
+const MAX_SIZES: usize = 24;
+
 /// Prints the table.
 #[cfg(feature = "v4l2")]
 pub fn run(arguments: &CamerasArgs) -> ExitCode {
-    use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
-    use vedetta::capture::v4l2::list;
-
-    let cameras = list();
+    let cameras = vedetta::capture::v4l2::list();
     if cameras.is_empty() {
         eprintln!(
             "no camera found: nothing under /dev/video* captures video. Plug one in and look at \
@@ -31,53 +32,103 @@ pub fn run(arguments: &CamerasArgs) -> ExitCode {
         );
         return ExitCode::FAILURE;
     }
-    if arguments.json {
-        for camera in &cameras {
-            let formats: Vec<_> = camera
-                .formats
-                .iter()
-                .map(
-                    |f| serde_json::json!({"format": f.code, "usable": f.usable, "sizes": f.sizes}),
-                )
-                .collect();
-            println!(
-                "{}",
-                serde_json::json!({
-                    "device": camera.device, "stable": camera.stable, "name": camera.name,
-                    "driver": camera.driver, "bus": camera.bus, "problem": camera.problem,
-                    "formats": formats,
-                })
-            );
-        }
-        return ExitCode::SUCCESS;
-    }
     for camera in &cameras {
-        println!(
-            "{}: {} ({}, {})",
-            camera.device.display(),
-            camera.name,
-            camera.driver,
-            camera.bus
-        );
-        if let Some(stable) = &camera.stable {
-            println!("  stable name: {}", stable.display());
+        if arguments.json {
+            println!("{}", json(camera));
+        } else {
+            print(camera);
         }
-        if let Some(problem) = &camera.problem {
-            println!("  {problem}");
-            continue;
-        }
-        let mut table = Table::new();
-        table.load_preset(UTF8_HORIZONTAL_ONLY);
-        table.set_header(["format", "sizes and rates"]);
-        for format in &camera.formats {
-            let code = if format.usable {
-                format.code.clone()
-            } else {
-                format!("{} (cannot be decoded)", format.code)
-            };
-            table.add_row([code, format.sizes.join("\n")]);
-        }
-        println!("{table}\n");
     }
     ExitCode::SUCCESS
+}
+
+#[cfg(feature = "v4l2")]
+fn json(camera: &vedetta::capture::v4l2::ListedCamera) -> serde_json::Value {
+    use serde_json::json;
+    use vedetta::capture::select::{Interval, OfferedRate, Steps};
+
+    let steps = |steps: Steps| {
+        if steps.min == steps.max {
+            json!(steps.min)
+        } else {
+            json!({"min": steps.min, "max": steps.max, "step": steps.step})
+        }
+    };
+    let rate = |rate: &OfferedRate| match *rate {
+        OfferedRate::Exactly(interval) => json!(interval.fps()),
+        OfferedRate::Between { shortest, longest } => {
+            let fps = |interval: Interval| interval.fps();
+            json!({"min": fps(longest), "max": fps(shortest)})
+        }
+    };
+    let formats = camera.formats.iter().map(|format| {
+        let sizes = format.offer.sizes.iter().map(|size| {
+            json!({
+                "width": steps(size.width_px),
+                "height": steps(size.height_px),
+                "rates_fps": size.rates.iter().map(rate).collect::<Vec<_>>(),
+            })
+        });
+        json!({
+            "format": format.offer.fourcc.to_string(),
+            "usable": format.usable,
+            "sizes": sizes.collect::<Vec<_>>(),
+        })
+    });
+    json!({
+        "device": camera.device,
+        "stable": camera.stable,
+        "name": camera.name,
+        "driver": camera.driver,
+        "bus": camera.bus,
+        "problem": camera.problem,
+        "formats": formats.collect::<Vec<_>>(),
+    })
+}
+
+#[cfg(feature = "v4l2")]
+fn print(camera: &vedetta::capture::v4l2::ListedCamera) {
+    use comfy_table::{Table, presets::UTF8_HORIZONTAL_ONLY};
+
+    println!(
+        "{}: {} ({}, {})",
+        camera.device.display(),
+        camera.name,
+        camera.driver,
+        camera.bus
+    );
+    if let Some(stable) = &camera.stable {
+        println!("  stable name: {}", stable.display());
+    }
+    if let Some(problem) = &camera.problem {
+        println!("  {problem}\n");
+        return;
+    }
+    let mut table = Table::new();
+    table.load_preset(UTF8_HORIZONTAL_ONLY);
+    table.set_header(["format", "sizes and rates"]);
+    for format in &camera.formats {
+        let mut code = format.offer.fourcc.to_string();
+        if !format.usable {
+            code.push_str(" (cannot be decoded)");
+        }
+        let sizes = &format.offer.sizes;
+        let mut lines: Vec<String> = sizes
+            .iter()
+            .take(MAX_SIZES)
+            .map(ToString::to_string)
+            .collect();
+        match sizes.len() {
+            0 => lines.push("any size: the driver does not say".to_owned()),
+            count if count > MAX_SIZES => {
+                lines.push(format!(
+                    "… and {} more (--json lists all)",
+                    count - MAX_SIZES
+                ));
+            }
+            _ => {}
+        }
+        table.add_row([code, lines.join("\n")]);
+    }
+    println!("{table}\n");
 }

@@ -201,8 +201,8 @@ fn credentials(context: &Context<'_>, raw: &raw::Mqtt) -> Option<Option<Credenti
             match read_password(&path) {
                 Ok((password, mode)) => {
                     if mode & 0o004 != 0 {
-                        let path = path.display();
-                        let message = format!("everybody can read it; chmod 640 {path}");
+                        let message = "everybody can read it; make it readable for the user of \
+                                       the service alone (mode 640), or use credential:NAME";
                         context.problems.warn(place, message);
                     }
                     Some((place, password))

@@ -128,7 +128,9 @@ impl Context<'_> {
             None => self.wrong(
                 place,
                 format!(
-                    "$CREDENTIALS_DIRECTORY is not set; give the unit a line LoadCredential={name}:/path"
+                    "$CREDENTIALS_DIRECTORY is not set; systemd sets it for a unit with a line \
+                     LoadCredential={name}:/path. By hand name the folder: \
+                     CREDENTIALS_DIRECTORY=/etc/vedetta vedetta check"
                 ),
             ),
         }

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use serde::de::value::Error;
 use serde::{Deserialize, Deserializer, de, forward_to_deserialize_any};
 
-use super::super::raw;
+use super::super::{Problem, raw};
 use super::{MINIMAL, parse};
 
 const EXAMPLE: &str = include_str!("../../../systemd/config.example.toml");
@@ -16,7 +16,7 @@ fn revived(marker: &str) -> String {
         let body = line.strip_prefix(marker)?;
         let key = body.split_once(" = ").map(|(key, _)| key);
         let is_key = key.is_some_and(|key| key.chars().all(|c| c.is_ascii_lowercase() || c == '_'));
-        (is_key || body.starts_with('[')).then(|| body.to_owned())
+        (is_key || marker != "# " && body.starts_with('[')).then(|| body.to_owned())
     };
     let lines = EXAMPLE.lines();
     lines
@@ -34,6 +34,34 @@ fn every_default_in_the_example_is_the_default_of_the_code() {
     let revived = revived("# ");
     assert_ne!(revived, EXAMPLE);
     assert_eq!(parse(&revived).unwrap(), parse(MINIMAL).unwrap());
+}
+
+#[test]
+fn every_key_without_a_default_shows_a_legal_value() {
+    let lines: Vec<&str> = EXAMPLE.lines().collect();
+    let marked = |line: &str| line.strip_prefix("#: ").map(str::to_owned);
+    let keys = lines
+        .iter()
+        .enumerate()
+        .filter(|(_, line)| line.starts_with("#: "));
+    for (chosen, line) in keys {
+        let live = |(n, other): (usize, &&str)| {
+            let table = other.starts_with("#: [") && line.contains("_file");
+            let revived = marked(other).filter(|_| n == chosen || table);
+            revived.unwrap_or_else(|| (*other).to_owned()) + "\n"
+        };
+        let text: String = lines.iter().enumerate().map(live).collect();
+        // Some need a partner, a file or the absence of another key: those messages are right.
+        let Err(error) = parse(&text) else { continue };
+        let alone = [
+            "needs ",
+            "exclude each other",
+            "CREDENTIALS_DIRECTORY",
+            "only goes with",
+        ];
+        let explained = |problem: &Problem| alone.iter().any(|why| problem.message.contains(why));
+        assert!(error.problems.iter().all(explained), "{line}\n{error}");
+    }
 }
 
 #[test]

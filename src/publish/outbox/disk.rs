@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use super::store::{Change, Contents, Opener, Store, StoreError, move_aside};
+use super::store::{Change, Contents, Opener, Payload, Store, StoreError, move_aside};
 
 /// How long a disk that refused is left alone.
 const RETRY: Duration = Duration::from_secs(30);
@@ -106,9 +106,8 @@ impl Disk {
         }
     }
 
-    /// Event JSON and picture; `None` when they cannot be read now.
-    #[expect(clippy::type_complexity, reason = "event JSON and picture, said above")]
-    pub fn read(&mut self, sequence: u64) -> Option<Option<(Vec<u8>, Option<Vec<u8>>)>> {
+    /// What is stored under `sequence`, if anything; the outer `None` when that cannot be known now.
+    pub fn read(&mut self, sequence: u64) -> Option<Option<Payload>> {
         match self.store.as_ref()?.read(sequence) {
             Ok(found) => Some(found),
             Err(error) => {

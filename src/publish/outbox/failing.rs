@@ -60,7 +60,12 @@ impl StorageBackend for Failing {
 pub(super) fn opener(broken: Arc<AtomicBool>) -> Opener {
     Box::new(move |path| {
         let mut options = OpenOptions::new();
-        let file = options.read(true).write(true).create(true).truncate(false).open(path)?;
+        let file = options
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(path)?;
         let file = FileBackend::new(file)?;
         let broken = Arc::clone(&broken);
         Database::builder().create_with_backend(Failing { file, broken })

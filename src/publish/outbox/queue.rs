@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::disk::{Disk, Opened};
+use super::entry::Entry;
 use super::store::{Change, Contents, Opener, Record};
 use super::{EVIDENCE_EXPIRY, NewEvent, Ready};
 use crate::config;
@@ -17,42 +18,6 @@ use crate::publish::MAX_PICTURE_BYTES;
 /// Deletions wait this long for a transaction that has to be written anyway: every transaction
 /// wears the flash.
 const DELETE_WITHIN: Duration = Duration::from_secs(5);
-
-/// Payloads that are not on disk: event JSON and JPEG.
-type Unsaved = (Vec<u8>, Option<Vec<u8>>);
-
-struct Entry {
-    sequence: u64,
-    /// Wall clock when it was stored.
-    unix_ms: i64,
-    /// Whether that clock was synchronised.
-    synced: bool,
-    /// When this run stored or found it.
-    seen: Instant,
-    /// Stored by an earlier run.
-    earlier: bool,
-    event_bytes: u64,
-    evidence_bytes: u64,
-    /// `None` once it is on disk. Unsaved entries are always the newest ones.
-    unsaved: Option<Unsaved>,
-}
-
-impl Entry {
-    fn bytes(&self) -> u64 {
-        self.event_bytes + self.evidence_bytes
-    }
-
-    /// Within a run by the steady clock; across runs by the wall clock where it could be trusted,
-    /// else only since this run began.
-    fn age(&self, now: Instant, wall: Timestamp) -> Duration {
-        let steady = now.saturating_duration_since(self.seen);
-        if !self.earlier || !self.synced {
-            return steady;
-        }
-        let ms = wall.as_millisecond().saturating_sub(self.unix_ms);
-        Duration::from_millis(u64::try_from(ms).unwrap_or(0)).max(steady)
-    }
-}
 
 /// The queue behind [`super::Outbox`].
 pub(super) struct Queue {
@@ -350,7 +315,10 @@ impl Queue {
                 evidence: evidence.as_deref(),
             })
         });
-        let all = self.open.iter().map(|(id, json)| (id.as_str(), Some(json.as_slice())));
+        let all = self
+            .open
+            .iter()
+            .map(|(id, json)| (id.as_str(), Some(json.as_slice())));
         let some = self
             .open_changed
             .iter()
@@ -360,7 +328,11 @@ impl Queue {
             delete: self.delete.clone(),
             delete_evidence: self.delete_evidence.clone(),
             clear_open: self.open_stale,
-            open: if self.open_stale { all.collect() } else { some.collect() },
+            open: if self.open_stale {
+                all.collect()
+            } else {
+                some.collect()
+            },
             next_sequence: self.next_sequence,
         };
         if self.disk.commit(&change) {
@@ -399,21 +371,15 @@ impl Queue {
     /// The first look at the disk: its events come before those of this run.
     fn adopt(&mut self, contents: Contents) {
         let seen = Instant::now();
-        let first = self.entries.front().map_or(u64::MAX, |entry| entry.sequence);
+        let first = self
+            .entries
+            .front()
+            .map_or(u64::MAX, |entry| entry.sequence);
         for stored in contents.events.into_iter().rev() {
             if stored.sequence >= first {
                 continue;
             }
-            let entry = Entry {
-                sequence: stored.sequence,
-                unix_ms: stored.unix_ms,
-                synced: stored.synced,
-                seen,
-                earlier: true,
-                event_bytes: stored.event_bytes,
-                evidence_bytes: stored.evidence_bytes,
-                unsaved: None,
-            };
+            let entry = Entry::found(&stored, seen);
             self.bytes += entry.bytes();
             self.entries.push_front(entry);
         }

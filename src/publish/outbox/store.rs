@@ -31,6 +31,9 @@ pub(super) enum StoreError {
     Refused(String),
 }
 
+/// Event JSON and, when there is one, its JPEG.
+pub(super) type Payload = (Vec<u8>, Option<Vec<u8>>);
+
 /// What [`Store::open`] found, without the payloads.
 #[derive(Debug, Default)]
 pub(super) struct Contents {
@@ -137,7 +140,10 @@ impl Store {
             let (id, value) = (key.value().to_owned(), value.value().to_vec());
             contents.open.insert(id, value);
         }
-        let last = contents.events.last().map_or(0, |stored| stored.sequence + 1);
+        let last = contents
+            .events
+            .last()
+            .map_or(0, |stored| stored.sequence + 1);
         contents.next_sequence = contents.next_sequence.max(last);
         Ok(contents)
     }
@@ -181,8 +187,8 @@ impl Store {
         })
     }
 
-    /// Event JSON and, when there is one, its JPEG.
-    pub fn read(&self, sequence: u64) -> Result<Option<(Vec<u8>, Option<Vec<u8>>)>, StoreError> {
+    /// `None` when it is not there.
+    pub fn read(&self, sequence: u64) -> Result<Option<Payload>, StoreError> {
         guarded(|| {
             let transaction = self.database.begin_read().map_err(classify)?;
             let events = transaction.open_table(EVENTS).map_err(classify)?;
@@ -251,4 +257,3 @@ fn classify(error: impl Into<redb::Error>) -> StoreError {
         _ => StoreError::Refused(error.to_string()),
     }
 }
-

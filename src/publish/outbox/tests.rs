@@ -100,7 +100,10 @@ fn events_wait_in_order_until_they_are_acknowledged() {
     outbox.acknowledge(99);
     assert_eq!(waiting(&outbox), [(1, "a".to_owned()), (3, "a".to_owned())]);
     let health = outbox.health();
-    assert_eq!((health.length, health.dropped, health.durable), (2, 0, true));
+    assert_eq!(
+        (health.length, health.dropped, health.durable),
+        (2, 0, true)
+    );
 }
 
 #[test]
@@ -114,7 +117,10 @@ fn a_restart_keeps_events_open_events_and_the_sequence() {
 
     let outbox = Outbox::open(folder.path(), ROOMY);
     assert_eq!(waiting(&outbox), [(2, "b".to_owned()), (3, "a".to_owned())]);
-    assert_eq!(outbox.open_events(), [("b".to_owned(), json!({"zone": "b"}))]);
+    assert_eq!(
+        outbox.open_events(),
+        [("b".to_owned(), json!({"zone": "b"}))]
+    );
     let ready = outbox.next_ready(&BTreeSet::new()).unwrap();
     assert_eq!(ready.evidence.map(|jpeg| jpeg.len()), Some(500));
     outbox.acknowledge(2);
@@ -124,14 +130,21 @@ fn a_restart_keeps_events_open_events_and_the_sequence() {
 
     let outbox = Outbox::open(folder.path(), ROOMY);
     assert_eq!(outbox.health().length, 0);
-    assert_eq!(outbox.append(vec![ended("b")]), [4], "also when nothing waits");
+    assert_eq!(
+        outbox.append(vec![ended("b")]),
+        [4],
+        "also when nothing waits"
+    );
     assert_eq!(outbox.open_events(), []);
 }
 
 #[test]
 fn a_full_outbox_drops_the_oldest_and_counts_it() {
     let folder = folder();
-    let limits = config::Outbox { max_events: 3, ..ROOMY };
+    let limits = config::Outbox {
+        max_events: 3,
+        ..ROOMY
+    };
     let outbox = Outbox::open(folder.path(), limits);
     for id in ["a", "b", "c", "d", "e"] {
         outbox.append(vec![confirmed(id)]);
@@ -140,14 +153,20 @@ fn a_full_outbox_drops_the_oldest_and_counts_it() {
     assert_eq!(outbox.health().dropped, 2);
     drop(outbox);
     assert_eq!(ids(&Outbox::open(folder.path(), limits)), ["c", "d", "e"]);
-    let fewer = config::Outbox { max_events: 1, ..ROOMY };
+    let fewer = config::Outbox {
+        max_events: 1,
+        ..ROOMY
+    };
     assert_eq!(ids(&Outbox::open(folder.path(), fewer)), ["e"]);
 }
 
 #[test]
 fn old_pictures_make_room_before_events_do() {
     let folder = folder();
-    let limits = config::Outbox { max_bytes: 65_536, ..ROOMY };
+    let limits = config::Outbox {
+        max_bytes: 65_536,
+        ..ROOMY
+    };
     let outbox = Outbox::open(folder.path(), limits);
     outbox.append(vec![pictured("a", 30_000)]);
     outbox.append(vec![pictured("b", 30_000)]);
@@ -158,7 +177,11 @@ fn old_pictures_make_room_before_events_do() {
     assert_eq!((health.dropped, health.pictures_dropped), (0, 2));
     assert!(health.bytes <= 65_536);
     let first = outbox.next_ready(&BTreeSet::new()).unwrap();
-    assert_eq!((first.evidence, first.event.evidence), (None, None), "it names no lost picture");
+    assert_eq!(
+        (first.evidence, first.event.evidence),
+        (None, None),
+        "it names no lost picture"
+    );
 
     for n in 0..200 {
         outbox.append(vec![confirmed(&format!("x{n}"))]);
@@ -173,13 +196,20 @@ const MAX: usize = crate::publish::MAX_PICTURE_BYTES;
 #[test]
 fn what_is_too_old_is_dropped_and_counted() {
     let folder = folder();
-    let limits = config::Outbox { expire_after: Duration::from_secs(7200), ..ROOMY };
+    let limits = config::Outbox {
+        expire_after: Duration::from_secs(7200),
+        ..ROOMY
+    };
     let outbox = Outbox::open(folder.path(), limits);
     outbox.append(vec![pictured("a", 100)]);
     outbox.lock().age_by(Duration::from_secs(3601));
     outbox.append(vec![confirmed("b")]);
     let first = outbox.next_ready(&BTreeSet::new()).unwrap();
-    assert_eq!((first.event.id.as_str(), first.evidence), ("a", None), "pictures: one hour");
+    assert_eq!(
+        (first.event.id.as_str(), first.evidence),
+        ("a", None),
+        "pictures: one hour"
+    );
     assert!(first.remaining <= Duration::from_secs(3599));
     outbox.lock().age_by(Duration::from_secs(3600));
     assert_eq!(ids(&outbox), ["b"]);
@@ -215,7 +245,10 @@ fn a_damaged_file_is_moved_aside_and_a_new_one_started() {
         let sequences = outbox.append(vec![confirmed("b")]);
         assert!(sequences[0] > 1, "the sequence must not start again");
         drop(outbox);
-        assert_eq!(waiting(&Outbox::open(folder.path(), ROOMY)), [(sequences[0], "b".to_owned())]);
+        assert_eq!(
+            waiting(&Outbox::open(folder.path(), ROOMY)),
+            [(sequences[0], "b".to_owned())]
+        );
     }
 }
 
@@ -243,7 +276,11 @@ fn a_disk_that_refuses_degrades_to_memory_and_comes_back() {
     broken.store(true, Ordering::Relaxed);
     assert_eq!(outbox.append(vec![confirmed("c"), ended("a")]), [3, 4]);
     assert!(!outbox.health().durable);
-    assert_eq!(ids(&outbox), ["c", "a"], "the rest is on the disk that is away");
+    assert_eq!(
+        ids(&outbox),
+        ["c", "a"],
+        "the rest is on the disk that is away"
+    );
     outbox.acknowledge(3);
     assert_eq!(outbox.append(vec![confirmed("d")]), [5]);
 
@@ -267,7 +304,10 @@ fn a_folder_that_is_not_there_at_first_is_used_once_it_is() {
     let outbox = Outbox::open(&state, ROOMY);
     let sequences = outbox.append(vec![confirmed("a")]);
     assert!(!outbox.health().durable);
-    assert!(sequences[0] > 1_000_000, "over whatever a disk we cannot read may have had");
+    assert!(
+        sequences[0] > 1_000_000,
+        "over whatever a disk we cannot read may have had"
+    );
     fs::create_dir(&state).unwrap();
     let earlier = Outbox::open(&state, ROOMY);
     earlier.append(vec![confirmed("old")]);
@@ -295,13 +335,18 @@ fn a_killed_process_loses_nothing_that_was_stored() {
     let folder = folder();
     for round in 0..2 {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["a_killed_process_loses_nothing_that_was_stored", "--nocapture"])
+            .args([
+                "a_killed_process_loses_nothing_that_was_stored",
+                "--nocapture",
+            ])
             .env(CHILD, folder.path())
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
         let lines = std::io::BufReader::new(child.stdout.take().unwrap()).lines();
-        let mut lines = lines.map_while(Result::ok).filter(|line| line.contains("stored "));
+        let mut lines = lines
+            .map_while(Result::ok)
+            .filter(|line| line.contains("stored "));
         let mut said = lines.by_ref().take(20 + round).count();
         child.kill().unwrap();
         child.wait().unwrap();

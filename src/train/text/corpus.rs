@@ -27,9 +27,12 @@ impl Text {
     /// Whether the text is kept out of training to measure on: one in twenty of the general
     /// texts, chosen by a hash (FNV-1a) of the text so that a grown corpus keeps its choice.
     pub fn held_out(&self) -> bool {
-        let hash = self.text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-            (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-        });
+        let hash = self
+            .text
+            .bytes()
+            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+            });
         self.kind == "corpus" && (hash >> 32).is_multiple_of(20)
     }
 }
@@ -66,7 +69,12 @@ impl SpaceMap {
     pub fn load(path: &Path) -> Result<Self> {
         let tensors = candle_core::safetensors::load(path, &Device::Cpu)
             .with_context(|| format!("{}: run the step `space` first", path.display()))?;
-        let get = |name: &str| tensors.get(name).cloned().with_context(|| format!("{}: no tensor {name}", path.display()));
+        let get = |name: &str| {
+            tensors
+                .get(name)
+                .cloned()
+                .with_context(|| format!("{}: no tensor {name}", path.display()))
+        };
         Ok(Self {
             linear: get("linear.weight")?.t()?.contiguous()?,
             hidden: get("hidden.weight")?.t()?.contiguous()?,
@@ -80,7 +88,10 @@ impl SpaceMap {
     /// # Errors
     /// Rows of another width.
     pub fn apply(&self, teacher: &Tensor) -> Result<Tensor> {
-        let hidden = teacher.matmul(&self.hidden)?.broadcast_add(&self.hidden_bias)?.relu()?;
+        let hidden = teacher
+            .matmul(&self.hidden)?
+            .broadcast_add(&self.hidden_bias)?
+            .relu()?;
         unit_rows(&(teacher.matmul(&self.linear)? + hidden.matmul(&self.output)?)?)
     }
 }
@@ -121,8 +132,19 @@ impl Corpus {
             texts.len()
         );
         let tokenizer = load_tokenizer(work)?;
-        let tokens = tokenize(&tokenizer, &texts.iter().map(|row| row.text.as_str()).collect::<Vec<_>>())?;
-        Ok(Self { texts, tokens, targets, vocabulary: tokenizer.get_vocab_size(true) })
+        let tokens = tokenize(
+            &tokenizer,
+            &texts
+                .iter()
+                .map(|row| row.text.as_str())
+                .collect::<Vec<_>>(),
+        )?;
+        Ok(Self {
+            texts,
+            tokens,
+            targets,
+            vocabulary: tokenizer.get_vocab_size(true),
+        })
     }
 
     /// Target of text `row`, `[D]`.
@@ -134,10 +156,14 @@ impl Corpus {
     pub fn centroids(&self, classes: usize, class: impl Fn(&Text) -> i32) -> Vec<f32> {
         let mut sums = vec![0.0; classes * EMBEDDING_DIM];
         for (row, text) in self.texts.iter().enumerate() {
-            let Ok(id) = usize::try_from(class(text)) else { continue };
+            let Ok(id) = usize::try_from(class(text)) else {
+                continue;
+            };
             if id < classes && text.kind != "template" {
                 let sum = &mut sums[id * EMBEDDING_DIM..(id + 1) * EMBEDDING_DIM];
-                sum.iter_mut().zip(self.target(row)).for_each(|(a, b)| *a += b);
+                sum.iter_mut()
+                    .zip(self.target(row))
+                    .for_each(|(a, b)| *a += b);
             }
         }
         for sum in sums.chunks_exact_mut(EMBEDDING_DIM) {
@@ -154,12 +180,17 @@ impl Corpus {
 /// A file is missing or of another shape.
 pub fn targets(teacher: &Path, space: &Path) -> Result<Vec<f32>> {
     let map = SpaceMap::load(space)?;
-    let teacher = Tensor::read_npy(teacher).with_context(|| format!("{}: run the step `teacher` first", teacher.display()))?;
+    let teacher = Tensor::read_npy(teacher)
+        .with_context(|| format!("{}: run the step `teacher` first", teacher.display()))?;
     let rows = teacher.dim(0)?;
     let mut targets = Vec::with_capacity(rows * EMBEDDING_DIM);
     for start in (0..rows).step_by(4096) {
         let mapped = map.apply(&teacher.narrow(0, start, 4096.min(rows - start))?)?;
-        ensure!(mapped.dim(1)? == EMBEDDING_DIM, "the space map gives {} values instead of {EMBEDDING_DIM}", mapped.dim(1)?);
+        ensure!(
+            mapped.dim(1)? == EMBEDDING_DIM,
+            "the space map gives {} values instead of {EMBEDDING_DIM}",
+            mapped.dim(1)?
+        );
         targets.extend(mapped.flatten_all()?.to_vec1::<f32>()?);
     }
     Ok(targets)
@@ -171,8 +202,12 @@ pub fn targets(teacher: &Path, space: &Path) -> Result<Vec<f32>> {
 /// The step `tokenizer` has not run, or the file is broken.
 pub fn load_tokenizer(work: &Work) -> Result<Tokenizer> {
     let path = work.tokenizer();
-    Tokenizer::from_file(&path)
-        .map_err(|error| anyhow::anyhow!("{}: {error}: run the step `tokenizer` first", path.display()))
+    Tokenizer::from_file(&path).map_err(|error| {
+        anyhow::anyhow!(
+            "{}: {error}: run the step `tokenizer` first",
+            path.display()
+        )
+    })
 }
 
 /// Token ids of each text, 2 to [`MAX_TOKENS`].
@@ -180,8 +215,16 @@ pub fn load_tokenizer(work: &Work) -> Result<Tokenizer> {
 /// # Errors
 /// The tokenizer fails.
 pub fn tokenize(tokenizer: &Tokenizer, texts: &[&str]) -> Result<Vec<Vec<u32>>> {
-    let encodings = tokenizer.encode_batch(texts.to_vec(), true).map_err(|error| anyhow::anyhow!("tokenizer: {error}"))?;
-    let tokens: Vec<Vec<u32>> = encodings.iter().map(|encoding| encoding.get_ids().to_vec()).collect();
-    ensure!(tokens.iter().all(|ids| ids.len() <= MAX_TOKENS), "the tokenizer does not truncate to {MAX_TOKENS}");
+    let encodings = tokenizer
+        .encode_batch(texts.to_vec(), true)
+        .map_err(|error| anyhow::anyhow!("tokenizer: {error}"))?;
+    let tokens: Vec<Vec<u32>> = encodings
+        .iter()
+        .map(|encoding| encoding.get_ids().to_vec())
+        .collect();
+    ensure!(
+        tokens.iter().all(|ids| ids.len() <= MAX_TOKENS),
+        "the tokenizer does not truncate to {MAX_TOKENS}"
+    );
     Ok(tokens)
 }

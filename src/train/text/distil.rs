@@ -45,7 +45,13 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { seed: 1, bag_epochs: 6, steps: 2000, batch: 192, rate: 1e-3 }
+        Self {
+            seed: 1,
+            bag_epochs: 6,
+            steps: 2000,
+            batch: 192,
+            rate: 1e-3,
+        }
     }
 }
 
@@ -59,7 +65,9 @@ fn repeats(text: &Text, draw: f32) -> usize {
         "everyday" => 1.5,
         _ => 1.0,
     };
-    (1..=8_u8).take_while(|count| f32::from(*count) <= wanted + draw).count()
+    (1..=8_u8)
+        .take_while(|count| f32::from(*count) <= wanted + draw)
+        .count()
 }
 
 /// One pass: rows in batches of similar length, in random order.
@@ -67,7 +75,10 @@ fn plan(corpus: &Corpus, rng: &mut StdRng, batch: usize) -> Vec<Vec<usize>> {
     let mut rows = Vec::new();
     for (row, text) in corpus.texts.iter().enumerate() {
         if !text.held_out() {
-            rows.extend(std::iter::repeat_n(row, repeats(text, rng.random::<f32>() * 0.999)));
+            rows.extend(std::iter::repeat_n(
+                row,
+                repeats(text, rng.random::<f32>() * 0.999),
+            ));
         }
     }
     rows.shuffle(rng);
@@ -81,9 +92,19 @@ fn plan(corpus: &Corpus, rng: &mut StdRng, batch: usize) -> Vec<Vec<usize>> {
 }
 
 fn batch_of(corpus: &Corpus, rows: &[usize]) -> Result<(Batch, Tensor)> {
-    let sequences: Vec<&[u32]> = rows.iter().map(|row| corpus.tokens[*row].as_slice()).collect();
-    let targets: Vec<f32> = rows.iter().flat_map(|row| corpus.target(*row)).copied().collect();
-    Ok((Batch::new(&sequences, 0)?, Tensor::from_vec(targets, (rows.len(), EMBEDDING_DIM), &Device::Cpu)?))
+    let sequences: Vec<&[u32]> = rows
+        .iter()
+        .map(|row| corpus.tokens[*row].as_slice())
+        .collect();
+    let targets: Vec<f32> = rows
+        .iter()
+        .flat_map(|row| corpus.target(*row))
+        .copied()
+        .collect();
+    Ok((
+        Batch::new(&sequences, 0)?,
+        Tensor::from_vec(targets, (rows.len(), EMBEDDING_DIM), &Device::Cpu)?,
+    ))
 }
 
 /// `mean(1 − cosine)`.
@@ -100,21 +121,36 @@ struct Classes {
 impl Classes {
     fn new(corpus: &Corpus) -> Result<Self> {
         let count = |class: fn(&Text) -> i32| {
-            corpus.texts.iter().filter_map(|text| usize::try_from(class(text) + 1).ok()).max().unwrap_or(0)
+            corpus
+                .texts
+                .iter()
+                .filter_map(|text| usize::try_from(class(text) + 1).ok())
+                .max()
+                .unwrap_or(0)
         };
         let tensor = |class: fn(&Text) -> i32| -> Result<Tensor> {
             let classes = count(class);
-            let centroids = Tensor::from_vec(corpus.centroids(classes, class), (classes, EMBEDDING_DIM), &Device::Cpu)?;
+            let centroids = Tensor::from_vec(
+                corpus.centroids(classes, class),
+                (classes, EMBEDDING_DIM),
+                &Device::Cpu,
+            )?;
             Ok(centroids.t()?.contiguous()?)
         };
-        Ok(Self { fine: tensor(|text| text.fine)?, coarse: tensor(|text| text.coarse)? })
+        Ok(Self {
+            fine: tensor(|text| text.fine)?,
+            coarse: tensor(|text| text.coarse)?,
+        })
     }
 
     /// Cross-entropy of the rows that name a class, summed over fine and coarse and divided by
     /// the batch; `None` when no row does.
     fn loss(&self, corpus: &Corpus, rows: &[usize], student: &Tensor) -> Result<Option<Tensor>> {
         let mut total: Option<Tensor> = None;
-        let kinds: [(&Tensor, fn(&Text) -> i32); 2] = [(&self.fine, |text| text.fine), (&self.coarse, |text| text.coarse)];
+        let kinds: [(&Tensor, fn(&Text) -> i32); 2] = [
+            (&self.fine, |text| text.fine),
+            (&self.coarse, |text| text.coarse),
+        ];
         for (centroids, class) in kinds {
             let (mut places, mut labels) = (Vec::new(), Vec::new());
             for (place, row) in rows.iter().enumerate() {
@@ -126,11 +162,15 @@ impl Classes {
             if places.is_empty() {
                 continue;
             }
-            let share = f64::from(u32::try_from(places.len())?) / f64::from(u32::try_from(rows.len())?);
+            let share =
+                f64::from(u32::try_from(places.len())?) / f64::from(u32::try_from(rows.len())?);
             let k = places.len();
             let chosen = student.index_select(&Tensor::from_vec(places, k, &Device::Cpu)?, 0)?;
             let logits = (chosen.matmul(centroids)? * CLASS_SCALE)?;
-            let loss = (candle_nn::loss::cross_entropy(&logits, &Tensor::from_vec(labels, k, &Device::Cpu)?)? * share)?;
+            let loss = (candle_nn::loss::cross_entropy(
+                &logits,
+                &Tensor::from_vec(labels, k, &Device::Cpu)?,
+            )? * share)?;
             total = Some(match total {
                 Some(sum) => (sum + loss)?,
                 None => loss,
@@ -140,11 +180,18 @@ impl Classes {
     }
 }
 
-fn tower_loss(tower: &Tower, corpus: &Corpus, classes: &Classes, rows: &[usize]) -> Result<(Tensor, Tensor)> {
+fn tower_loss(
+    tower: &Tower,
+    corpus: &Corpus,
+    classes: &Classes,
+    rows: &[usize],
+) -> Result<(Tensor, Tensor)> {
     let (batch, target) = batch_of(corpus, rows)?;
     let student = unit_rows(&tower.forward(&batch)?)?;
     let distance = cosine_loss(&student, &target)?;
-    let pairs = (student.matmul(&student.t()?)? - target.matmul(&target.t()?)?)?.sqr()?.mean_all()?;
+    let pairs = (student.matmul(&student.t()?)? - target.matmul(&target.t()?)?)?
+        .sqr()?
+        .mean_all()?;
     let mut loss = (&distance + (pairs * AFFINITY)?)?;
     if let Some(classes) = classes.loss(corpus, rows, &student)? {
         loss = (loss + (classes * CLASSES)?)?;
@@ -158,7 +205,12 @@ fn start_embeddings(tower: &Tower, corpus: &Corpus) -> Result<()> {
     let vocabulary = tower.shape.vocabulary;
     let mut sums = vec![0.0_f32; vocabulary * EMBEDDING_DIM];
     let mut weights = vec![0.0_f32; vocabulary];
-    for (row, ids) in corpus.tokens.iter().enumerate().filter(|(row, _)| !corpus.texts[*row].held_out()) {
+    for (row, ids) in corpus
+        .tokens
+        .iter()
+        .enumerate()
+        .filter(|(row, _)| !corpus.texts[*row].held_out())
+    {
         let inner = &ids[1..ids.len().saturating_sub(1).max(1)];
         #[expect(clippy::cast_precision_loss, reason = "tens of tokens")]
         let weight = 1.0 / (inner.len().max(1) as f32).powi(3);
@@ -166,19 +218,27 @@ fn start_embeddings(tower: &Tower, corpus: &Corpus) -> Result<()> {
             let id = *id as usize;
             weights[id] += weight;
             let sum = &mut sums[id * EMBEDDING_DIM..(id + 1) * EMBEDDING_DIM];
-            sum.iter_mut().zip(corpus.target(row)).for_each(|(a, b)| *a += weight * b);
+            sum.iter_mut()
+                .zip(corpus.target(row))
+                .for_each(|(a, b)| *a += weight * b);
         }
     }
     for (sum, weight) in sums.chunks_exact_mut(EMBEDDING_DIM).zip(weights) {
         sum.iter_mut().for_each(|v| *v /= weight.max(1e-6));
     }
-    tower.vars[0].set(&Tensor::from_vec(sums, (vocabulary, EMBEDDING_DIM), &Device::Cpu)?)?;
+    tower.vars[0].set(&Tensor::from_vec(
+        sums,
+        (vocabulary, EMBEDDING_DIM),
+        &Device::Cpu,
+    )?)?;
     Ok(())
 }
 
 fn bar(total: usize, what: &str) -> Result<ProgressBar> {
     let style = ProgressStyle::with_template("{prefix} {wide_bar} {pos}/{len} {msg} ({eta} left)")?;
-    Ok(ProgressBar::new(u64::try_from(total)?).with_style(style).with_prefix(what.to_owned()))
+    Ok(ProgressBar::new(u64::try_from(total)?)
+        .with_style(style)
+        .with_prefix(what.to_owned()))
 }
 
 /// Trains a tower on `corpus`; `checkpoint` is called with the averaged weights in place, every
@@ -186,7 +246,12 @@ fn bar(total: usize, what: &str) -> Result<ProgressBar> {
 ///
 /// # Errors
 /// An empty corpus, a gradient that is not finite, or what `checkpoint` returns.
-pub fn train(corpus: &Corpus, shape: Shape, settings: Settings, mut checkpoint: impl FnMut(&Tower, usize) -> Result<()>) -> Result<Tower> {
+pub fn train(
+    corpus: &Corpus,
+    shape: Shape,
+    settings: Settings,
+    mut checkpoint: impl FnMut(&Tower, usize) -> Result<()>,
+) -> Result<Tower> {
     ensure!(!corpus.texts.is_empty(), "no texts to learn from");
     let mut rng = StdRng::seed_from_u64(settings.seed);
     let tower = Tower::new(shape, settings.seed)?;
@@ -201,7 +266,10 @@ pub fn train(corpus: &Corpus, shape: Shape, settings: Settings, mut checkpoint: 
             let (batch, target) = batch_of(corpus, rows)?;
             let loss = cosine_loss(&unit_rows(&tower.bag_of_words(&batch)?)?, &target)?;
             sum += loss.to_scalar::<f32>()?;
-            optimizer.step(&loss.backward()?, warm_up_and_cosine(epoch, settings.bag_epochs, 0, 3e-3))?;
+            optimizer.step(
+                &loss.backward()?,
+                warm_up_and_cosine(epoch, settings.bag_epochs, 0, 3e-3),
+            )?;
         }
         #[expect(clippy::cast_precision_loss, reason = "hundreds of batches")]
         progress.set_message(format!("cosine {:.4}", 1.0 - sum / batches.len() as f32));
@@ -218,7 +286,9 @@ pub fn train(corpus: &Corpus, shape: Shape, settings: Settings, mut checkpoint: 
         if queue.is_empty() {
             queue = plan(corpus, &mut rng, settings.batch);
         }
-        let rows = queue.pop().context("a corpus in which every text is held out")?;
+        let rows = queue
+            .pop()
+            .context("a corpus in which every text is held out")?;
         let (loss, distance) = tower_loss(&tower, corpus, &classes, &rows)?;
         let rate = warm_up_and_cosine(step, settings.steps, settings.steps / 20, settings.rate);
         optimizer.step(&loss.backward()?, rate)?;
@@ -247,12 +317,17 @@ pub fn train(corpus: &Corpus, shape: Shape, settings: Settings, mut checkpoint: 
 /// An earlier step has not run, or a file cannot be written.
 pub fn distil(work: &Work, settings: Settings) -> Result<()> {
     let corpus = Corpus::load(work)?;
-    let tower = train(&corpus, Shape::demo(corpus.vocabulary), settings, |tower, step| {
-        tower.save(&work.tower())?;
-        measure::write_student_texts(work, &corpus, tower)?;
-        log::info!("step {step}: {}", measure::against_targets(&corpus, tower)?);
-        Ok(())
-    })?;
+    let tower = train(
+        &corpus,
+        Shape::demo(corpus.vocabulary),
+        settings,
+        |tower, step| {
+            tower.save(&work.tower())?;
+            measure::write_student_texts(work, &corpus, tower)?;
+            log::info!("step {step}: {}", measure::against_targets(&corpus, tower)?);
+            Ok(())
+        },
+    )?;
     log::info!("{}", measure::against_targets(&corpus, &tower)?);
     Ok(())
 }
@@ -265,29 +340,66 @@ mod tests {
         let (mut texts, mut tokens, mut targets) = (Vec::new(), Vec::new(), Vec::new());
         for i in 0..24_u32 {
             let class = i32::try_from(i % 3).unwrap();
-            texts.push(Text { kind: "prompt".to_owned(), fine: class, coarse: class, imagenet: -1, text: format!("testo {i}") });
+            texts.push(Text {
+                kind: "prompt".to_owned(),
+                fine: class,
+                coarse: class,
+                imagenet: -1,
+                text: format!("testo {i}"),
+            });
             // The order of the two middle tokens decides, so that no bag of words can know it.
             let (a, b) = (4 + i % 6, 10 + i / 6);
-            tokens.push(if i % 2 == 0 { vec![2, a, b, 3] } else { vec![2, b, a, 16, 3] });
-            let mut target: Vec<f32> = (0..EMBEDDING_DIM).map(|d| ((i * 37 + 11) as f32 * (d as f32 + 1.0) * 0.013).sin()).collect();
+            tokens.push(if i % 2 == 0 {
+                vec![2, a, b, 3]
+            } else {
+                vec![2, b, a, 16, 3]
+            });
+            let mut target: Vec<f32> = (0..EMBEDDING_DIM)
+                .map(|d| ((i * 37 + 11) as f32 * (d as f32 + 1.0) * 0.013).sin())
+                .collect();
             let norm = target.iter().map(|v| v * v).sum::<f32>().sqrt();
             target.iter_mut().for_each(|v| *v /= norm);
             targets.extend(target);
         }
-        Corpus { texts, tokens, targets, vocabulary: 20 }
+        Corpus {
+            texts,
+            tokens,
+            targets,
+            vocabulary: 20,
+        }
     }
 
     #[test]
     fn a_tiny_tower_learns_its_texts_by_heart() {
-        let shape = Shape { vocabulary: 20, width: EMBEDDING_DIM, layers: 1, heads: 4, hidden: 64 };
-        let settings = Settings { seed: 3, bag_epochs: 1, steps: 160, batch: 24, rate: 3e-3 };
+        let shape = Shape {
+            vocabulary: 20,
+            width: EMBEDDING_DIM,
+            layers: 1,
+            heads: 4,
+            hidden: 64,
+        };
+        let settings = Settings {
+            seed: 3,
+            bag_epochs: 1,
+            steps: 160,
+            batch: 24,
+            rate: 3e-3,
+        };
         let corpus = toy();
         let mut checkpoints = 0;
-        let tower = train(&corpus, shape, settings, |_, _| { checkpoints += 1; Ok(()) }).unwrap();
+        let tower = train(&corpus, shape, settings, |_, _| {
+            checkpoints += 1;
+            Ok(())
+        })
+        .unwrap();
         let rows: Vec<usize> = (0..24).collect();
         let (batch, target) = batch_of(&corpus, &rows).unwrap();
         let student = unit_rows(&tower.forward(&batch).unwrap()).unwrap();
-        let cosine = 1.0 - cosine_loss(&student, &target).unwrap().to_scalar::<f32>().unwrap();
+        let cosine = 1.0
+            - cosine_loss(&student, &target)
+                .unwrap()
+                .to_scalar::<f32>()
+                .unwrap();
         assert!(cosine > 0.97, "mean cosine {cosine}");
         assert_eq!(checkpoints, 1);
     }

@@ -7,8 +7,8 @@ use tract_onnx::pb::attribute_proto::AttributeType;
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::tensor_shape_proto::{Dimension, dimension};
 use tract_onnx::pb::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto, TensorShapeProto, TypeProto,
-    ValueInfoProto, type_proto,
+    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
+    TensorShapeProto, TypeProto, ValueInfoProto, type_proto,
 };
 use tract_onnx::prelude::f16;
 
@@ -42,20 +42,44 @@ impl Graph {
     }
 
     fn float(&mut self, name: &str, dims: &[usize], values: &[f32]) -> String {
-        self.weight(name, dims, DataType::Float, values.iter().flat_map(|v| v.to_le_bytes()).collect())
+        self.weight(
+            name,
+            dims,
+            DataType::Float,
+            values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        )
     }
 
     fn half(&mut self, name: &str, dims: &[usize], values: &[f32]) -> String {
-        let raw = values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect();
+        let raw = values
+            .iter()
+            .flat_map(|v| f16::from_f32(*v).to_le_bytes())
+            .collect();
         let stored = self.weight(&format!("{name}.f16"), dims, DataType::Float16, raw);
-        self.node("Cast", &[&stored], name, vec![int("to", DataType::Float as i64)])
+        self.node(
+            "Cast",
+            &[&stored],
+            name,
+            vec![int("to", DataType::Float as i64)],
+        )
     }
 
     fn integers(&mut self, name: &str, values: &[i64]) -> String {
-        self.weight(name, &[values.len()], DataType::Int64, values.iter().flat_map(|v| v.to_le_bytes()).collect())
+        self.weight(
+            name,
+            &[values.len()],
+            DataType::Int64,
+            values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+        )
     }
 
-    fn node(&mut self, op: &str, inputs: &[&str], output: &str, attribute: Vec<AttributeProto>) -> String {
+    fn node(
+        &mut self,
+        op: &str,
+        inputs: &[&str],
+        output: &str,
+        attribute: Vec<AttributeProto>,
+    ) -> String {
         self.nodes.push(NodeProto {
             op_type: op.to_owned(),
             name: output.to_owned(),
@@ -69,15 +93,30 @@ impl Graph {
 }
 
 fn int(name: &str, i: i64) -> AttributeProto {
-    AttributeProto { name: name.to_owned(), r#type: AttributeType::Int as i32, i, ..AttributeProto::default() }
+    AttributeProto {
+        name: name.to_owned(),
+        r#type: AttributeType::Int as i32,
+        i,
+        ..AttributeProto::default()
+    }
 }
 
 fn ints(name: &str, values: &[i64]) -> AttributeProto {
-    AttributeProto { name: name.to_owned(), r#type: AttributeType::Ints as i32, ints: values.to_vec(), ..AttributeProto::default() }
+    AttributeProto {
+        name: name.to_owned(),
+        r#type: AttributeType::Ints as i32,
+        ints: values.to_vec(),
+        ..AttributeProto::default()
+    }
 }
 
 fn float_attribute(name: &str, f: f32) -> AttributeProto {
-    AttributeProto { name: name.to_owned(), r#type: AttributeType::Float as i32, f, ..AttributeProto::default() }
+    AttributeProto {
+        name: name.to_owned(),
+        r#type: AttributeType::Float as i32,
+        f,
+        ..AttributeProto::default()
+    }
 }
 
 fn value(name: &str, kind: DataType, dims: &[Result<usize, &str>]) -> ValueInfoProto {
@@ -91,10 +130,16 @@ fn value(name: &str, kind: DataType, dims: &[Result<usize, &str>]) -> ValueInfoP
             ..Dimension::default()
         })
         .collect();
-    let tensor = type_proto::Tensor { elem_type: kind as i32, shape: Some(TensorShapeProto { dim }) };
+    let tensor = type_proto::Tensor {
+        elem_type: kind as i32,
+        shape: Some(TensorShapeProto { dim }),
+    };
     ValueInfoProto {
         name: name.to_owned(),
-        r#type: Some(TypeProto { value: Some(type_proto::Value::TensorType(tensor)), ..TypeProto::default() }),
+        r#type: Some(TypeProto {
+            value: Some(type_proto::Value::TensorType(tensor)),
+            ..TypeProto::default()
+        }),
         ..ValueInfoProto::default()
     }
 }
@@ -105,8 +150,14 @@ fn quantize_rows(table: &[f32], width: usize) -> (Vec<u8>, Vec<f32>) {
     for row in table.chunks_exact(width) {
         let largest = row.iter().fold(0.0_f32, |a, b| a.max(b.abs()));
         let scale = if largest > 0.0 { largest / 127.0 } else { 1.0 };
-        #[expect(clippy::cast_possible_truncation, reason = "between -127 and 127 by the scale")]
-        bytes.extend(row.iter().map(|v| ((v / scale).round() as i8).cast_unsigned()));
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "between -127 and 127 by the scale"
+        )]
+        bytes.extend(
+            row.iter()
+                .map(|v| ((v / scale).round() as i8).cast_unsigned()),
+        );
         scales.push(scale);
     }
     (bytes, scales)
@@ -126,7 +177,10 @@ pub fn to_onnx(tower: &Tower) -> Result<Vec<u8>> {
         parameters.push((name, dims, var.flatten_all()?.to_vec1::<f32>()?));
     }
     let find = |name: &str| -> Result<&(String, Vec<usize>, Vec<f32>)> {
-        parameters.iter().find(|(have, ..)| have == name).with_context(|| format!("no parameter {name}"))
+        parameters
+            .iter()
+            .find(|(have, ..)| have == name)
+            .with_context(|| format!("no parameter {name}"))
     };
     let mut g = Graph::default();
     let first = g.integers("axis.first", &[0]);
@@ -135,21 +189,56 @@ pub fn to_onnx(tower: &Tower) -> Result<Vec<u8>> {
     let one = g.float("one", &[], &[1.0]);
 
     let (bytes, scales) = quantize_rows(&find("embedding")?.2, width);
-    let table = g.weight("embedding.bytes", &[shape.vocabulary, width], DataType::Int8, bytes);
+    let table = g.weight(
+        "embedding.bytes",
+        &[shape.vocabulary, width],
+        DataType::Int8,
+        bytes,
+    );
     let scales = g.float("embedding.scales", &[shape.vocabulary, 1], &scales);
-    let rows = g.node("Gather", &[&table, "input_ids"], "tokens.bytes", vec![int("axis", 0)]);
-    let rows = g.node("Cast", &[&rows], "tokens.cast", vec![int("to", DataType::Float as i64)]);
-    let scale = g.node("Gather", &[&scales, "input_ids"], "tokens.scales", vec![int("axis", 0)]);
+    let rows = g.node(
+        "Gather",
+        &[&table, "input_ids"],
+        "tokens.bytes",
+        vec![int("axis", 0)],
+    );
+    let rows = g.node(
+        "Cast",
+        &[&rows],
+        "tokens.cast",
+        vec![int("to", DataType::Float as i64)],
+    );
+    let scale = g.node(
+        "Gather",
+        &[&scales, "input_ids"],
+        "tokens.scales",
+        vec![int("axis", 0)],
+    );
     let tokens = g.node("Mul", &[&rows, &scale], "tokens", vec![]);
     let position = find("position")?;
     let position = g.half("position", &position.1, &position.2);
     let dims = g.node("Shape", &["input_ids"], "input.shape", vec![]);
     let two = g.integers("two", &[2]);
-    let length = g.node("Slice", &[&dims, &second, &two, &first], "input.length", vec![]);
-    let position = g.node("Slice", &[&position, &first, &length, &first], "position.used", vec![]);
+    let length = g.node(
+        "Slice",
+        &[&dims, &second, &two, &first],
+        "input.length",
+        vec![],
+    );
+    let position = g.node(
+        "Slice",
+        &[&position, &first, &length, &first],
+        "position.used",
+        vec![],
+    );
     let mut x = g.node("Add", &[&tokens, &position], "embedded", vec![]);
 
-    let mask = g.node("Cast", &["attention_mask"], "mask", vec![int("to", DataType::Float as i64)]);
+    let mask = g.node(
+        "Cast",
+        &["attention_mask"],
+        "mask",
+        vec![int("to", DataType::Float as i64)],
+    );
     let missing = g.node("Sub", &[&one, &mask], "mask.missing", vec![]);
     let score = g.float("mask.score", &[], &[MASKED_SCORE]);
     let bias = g.node("Mul", &[&missing, &score], "mask.scores", vec![]);
@@ -164,12 +253,23 @@ pub fn to_onnx(tower: &Tower) -> Result<Vec<u8>> {
             let bias = find(&at(&format!("{half}.norm.bias")))?;
             let weight = g.float(&weight.0, &weight.1, &weight.2);
             let bias = g.float(&bias.0, &bias.1, &bias.2);
-            let attributes = vec![int("axis", -1), float_attribute("epsilon", LAYER_NORM_EPSILON)];
-            Ok(g.node("LayerNormalization", &[x, &weight, &bias], &at(&format!("{half}.norm")), attributes))
+            let attributes = vec![
+                int("axis", -1),
+                float_attribute("epsilon", LAYER_NORM_EPSILON),
+            ];
+            Ok(g.node(
+                "LayerNormalization",
+                &[x, &weight, &bias],
+                &at(&format!("{half}.norm")),
+                attributes,
+            ))
         };
         let y = norm(&mut g, &x, "attention")?;
         let (_, dims, qkv) = find(&at("attention.qkv.weight"))?;
-        ensure!(dims[..] == [width, 3 * width], "attention of layer {layer} is {dims:?}");
+        ensure!(
+            dims[..] == [width, 3 * width],
+            "attention of layer {layer} is {dims:?}"
+        );
         let qkv_bias = &find(&at("attention.qkv.bias"))?.2;
         let mut parts = Vec::new();
         #[expect(clippy::cast_precision_loss, reason = "tens of values a head")]
@@ -178,27 +278,68 @@ pub fn to_onnx(tower: &Tower) -> Result<Vec<u8>> {
             // The scale of the scores goes into the query.
             let factor = if index == 0 { scaled } else { 1.0 };
             let columns = index * width..(index + 1) * width;
-            let weight: Vec<f32> = qkv.chunks_exact(3 * width).flat_map(|row| &row[columns.clone()]).map(|v| v * factor).collect();
+            let weight: Vec<f32> = qkv
+                .chunks_exact(3 * width)
+                .flat_map(|row| &row[columns.clone()])
+                .map(|v| v * factor)
+                .collect();
             let bias: Vec<f32> = qkv_bias[columns].iter().map(|v| v * factor).collect();
             let weight = g.half(&at(&format!("{name}.weight")), &[width, width], &weight);
             let bias = g.float(&at(&format!("{name}.bias")), &[width], &bias);
-            let product = g.node("MatMul", &[&y, &weight], &at(&format!("{name}.product")), vec![]);
+            let product = g.node(
+                "MatMul",
+                &[&y, &weight],
+                &at(&format!("{name}.product")),
+                vec![],
+            );
             let sum = g.node("Add", &[&product, &bias], &at(name), vec![]);
-            let heads = g.node("Reshape", &[&sum, &split], &at(&format!("{name}.split")), vec![]);
-            let order = if name == "key" { [0, 2, 3, 1] } else { [0, 2, 1, 3] };
-            parts.push(g.node("Transpose", &[&heads], &at(&format!("{name}.heads")), vec![ints("perm", &order)]));
+            let heads = g.node(
+                "Reshape",
+                &[&sum, &split],
+                &at(&format!("{name}.split")),
+                vec![],
+            );
+            let order = if name == "key" {
+                [0, 2, 3, 1]
+            } else {
+                [0, 2, 1, 3]
+            };
+            parts.push(g.node(
+                "Transpose",
+                &[&heads],
+                &at(&format!("{name}.heads")),
+                vec![ints("perm", &order)],
+            ));
         }
         let scores = g.node("MatMul", &[&parts[0], &parts[1]], &at("scores"), vec![]);
         let scores = g.node("Add", &[&scores, &bias], &at("scores.masked"), vec![]);
         let weights = g.node("Softmax", &[&scores], &at("weights"), vec![int("axis", -1)]);
-        let context = g.node("MatMul", &[&weights, &parts[2]], &at("context.heads"), vec![]);
-        let context = g.node("Transpose", &[&context], &at("context.order"), vec![ints("perm", &[0, 2, 1, 3])]);
+        let context = g.node(
+            "MatMul",
+            &[&weights, &parts[2]],
+            &at("context.heads"),
+            vec![],
+        );
+        let context = g.node(
+            "Transpose",
+            &[&context],
+            &at("context.order"),
+            vec![ints("perm", &[0, 2, 1, 3])],
+        );
         let context = g.node("Reshape", &[&context, &joined], &at("context"), vec![]);
         let mut linear = |g: &mut Graph, x: &str, name: &str| -> Result<String> {
-            let (weight, bias) = (find(&at(&format!("{name}.weight")))?, find(&at(&format!("{name}.bias")))?);
+            let (weight, bias) = (
+                find(&at(&format!("{name}.weight")))?,
+                find(&at(&format!("{name}.bias")))?,
+            );
             let weight = g.half(&weight.0, &weight.1, &weight.2);
             let bias = g.float(&bias.0, &bias.1, &bias.2);
-            let product = g.node("MatMul", &[x, &weight], &at(&format!("{name}.product")), vec![]);
+            let product = g.node(
+                "MatMul",
+                &[x, &weight],
+                &at(&format!("{name}.product")),
+                vec![],
+            );
             Ok(g.node("Add", &[&product, &bias], &at(name), vec![]))
         };
         let out = linear(&mut g, &context, "attention.output")?;
@@ -213,7 +354,12 @@ pub fn to_onnx(tower: &Tower) -> Result<Vec<u8>> {
     let rows = g.node("Unsqueeze", &[&mask, &second], "mask.rows", vec![]);
     let sum = g.node("MatMul", &[&rows, &x], "pooled.sum", vec![]);
     let sum = g.node("Squeeze", &[&sum, &second], "pooled.flat", vec![]);
-    let count = g.node("ReduceSum", &[&mask, &second], "pooled.count", vec![int("keepdims", 1)]);
+    let count = g.node(
+        "ReduceSum",
+        &[&mask, &second],
+        "pooled.count",
+        vec![int("keepdims", 1)],
+    );
     let mean = g.node("Div", &[&sum, &count], "pooled", vec![]);
     let projection = find("projection")?;
     let projection = g.half("projection", &projection.1, &projection.2);
@@ -223,14 +369,23 @@ pub fn to_onnx(tower: &Tower) -> Result<Vec<u8>> {
         name: "vedetta-text".to_owned(),
         node: g.nodes,
         initializer: g.weights,
-        input: ["input_ids", "attention_mask"].map(|name| value(name, DataType::Int64, &[Err("n"), Err("T")])).to_vec(),
-        output: vec![value("embedding", DataType::Float, &[Err("n"), Ok(EMBEDDING_DIM)])],
+        input: ["input_ids", "attention_mask"]
+            .map(|name| value(name, DataType::Int64, &[Err("n"), Err("T")]))
+            .to_vec(),
+        output: vec![value(
+            "embedding",
+            DataType::Float,
+            &[Err("n"), Ok(EMBEDDING_DIM)],
+        )],
         ..GraphProto::default()
     };
     Ok(ModelProto {
         ir_version: 8,
         producer_name: "vedetta-train".to_owned(),
-        opset_import: vec![OperatorSetIdProto { domain: String::new(), version: OPSET }],
+        opset_import: vec![OperatorSetIdProto {
+            domain: String::new(),
+            version: OPSET,
+        }],
         graph: Some(graph),
         ..ModelProto::default()
     }
@@ -256,7 +411,17 @@ mod tests {
     use tract_onnx::prelude::*;
 
     fn tower() -> Tower {
-        Tower::new(Shape { vocabulary: 40, width: EMBEDDING_DIM, layers: 2, heads: 4, hidden: 48 }, 11).unwrap()
+        Tower::new(
+            Shape {
+                vocabulary: 40,
+                width: EMBEDDING_DIM,
+                layers: 2,
+                heads: 4,
+                hidden: 48,
+            },
+            11,
+        )
+        .unwrap()
     }
 
     /// Runs the file in tract at one fixed shape.
@@ -264,7 +429,12 @@ mod tests {
         let n = sequences.len();
         let mut model = tract_onnx::onnx().model_for_read(&mut &bytes[..]).unwrap();
         for input in 0..2 {
-            model.set_input_fact(input, InferenceFact::dt_shape(i64::datum_type(), tvec![n, length])).unwrap();
+            model
+                .set_input_fact(
+                    input,
+                    InferenceFact::dt_shape(i64::datum_type(), tvec![n, length]),
+                )
+                .unwrap();
         }
         let model = model.into_optimized().unwrap().into_runnable().unwrap();
         let (mut ids, mut mask) = (vec![0_i64; n * length], vec![0_i64; n * length]);
@@ -274,9 +444,17 @@ mod tests {
                 mask[row * length + column] = 1;
             }
         }
-        let tensor = |values: &[i64]| tract_onnx::prelude::Tensor::from_shape(&[n, length], values).unwrap();
-        let out = model.run(tvec![tensor(&ids).into(), tensor(&mask).into()]).unwrap();
-        out[0].to_plain_array_view::<f32>().unwrap().iter().copied().collect()
+        let tensor =
+            |values: &[i64]| tract_onnx::prelude::Tensor::from_shape(&[n, length], values).unwrap();
+        let out = model
+            .run(tvec![tensor(&ids).into(), tensor(&mask).into()])
+            .unwrap();
+        out[0]
+            .to_plain_array_view::<f32>()
+            .unwrap()
+            .iter()
+            .copied()
+            .collect()
     }
 
     fn cosine(a: &[f32], b: &[f32]) -> f32 {
@@ -289,10 +467,18 @@ mod tests {
         let tower = tower();
         let bytes = to_onnx(&tower).unwrap();
         let sequences: [&[u32]; 3] = [&[2, 5, 6, 7, 3], &[2, 9, 3], &[2, 30, 31, 32, 33, 34, 3]];
-        let candle: Vec<f32> =
-            tower.forward(&Batch::new(&sequences, 0).unwrap()).unwrap().flatten_all().unwrap().to_vec1().unwrap();
+        let candle: Vec<f32> = tower
+            .forward(&Batch::new(&sequences, 0).unwrap())
+            .unwrap()
+            .flatten_all()
+            .unwrap()
+            .to_vec1()
+            .unwrap();
         let tract = run(&bytes, &sequences, 7);
-        for (a, b) in candle.chunks_exact(EMBEDDING_DIM).zip(tract.chunks_exact(EMBEDDING_DIM)) {
+        for (a, b) in candle
+            .chunks_exact(EMBEDDING_DIM)
+            .zip(tract.chunks_exact(EMBEDDING_DIM))
+        {
             let cosine = cosine(a, b);
             assert!(cosine > 0.9999, "half weights and byte rows leave {cosine}");
         }
@@ -311,10 +497,18 @@ mod tests {
     #[test]
     fn the_file_loads_with_open_batch_and_length() {
         let bytes = to_onnx(&tower()).unwrap();
-        let model = tract_onnx::onnx().model_for_read(&mut &bytes[..]).unwrap().into_optimized().unwrap().into_runnable().unwrap();
+        let model = tract_onnx::onnx()
+            .model_for_read(&mut &bytes[..])
+            .unwrap()
+            .into_optimized()
+            .unwrap()
+            .into_runnable()
+            .unwrap();
         for (n, t) in [(1, 3), (4, 9)] {
-            let ids = tract_onnx::prelude::Tensor::from_shape(&[n, t], &vec![5_i64; n * t]).unwrap();
-            let mask = tract_onnx::prelude::Tensor::from_shape(&[n, t], &vec![1_i64; n * t]).unwrap();
+            let ids =
+                tract_onnx::prelude::Tensor::from_shape(&[n, t], &vec![5_i64; n * t]).unwrap();
+            let mask =
+                tract_onnx::prelude::Tensor::from_shape(&[n, t], &vec![1_i64; n * t]).unwrap();
             let out = model.run(tvec![ids.into(), mask.into()]).unwrap();
             assert_eq!(out[0].shape(), [n, EMBEDDING_DIM]);
         }
@@ -322,7 +516,9 @@ mod tests {
 
     #[test]
     fn a_byte_a_weight_keeps_a_row_within_half_a_step() {
-        let row: Vec<f32> = (0..EMBEDDING_DIM).map(|i| (i as f32 * 0.37).sin() * 0.08).collect();
+        let row: Vec<f32> = (0..EMBEDDING_DIM)
+            .map(|i| (i as f32 * 0.37).sin() * 0.08)
+            .collect();
         let (bytes, scales) = quantize_rows(&row, EMBEDDING_DIM);
         for (v, b) in row.iter().zip(bytes) {
             assert!((v - f32::from(b.cast_signed()) * scales[0]).abs() <= scales[0] * 0.501);

@@ -23,12 +23,21 @@ pub fn embed(tower: &Tower, sequences: &[&[u32]]) -> Result<Vec<f32>> {
     let parts: Vec<Vec<f32>> = order
         .par_chunks(BATCH)
         .map(|rows| {
-            let batch = Batch::new(&rows.iter().map(|row| sequences[*row]).collect::<Vec<_>>(), 0)?;
-            Ok(unit_rows(&tower.forward(&batch)?)?.flatten_all()?.to_vec1::<f32>()?)
+            let batch = Batch::new(
+                &rows.iter().map(|row| sequences[*row]).collect::<Vec<_>>(),
+                0,
+            )?;
+            Ok(unit_rows(&tower.forward(&batch)?)?
+                .flatten_all()?
+                .to_vec1::<f32>()?)
         })
         .collect::<Result<_>>()?;
     let mut out = vec![0.0; sequences.len() * EMBEDDING_DIM];
-    for (row, values) in order.iter().zip(parts.iter().flat_map(|part| part.chunks_exact(EMBEDDING_DIM))) {
+    for (row, values) in order.iter().zip(
+        parts
+            .iter()
+            .flat_map(|part| part.chunks_exact(EMBEDDING_DIM)),
+    ) {
         out[row * EMBEDDING_DIM..(row + 1) * EMBEDDING_DIM].copy_from_slice(values);
     }
     Ok(out)
@@ -51,16 +60,33 @@ fn summary(values: &[f32]) -> (f32, f32) {
 /// As [`embed`].
 pub fn against_targets(corpus: &Corpus, tower: &Tower) -> Result<String> {
     let mut parts = Vec::new();
-    for kind in ["held-out", "prompt", "name", "caption", "template", "everyday"] {
+    for kind in [
+        "held-out", "prompt", "name", "caption", "template", "everyday",
+    ] {
         let rows: Vec<usize> = (0..corpus.texts.len())
-            .filter(|row| if kind == "held-out" { corpus.texts[*row].held_out() } else { corpus.texts[*row].kind == kind })
+            .filter(|row| {
+                if kind == "held-out" {
+                    corpus.texts[*row].held_out()
+                } else {
+                    corpus.texts[*row].kind == kind
+                }
+            })
             .collect();
-        let sequences: Vec<&[u32]> = rows.iter().map(|row| corpus.tokens[*row].as_slice()).collect();
+        let sequences: Vec<&[u32]> = rows
+            .iter()
+            .map(|row| corpus.tokens[*row].as_slice())
+            .collect();
         let student = embed(tower, &sequences)?;
-        let cosines: Vec<f32> =
-            rows.iter().zip(student.chunks_exact(EMBEDDING_DIM)).map(|(row, s)| dot(s, corpus.target(*row))).collect();
+        let cosines: Vec<f32> = rows
+            .iter()
+            .zip(student.chunks_exact(EMBEDDING_DIM))
+            .map(|(row, s)| dot(s, corpus.target(*row)))
+            .collect();
         let (mean, least) = summary(&cosines);
-        parts.push(format!("{kind} {mean:.3} (least {least:.2}, {})", rows.len()));
+        parts.push(format!(
+            "{kind} {mean:.3} (least {least:.2}, {})",
+            rows.len()
+        ));
     }
     Ok(format!("cosine to target: {}", parts.join(", ")))
 }
@@ -71,14 +97,31 @@ pub fn against_targets(corpus: &Corpus, tower: &Tower) -> Result<String> {
 /// # Errors
 /// A file is missing or they do not fit together.
 pub fn unseen(work: &Work, tower: &Tower, texts: &Path, teacher: &Path) -> Result<f32> {
-    let mut reader = csv::ReaderBuilder::new().delimiter(b'\t').quoting(false).from_path(texts)?;
-    let lines: Vec<String> = reader.records().map(|line| Ok(line?.get(0).unwrap_or_default().to_owned())).collect::<Result<_>>()?;
+    let mut reader = csv::ReaderBuilder::new()
+        .delimiter(b'\t')
+        .quoting(false)
+        .from_path(texts)?;
+    let lines: Vec<String> = reader
+        .records()
+        .map(|line| Ok(line?.get(0).unwrap_or_default().to_owned()))
+        .collect::<Result<_>>()?;
     let goal = targets(teacher, &work.space())?;
-    ensure!(goal.len() == lines.len() * EMBEDDING_DIM, "{} does not fit {}", teacher.display(), texts.display());
-    let tokens = tokenize(&load_tokenizer(work)?, &lines.iter().map(String::as_str).collect::<Vec<_>>())?;
+    ensure!(
+        goal.len() == lines.len() * EMBEDDING_DIM,
+        "{} does not fit {}",
+        teacher.display(),
+        texts.display()
+    );
+    let tokens = tokenize(
+        &load_tokenizer(work)?,
+        &lines.iter().map(String::as_str).collect::<Vec<_>>(),
+    )?;
     let student = embed(tower, &tokens.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
-    let cosines: Vec<f32> =
-        student.chunks_exact(EMBEDDING_DIM).zip(goal.chunks_exact(EMBEDDING_DIM)).map(|(a, b)| dot(a, b)).collect();
+    let cosines: Vec<f32> = student
+        .chunks_exact(EMBEDDING_DIM)
+        .zip(goal.chunks_exact(EMBEDDING_DIM))
+        .map(|(a, b)| dot(a, b))
+        .collect();
     Ok(summary(&cosines).0)
 }
 
@@ -106,7 +149,13 @@ pub struct Paraphrases {
 ///
 /// # Errors
 /// The file cannot be read.
-pub fn paraphrases(work: &Work, corpus: &Corpus, tower: &Tower, file: &Path, coarse_names: &[String]) -> Result<Paraphrases> {
+pub fn paraphrases(
+    work: &Work,
+    corpus: &Corpus,
+    tower: &Tower,
+    file: &Path,
+    coarse_names: &[String],
+) -> Result<Paraphrases> {
     let lines: Vec<Paraphrase> = csv::ReaderBuilder::new()
         .delimiter(b'\t')
         .quoting(false)
@@ -115,17 +164,41 @@ pub fn paraphrases(work: &Work, corpus: &Corpus, tower: &Tower, file: &Path, coa
         .deserialize()
         .collect::<Result<_, _>>()?;
     let tokenizer = load_tokenizer(work)?;
-    let tokens = tokenize(&tokenizer, &lines.iter().map(|line| line.text.as_str()).collect::<Vec<_>>())?;
+    let tokens = tokenize(
+        &tokenizer,
+        &lines
+            .iter()
+            .map(|line| line.text.as_str())
+            .collect::<Vec<_>>(),
+    )?;
     let asked = embed(tower, &tokens.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
-    let prompts: Vec<usize> = (0..corpus.texts.len()).filter(|row| corpus.texts[*row].kind == "prompt").collect();
-    let known = embed(tower, &prompts.iter().map(|row| corpus.tokens[*row].as_slice()).collect::<Vec<_>>())?;
-    let mut answer = Paraphrases { right: 0, total: lines.len(), missed: Vec::new() };
+    let prompts: Vec<usize> = (0..corpus.texts.len())
+        .filter(|row| corpus.texts[*row].kind == "prompt")
+        .collect();
+    let known = embed(
+        tower,
+        &prompts
+            .iter()
+            .map(|row| corpus.tokens[*row].as_slice())
+            .collect::<Vec<_>>(),
+    )?;
+    let mut answer = Paraphrases {
+        right: 0,
+        total: lines.len(),
+        missed: Vec::new(),
+    };
     for (line, question) in lines.iter().zip(asked.chunks_exact(EMBEDDING_DIM)) {
         let fine = line.level == "fine";
         let best = prompts
             .iter()
             .zip(known.chunks_exact(EMBEDDING_DIM))
-            .filter(|(row, _)| if fine { corpus.texts[**row].fine >= 0 } else { corpus.texts[**row].coarse >= 0 })
+            .filter(|(row, _)| {
+                if fine {
+                    corpus.texts[**row].fine >= 0
+                } else {
+                    corpus.texts[**row].coarse >= 0
+                }
+            })
             .max_by(|(_, a), (_, b)| dot(a, question).total_cmp(&dot(b, question)))
             .map(|(row, _)| &corpus.texts[*row])
             .context("no prompts in the corpus")?;
@@ -133,7 +206,8 @@ pub fn paraphrases(work: &Work, corpus: &Corpus, tower: &Tower, file: &Path, coa
             if fine {
                 target.parse() == Ok(best.fine)
             } else {
-                usize::try_from(best.coarse).is_ok_and(|id| coarse_names.get(id).is_some_and(|name| name == target))
+                usize::try_from(best.coarse)
+                    .is_ok_and(|id| coarse_names.get(id).is_some_and(|name| name == target))
             }
         });
         if right {
@@ -150,8 +224,16 @@ pub fn paraphrases(work: &Work, corpus: &Corpus, tower: &Tower, file: &Path, coa
 /// # Errors
 /// The folder cannot be written.
 pub fn write_student_texts(work: &Work, corpus: &Corpus, tower: &Tower) -> Result<()> {
-    let rows: Vec<usize> = (0..corpus.texts.len()).filter(|row| corpus.texts[*row].kind != "corpus").collect();
-    let student = embed(tower, &rows.iter().map(|row| corpus.tokens[*row].as_slice()).collect::<Vec<_>>())?;
+    let rows: Vec<usize> = (0..corpus.texts.len())
+        .filter(|row| corpus.texts[*row].kind != "corpus")
+        .collect();
+    let student = embed(
+        tower,
+        &rows
+            .iter()
+            .map(|row| corpus.tokens[*row].as_slice())
+            .collect::<Vec<_>>(),
+    )?;
     let mut all = vec![0.0; corpus.texts.len() * EMBEDDING_DIM];
     for (row, values) in rows.iter().zip(student.chunks_exact(EMBEDDING_DIM)) {
         all[row * EMBEDDING_DIM..(row + 1) * EMBEDDING_DIM].copy_from_slice(values);
@@ -159,6 +241,9 @@ pub fn write_student_texts(work: &Work, corpus: &Corpus, tower: &Tower) -> Resul
     let table = Tensor::from_vec(all, (corpus.texts.len(), EMBEDDING_DIM), &Device::Cpu)?;
     let path = work.student_texts();
     let temporary = path.with_extension("tmp");
-    candle_core::safetensors::save(&std::collections::HashMap::from([("embedding", table)]), &temporary)?;
+    candle_core::safetensors::save(
+        &std::collections::HashMap::from([("embedding", table)]),
+        &temporary,
+    )?;
     std::fs::rename(&temporary, &path).with_context(|| path.display().to_string())
 }

@@ -82,8 +82,13 @@ impl Work {
 /// # Errors
 /// The folder cannot be written.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
-    let name = path.file_name().context("a file without a name")?.to_string_lossy().into_owned();
+    let name = path
+        .file_name()
+        .context("a file without a name")?
+        .to_string_lossy()
+        .into_owned();
     let temporary = path.with_file_name(format!("{name}.tmp"));
-    std::fs::write(&temporary, bytes).with_context(|| format!("cannot write {}", temporary.display()))?;
+    std::fs::write(&temporary, bytes)
+        .with_context(|| format!("cannot write {}", temporary.display()))?;
     std::fs::rename(&temporary, path).with_context(|| format!("cannot write {}", path.display()))
 }

@@ -52,7 +52,12 @@ impl AdamW {
                 })
             })
             .collect::<Result<_>>()?;
-        Ok(Self { slots, step: 0, average_decay, clip: 1.0 })
+        Ok(Self {
+            slots,
+            step: 0,
+            average_decay,
+            clip: 1.0,
+        })
     }
 
     /// One step at `rate`; returns the norm of the gradient before clipping.
@@ -64,17 +69,31 @@ impl AdamW {
             .slots
             .iter()
             .map(|slot| {
-                let gradient = gradients.get(&slot.var).context("a variable without a gradient")?;
+                let gradient = gradients
+                    .get(&slot.var)
+                    .context("a variable without a gradient")?;
                 Ok(gradient.flatten_all()?.to_vec1::<f32>()?)
             })
             .collect::<Result<Vec<_>>>()?;
         let norm = found
             .iter()
-            .map(|gradient| gradient.par_chunks(CHUNK).map(|part| part.iter().map(|v| v * v).sum::<f32>()).sum::<f32>())
+            .map(|gradient| {
+                gradient
+                    .par_chunks(CHUNK)
+                    .map(|part| part.iter().map(|v| v * v).sum::<f32>())
+                    .sum::<f32>()
+            })
             .sum::<f32>()
             .sqrt();
-        anyhow::ensure!(norm.is_finite(), "the gradient is not finite: lower the learning rate");
-        let scale = if norm > self.clip { self.clip / norm } else { 1.0 };
+        anyhow::ensure!(
+            norm.is_finite(),
+            "the gradient is not finite: lower the learning rate"
+        );
+        let scale = if norm > self.clip {
+            self.clip / norm
+        } else {
+            1.0
+        };
         self.step += 1;
         let correction = (1.0 - BETA2.powi(self.step)).sqrt() / (1.0 - BETA1.powi(self.step));
         #[expect(clippy::cast_precision_loss, reason = "steps are thousands")]
@@ -93,11 +112,16 @@ impl AdamW {
                         let g = gradient[i] * scale;
                         first[i] = BETA1 * first[i] + (1.0 - BETA1) * g;
                         second[i] = BETA2 * second[i] + (1.0 - BETA2) * g * g;
-                        weights[i] = weights[i] * decay - rate * correction * first[i] / (second[i].sqrt() + EPSILON);
+                        weights[i] = weights[i] * decay
+                            - rate * correction * first[i] / (second[i].sqrt() + EPSILON);
                         average[i] = keep * average[i] + (1.0 - keep) * weights[i];
                     }
                 });
-            slot.var.set(&Tensor::from_vec(slot.weights.clone(), slot.var.dims(), &Device::Cpu)?)?;
+            slot.var.set(&Tensor::from_vec(
+                slot.weights.clone(),
+                slot.var.dims(),
+                &Device::Cpu,
+            )?)?;
         }
         Ok(norm)
     }
@@ -108,8 +132,16 @@ impl AdamW {
     /// Not enough memory.
     pub fn use_average(&self, average: bool) -> Result<()> {
         for slot in &self.slots {
-            let values = if average { &slot.average } else { &slot.weights };
-            slot.var.set(&Tensor::from_vec(values.clone(), slot.var.dims(), &Device::Cpu)?)?;
+            let values = if average {
+                &slot.average
+            } else {
+                &slot.weights
+            };
+            slot.var.set(&Tensor::from_vec(
+                values.clone(),
+                slot.var.dims(),
+                &Device::Cpu,
+            )?)?;
         }
         Ok(())
     }
@@ -135,8 +167,18 @@ mod tests {
         let var = Var::new(&[3.0_f32, -2.0], &Device::Cpu).unwrap();
         let mut optimizer = AdamW::new(std::slice::from_ref(&var), 0.0, 0.9).unwrap();
         for step in 0..400 {
-            let loss = (var.as_tensor() - 1.0).unwrap().sqr().unwrap().sum_all().unwrap();
-            optimizer.step(&loss.backward().unwrap(), warm_up_and_cosine(step, 400, 10, 0.1)).unwrap();
+            let loss = (var.as_tensor() - 1.0)
+                .unwrap()
+                .sqr()
+                .unwrap()
+                .sum_all()
+                .unwrap();
+            optimizer
+                .step(
+                    &loss.backward().unwrap(),
+                    warm_up_and_cosine(step, 400, 10, 0.1),
+                )
+                .unwrap();
         }
         for value in var.to_vec1::<f32>().unwrap() {
             assert!((value - 1.0).abs() < 0.02, "{value}");

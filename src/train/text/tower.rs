@@ -36,7 +36,13 @@ pub struct Shape {
 impl Shape {
     /// The tower of the demo bundle.
     pub fn demo(vocabulary: usize) -> Self {
-        Self { vocabulary, width: EMBEDDING_DIM, layers: 3, heads: 4, hidden: 768 }
+        Self {
+            vocabulary,
+            width: EMBEDDING_DIM,
+            layers: 3,
+            heads: 4,
+            hidden: 768,
+        }
     }
 
     /// Names and shapes of all parameters, in storage order.
@@ -90,7 +96,12 @@ impl Batch {
     /// Not enough memory.
     pub fn new(sequences: &[&[u32]], length: usize) -> Result<Self> {
         let n = sequences.len();
-        let longest = sequences.iter().map(|ids| ids.len()).max().unwrap_or(0).max(length);
+        let longest = sequences
+            .iter()
+            .map(|ids| ids.len())
+            .max()
+            .unwrap_or(0)
+            .max(length);
         let mut ids = vec![PAD_ID; n * longest];
         let mut mask = vec![0.0_f32; n * longest];
         for (row, sequence) in sequences.iter().enumerate() {
@@ -130,21 +141,35 @@ impl Tower {
         for (name, dims) in shape.parameters() {
             let count = dims.iter().product();
             let values: Vec<f32> = if name == "projection" {
-                (0..count).map(|i| if i / EMBEDDING_DIM == i % EMBEDDING_DIM { 1.0 } else { 0.0 }).collect()
+                (0..count)
+                    .map(|i| {
+                        if i / EMBEDDING_DIM == i % EMBEDDING_DIM {
+                            1.0
+                        } else {
+                            0.0
+                        }
+                    })
+                    .collect()
             } else if name.ends_with("norm.weight") {
                 vec![1.0; count]
             } else if name.ends_with(".bias") {
                 vec![0.0; count]
             } else {
                 let scale = match name.as_str() {
-                    n if n.ends_with("output.weight") || n.ends_with("down.weight") => into_residual,
+                    n if n.ends_with("output.weight") || n.ends_with("down.weight") => {
+                        into_residual
+                    }
                     "position" => 0.002,
                     "embedding" => 0.02,
                     _ => 0.04,
                 };
                 (0..count).map(|_| scale * gaussian(&mut rng)).collect()
             };
-            vars.push(Var::from_tensor(&Tensor::from_vec(values, dims, &Device::Cpu)?)?);
+            vars.push(Var::from_tensor(&Tensor::from_vec(
+                values,
+                dims,
+                &Device::Cpu,
+            )?)?);
         }
         Ok(Self { shape, vars })
     }
@@ -156,20 +181,34 @@ impl Tower {
     pub fn load(path: &std::path::Path) -> Result<Self> {
         let tensors = candle_core::safetensors::load(path, &Device::Cpu)
             .with_context(|| format!("{}: run the step `distil` first", path.display()))?;
-        let get = |name: &str| tensors.get(name).with_context(|| format!("{}: no tensor {name}", path.display()));
-        let layers = (0..).take_while(|layer| tensors.contains_key(&format!("layer{layer}.attention.qkv.weight"))).count();
+        let get = |name: &str| {
+            tensors
+                .get(name)
+                .with_context(|| format!("{}: no tensor {name}", path.display()))
+        };
+        let layers = (0..)
+            .take_while(|layer| tensors.contains_key(&format!("layer{layer}.attention.qkv.weight")))
+            .count();
         let (vocabulary, width) = get("embedding")?.dims2()?;
         let shape = Shape {
             vocabulary,
             width,
             layers,
             heads: 4,
-            hidden: if layers == 0 { 0 } else { get("layer0.feed_forward.up.bias")?.dim(0)? },
+            hidden: if layers == 0 {
+                0
+            } else {
+                get("layer0.feed_forward.up.bias")?.dim(0)?
+            },
         };
         let mut vars = Vec::new();
         for (name, dims) in shape.parameters() {
             let tensor = get(&name)?;
-            anyhow::ensure!(tensor.dims() == dims, "{name} is {:?} instead of {dims:?}", tensor.dims());
+            anyhow::ensure!(
+                tensor.dims() == dims,
+                "{name} is {:?} instead of {dims:?}",
+                tensor.dims()
+            );
             vars.push(Var::from_tensor(tensor)?);
         }
         Ok(Self { shape, vars })
@@ -180,8 +219,13 @@ impl Tower {
     /// # Errors
     /// The folder cannot be written.
     pub fn save(&self, path: &std::path::Path) -> Result<()> {
-        let tensors: std::collections::HashMap<String, Tensor> =
-            self.shape.parameters().into_iter().zip(&self.vars).map(|((name, _), var)| (name, var.as_tensor().clone())).collect();
+        let tensors: std::collections::HashMap<String, Tensor> = self
+            .shape
+            .parameters()
+            .into_iter()
+            .zip(&self.vars)
+            .map(|((name, _), var)| (name, var.as_tensor().clone()))
+            .collect();
         let temporary = path.with_extension("tmp");
         candle_core::safetensors::save(&tensors, &temporary)?;
         std::fs::rename(&temporary, path).with_context(|| path.display().to_string())
@@ -193,13 +237,21 @@ impl Tower {
     /// An id outside the vocabulary or a text longer than [`MAX_TOKENS`].
     pub fn forward(&self, batch: &Batch) -> Result<Tensor> {
         let mut vars = self.vars.iter();
-        let mut next = || vars.next().map(Var::as_tensor).context("a parameter is missing");
+        let mut next = || {
+            vars.next()
+                .map(Var::as_tensor)
+                .context("a parameter is missing")
+        };
         let (n, t, w) = (batch.n, batch.length, self.shape.width);
         let heads = self.shape.heads;
         let per_head = w / heads;
         let embedding = next()?;
         let position = next()?.narrow(0, 0, t)?;
-        let mut x = embedding.index_select(&batch.ids, 0)?.reshape((n, t, w))?.broadcast_add(&position)?.reshape((n * t, w))?;
+        let mut x = embedding
+            .index_select(&batch.ids, 0)?
+            .reshape((n, t, w))?
+            .broadcast_add(&position)?
+            .reshape((n * t, w))?;
         let bias = if batch.padded {
             Some(((&batch.mask - 1.0)? * f64::from(-MASKED_SCORE))?.reshape((n, 1, 1, t))?)
         } else {
@@ -209,14 +261,25 @@ impl Tower {
         let scale = 1.0 / (per_head as f64).sqrt();
         for _ in 0..self.shape.layers {
             let y = layer_norm_slow(&x, next()?, next()?, LAYER_NORM_EPSILON)?;
-            let qkv = y.matmul(next()?)?.broadcast_add(next()?)?.reshape((n, t, 3, heads, per_head))?;
-            let part = |index: usize| qkv.narrow(2, index, 1)?.squeeze(2)?.transpose(1, 2)?.contiguous();
+            let qkv = y
+                .matmul(next()?)?
+                .broadcast_add(next()?)?
+                .reshape((n, t, 3, heads, per_head))?;
+            let part = |index: usize| {
+                qkv.narrow(2, index, 1)?
+                    .squeeze(2)?
+                    .transpose(1, 2)?
+                    .contiguous()
+            };
             let (q, k, v) = (part(0)?, part(1)?, part(2)?);
             let mut scores = (q.matmul(&k.t()?.contiguous()?)? * scale)?;
             if let Some(bias) = &bias {
                 scores = scores.broadcast_add(bias)?;
             }
-            let context = softmax(&scores, D::Minus1)?.matmul(&v)?.transpose(1, 2)?.reshape((n * t, w))?;
+            let context = softmax(&scores, D::Minus1)?
+                .matmul(&v)?
+                .transpose(1, 2)?
+                .reshape((n * t, w))?;
             x = (x + context.matmul(next()?)?.broadcast_add(next()?)?)?;
             let y = layer_norm_slow(&x, next()?, next()?, LAYER_NORM_EPSILON)?;
             let up = y.matmul(next()?)?.broadcast_add(next()?)?.relu()?;
@@ -237,7 +300,10 @@ impl Tower {
 /// `[n·T, w]` to `[n, w]`: the mean over the tokens that are not padding.
 fn masked_mean(x: &Tensor, batch: &Batch) -> Result<Tensor> {
     let (n, t) = (batch.n, batch.length);
-    let weights = batch.mask.broadcast_div(&batch.mask.sum_keepdim(1)?)?.reshape((n, 1, t))?;
+    let weights = batch
+        .mask
+        .broadcast_div(&batch.mask.sum_keepdim(1)?)?
+        .reshape((n, 1, t))?;
     Ok(weights.matmul(&x.reshape((n, t, x.dim(1)?))?)?.squeeze(1)?)
 }
 
@@ -253,7 +319,17 @@ mod tests {
     use crate::train::text::corpus::unit_rows;
 
     fn tiny() -> Tower {
-        Tower::new(Shape { vocabulary: 30, width: EMBEDDING_DIM, layers: 2, heads: 4, hidden: 32 }, 7).unwrap()
+        Tower::new(
+            Shape {
+                vocabulary: 30,
+                width: EMBEDDING_DIM,
+                layers: 2,
+                heads: 4,
+                hidden: 32,
+            },
+            7,
+        )
+        .unwrap()
     }
 
     fn values(tensor: &Tensor) -> Vec<f32> {
@@ -263,14 +339,25 @@ mod tests {
     #[test]
     fn every_parameter_gets_a_gradient() {
         let tower = tiny();
-        let batch = Batch::new(&[&[2, 5, 6, 7, 3], &[2, 9, 3], &[2, 11, 12, 3]], MAX_TOKENS).unwrap();
-        let target = Tensor::ones((3, EMBEDDING_DIM), candle_core::DType::F32, &Device::Cpu).unwrap();
+        let batch =
+            Batch::new(&[&[2, 5, 6, 7, 3], &[2, 9, 3], &[2, 11, 12, 3]], MAX_TOKENS).unwrap();
+        let target =
+            Tensor::ones((3, EMBEDDING_DIM), candle_core::DType::F32, &Device::Cpu).unwrap();
         let out = unit_rows(&tower.forward(&batch).unwrap()).unwrap();
         let ramp = Tensor::arange(0.0_f32, 256.0, &Device::Cpu).unwrap();
-        let loss = (out - target).unwrap().sqr().unwrap().broadcast_mul(&ramp).unwrap().sum_all().unwrap();
+        let loss = (out - target)
+            .unwrap()
+            .sqr()
+            .unwrap()
+            .broadcast_mul(&ramp)
+            .unwrap()
+            .sum_all()
+            .unwrap();
         let gradients = loss.backward().unwrap();
         for ((name, _), var) in tower.shape.parameters().iter().zip(&tower.vars) {
-            let gradient = gradients.get(var).unwrap_or_else(|| panic!("{name} has no gradient"));
+            let gradient = gradients
+                .get(var)
+                .unwrap_or_else(|| panic!("{name} has no gradient"));
             let largest = values(gradient).iter().fold(0.0_f32, |a, b| a.max(b.abs()));
             assert!(largest > 0.0, "the gradient of {name} is zero");
         }
@@ -288,27 +375,41 @@ mod tests {
         for (index, (name, _)) in tower.shape.parameters().iter().enumerate() {
             let var = &tower.vars[index];
             let gradient = values(gradients.get(var).unwrap());
-            let place = (0..gradient.len()).max_by(|a, b| gradient[*a].abs().total_cmp(&gradient[*b].abs())).unwrap();
+            let place = (0..gradient.len())
+                .max_by(|a, b| gradient[*a].abs().total_cmp(&gradient[*b].abs()))
+                .unwrap();
             let before = values(var);
             let step = 1e-3;
             let mut probe = |by: f32| {
                 let mut moved = before.clone();
                 moved[place] += by;
-                var.set(&Tensor::from_vec(moved, var.dims(), &Device::Cpu).unwrap()).unwrap();
+                var.set(&Tensor::from_vec(moved, var.dims(), &Device::Cpu).unwrap())
+                    .unwrap();
                 loss().to_scalar::<f32>().unwrap()
             };
             let numeric = (probe(step) - probe(-step)) / (2.0 * step);
             probe(0.0);
             let analytic = gradient[place];
-            assert!((numeric - analytic).abs() < 0.05 * analytic.abs() + 5e-3, "{name}: {numeric} against {analytic}");
+            assert!(
+                (numeric - analytic).abs() < 0.05 * analytic.abs() + 5e-3,
+                "{name}: {numeric} against {analytic}"
+            );
         }
     }
 
     #[test]
     fn padding_changes_nothing() {
         let tower = tiny();
-        let alone = values(&tower.forward(&Batch::new(&[&[2, 9, 3]], 0).unwrap()).unwrap());
-        let padded = values(&tower.forward(&Batch::new(&[&[2, 9, 3], &[2, 4, 5, 6, 7, 8, 3]], 20).unwrap()).unwrap());
+        let alone = values(
+            &tower
+                .forward(&Batch::new(&[&[2, 9, 3]], 0).unwrap())
+                .unwrap(),
+        );
+        let padded = values(
+            &tower
+                .forward(&Batch::new(&[&[2, 9, 3], &[2, 4, 5, 6, 7, 8, 3]], 20).unwrap())
+                .unwrap(),
+        );
         for (a, b) in alone.iter().zip(&padded) {
             assert!((a - b).abs() < 1e-5, "{a} against {b}");
         }

@@ -26,15 +26,28 @@ pub const VOCABULARY: usize = 14_000;
 ///
 /// # Errors
 /// Too few texts to fill the special tokens and the alphabet.
-pub fn tokenizer_json<'a>(texts: impl Iterator<Item = &'a str> + Send, size: usize) -> Result<String> {
+pub fn tokenizer_json<'a>(
+    texts: impl Iterator<Item = &'a str> + Send,
+    size: usize,
+) -> Result<String> {
     let failed = |error: tokenizers::Error| anyhow!("the tokenizer cannot be trained: {error}");
-    let model = WordPiece::builder().unk_token(SPECIAL[1].to_owned()).build().map_err(failed)?;
+    let model = WordPiece::builder()
+        .unk_token(SPECIAL[1].to_owned())
+        .build()
+        .map_err(failed)?;
     let normalizer = Sequence::new(vec![
         NFKC.into(),
         Replace::new("’", "'").map_err(failed)?.into(),
         Lowercase.into(),
     ]);
-    let specials = |ids: [usize; 2]| ids.map(|id| (SPECIAL[id].to_owned(), u32::try_from(id).unwrap_or(u32::MAX)));
+    let specials = |ids: [usize; 2]| {
+        ids.map(|id| {
+            (
+                SPECIAL[id].to_owned(),
+                u32::try_from(id).unwrap_or(u32::MAX),
+            )
+        })
+    };
     let template = TemplateProcessing::builder()
         .try_single("[CLS] $A [SEP]")
         .map_err(|error| anyhow!(error))?
@@ -54,12 +67,24 @@ pub fn tokenizer_json<'a>(texts: impl Iterator<Item = &'a str> + Send, size: usi
         .vocab_size(size)
         .min_frequency(2)
         .limit_alphabet(120)
-        .initial_alphabet("abcdefghijklmnopqrstuvwxyzàèéìòóù0123456789'".chars().collect())
-        .special_tokens(SPECIAL.iter().map(|token| AddedToken::from(*token, true)).collect())
+        .initial_alphabet(
+            "abcdefghijklmnopqrstuvwxyzàèéìòóù0123456789'"
+                .chars()
+                .collect(),
+        )
+        .special_tokens(
+            SPECIAL
+                .iter()
+                .map(|token| AddedToken::from(*token, true))
+                .collect(),
+        )
         .build();
     tokenizer.train(&mut trainer, texts).map_err(failed)?;
     tokenizer
-        .with_truncation(Some(TruncationParams { max_length: MAX_TOKENS, ..TruncationParams::default() }))
+        .with_truncation(Some(TruncationParams {
+            max_length: MAX_TOKENS,
+            ..TruncationParams::default()
+        }))
         .map_err(failed)?;
     tokenizer.to_string(false).map_err(failed)
 }
@@ -90,7 +115,14 @@ mod tests {
     use tokenizers::Tokenizer;
 
     fn trained() -> Tokenizer {
-        let texts = ["una foto di una mela", "un'anguria è verde", "perché", "una mela verde", "città", "una città"];
+        let texts = [
+            "una foto di una mela",
+            "un'anguria è verde",
+            "perché",
+            "una mela verde",
+            "città",
+            "una città",
+        ];
         let json = tokenizer_json(texts.iter().copied().cycle().take(60), 200).unwrap();
         json.parse().unwrap()
     }
@@ -99,9 +131,16 @@ mod tests {
     fn special_tokens_have_the_ids_the_manifest_promises() {
         let tokenizer = trained();
         for (id, token) in SPECIAL.iter().enumerate() {
-            assert_eq!(tokenizer.token_to_id(token), Some(u32::try_from(id).unwrap()));
+            assert_eq!(
+                tokenizer.token_to_id(token),
+                Some(u32::try_from(id).unwrap())
+            );
         }
-        let ids = tokenizer.encode("una mela", true).unwrap().get_ids().to_vec();
+        let ids = tokenizer
+            .encode("una mela", true)
+            .unwrap()
+            .get_ids()
+            .to_vec();
         assert_eq!((ids[0], *ids.last().unwrap()), (2, 3));
     }
 
@@ -117,14 +156,18 @@ mod tests {
     #[test]
     fn a_long_text_is_truncated_and_still_ends_in_sep() {
         let tokenizer = trained();
-        let encoding = tokenizer.encode("una mela verde ".repeat(40), true).unwrap();
+        let encoding = tokenizer
+            .encode("una mela verde ".repeat(40), true)
+            .unwrap();
         assert_eq!(encoding.get_ids().len(), MAX_TOKENS);
         assert_eq!(encoding.get_ids()[MAX_TOKENS - 1], 3);
     }
 
     #[test]
     fn the_same_texts_give_the_same_tokenizer() {
-        let texts: Vec<String> = (0..300).map(|i| format!("la parola{} numero {}", i % 37, i * i % 91)).collect();
+        let texts: Vec<String> = (0..300)
+            .map(|i| format!("la parola{} numero {}", i % 37, i * i % 91))
+            .collect();
         let train = || tokenizer_json(texts.iter().map(String::as_str), 150).unwrap();
         assert_eq!(train(), train());
     }
