@@ -2,6 +2,7 @@
 
 mod broker;
 mod journal;
+mod photos;
 mod report;
 mod showings;
 mod stage;

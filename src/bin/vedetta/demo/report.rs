@@ -2,6 +2,7 @@
 
 use vedetta::live::line::{Line, Style};
 
+use super::photos::Photo;
 use super::showings::Tally;
 use super::{Demo, plain, stage};
 
@@ -106,7 +107,7 @@ impl Demo {
             .map(|(photo, _)| photo.name.chars().count())
             .max();
         let width = longest.unwrap_or(0).min(40) + 2;
-        let line = |(photo, tally): &(&stage::Photo, &Tally)| {
+        let line = |(photo, tally): &(&Photo, &Tally)| {
             let (style, mark) = match (&photo.expected, tally) {
                 (None, _) => (Style::Plain, "  "),
                 (

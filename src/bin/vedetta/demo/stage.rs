@@ -10,15 +10,13 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use vedetta::config::{Environment, Id};
 
-use super::showings;
+use super::photos::{self, Photo};
 
 /// Frames per second. Two looks within the dwell time would do; four make the table lively and
 /// cost nothing, because the change gate encodes only the first one of a photo.
 const RATE_FPS: u32 = 4;
 /// Seconds a label has to stay. With a window of three it is ON 1.25 s after its photo appeared.
 const DWELL_S: f32 = 1.0;
-/// More photos than this are a mistake.
-const MAX_PHOTOS: usize = 1000;
 /// The device, and with it the topics `vedetta/demo/…`.
 pub const DEVICE: &str = "demo";
 /// The camera.
@@ -35,17 +33,6 @@ const LABELS: [(&str, &str); 8] = [
     ("ananas", "ananas"),
     ("limone", "limone"),
 ];
-
-/// One photo.
-#[derive(Clone, Debug)]
-pub struct Photo {
-    /// The file.
-    pub path: PathBuf,
-    /// Its name without the folder.
-    pub name: String,
-    /// The label it should show, by its name.
-    pub expected: Option<String>,
-}
 
 /// Everything on disk; the temporary folder goes when this is dropped.
 #[derive(Debug)]
@@ -80,10 +67,10 @@ impl Stage {
         })?;
         let folder = absolute(&match photos {
             Some(path) => path.to_owned(),
-            None => find_photos(&environment)?,
+            None => photos::find(&environment)?,
         })?;
         let labels = parse_labels(labels)?;
-        let photos = list(&folder, &labels)?;
+        let photos = photos::list(&folder, &labels)?;
         let temporary = Temporary::make()?;
         let stage = Self {
             bundle,
@@ -179,36 +166,8 @@ fn find_bundle(environment: &Environment) -> anyhow::Result<PathBuf> {
         "there is no model bundle in any of these places:\n{}\n\
          Run the demo from the root of the repository, set VEDETTA_MODELS to the folder `models` \
          of it, or name a bundle with --bundle.",
-        listed(&environment.bundle_places())
+        photos::listed(&environment.bundle_places())
     )
-}
-
-/// Beside the models, wherever those are looked for.
-fn find_photos(environment: &Environment) -> anyhow::Result<PathBuf> {
-    let mut places: Vec<PathBuf> = Vec::new();
-    for bundle in environment.bundle_places() {
-        // `models/demo` lies beside `models/photos`; VEDETTA_MODELS may also be `models` itself.
-        let beside = bundle.parent().map(|models| models.join("photos"));
-        for place in [beside, Some(bundle.join("photos"))].into_iter().flatten() {
-            if !places.contains(&place) {
-                places.push(place);
-            }
-        }
-    }
-    if let Some(found) = places.iter().find(|place| place.is_dir()) {
-        return Ok(found.clone());
-    }
-    bail!(
-        "the bundled photos are in none of these places:\n{}\n\
-         Run the demo from the root of the repository, set VEDETTA_MODELS to the folder `models` \
-         of it, or name a folder of photos with --photos.",
-        listed(&places)
-    )
-}
-
-fn listed(places: &[PathBuf]) -> String {
-    let lines = places.iter().map(|place| format!("  {}", place.display()));
-    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// `mela verde`, or `mela=mela verde` to choose the id.
@@ -237,43 +196,6 @@ fn parse_labels(given: &[String]) -> anyhow::Result<Vec<(Id, String)>> {
         labels.push((id, noun.to_owned()));
     }
     Ok(labels)
-}
-
-fn list(folder: &Path, labels: &[(Id, String)]) -> anyhow::Result<Vec<Photo>> {
-    let unreadable = || format!("cannot read the folder {}", folder.display());
-    let mut photos = Vec::new();
-    for entry in fs::read_dir(folder).with_context(unreadable)? {
-        let path = entry.with_context(unreadable)?.path();
-        let extension = path
-            .extension()
-            .and_then(|e| e.to_str())
-            .unwrap_or_default();
-        let is_photo = ["jpg", "jpeg", "png"]
-            .iter()
-            .any(|e| extension.eq_ignore_ascii_case(e));
-        let (Some(name), true) = (path.file_name(), is_photo && path.is_file()) else {
-            continue;
-        };
-        let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-        let ids = labels.iter().map(|(id, _)| id.as_str());
-        let expected = showings::expected(&stem, ids).map(str::to_owned);
-        let name = name.to_string_lossy().into_owned();
-        photos.push(Photo {
-            name,
-            expected,
-            path,
-        });
-    }
-    match photos.len() {
-        0 => bail!("{} holds no .jpg, .jpeg or .png file", folder.display()),
-        1..=MAX_PHOTOS => {}
-        n => bail!(
-            "{} holds {n} photos; the demo takes {MAX_PHOTOS}",
-            folder.display()
-        ),
-    }
-    photos.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(photos)
 }
 
 /// A folder of our own under the system's temporary folder.
@@ -388,7 +310,7 @@ mod tests {
             .insert("VEDETTA_MODELS".to_owned(), "/none".to_owned());
         for error in [
             find_bundle(&environment).unwrap_err(),
-            find_photos(&environment).unwrap_err(),
+            photos::find(&environment).unwrap_err(),
         ] {
             let text = error.to_string();
             assert!(
