@@ -33,7 +33,7 @@ fn stage() -> TempDir {
         // A smooth picture would count as a covered lens.
         let dark = colour.map(|value| value / 2);
         let stripes = |x: u32| {
-            if x / 40 % 2 == 0 {
+            if (x / 40).is_multiple_of(2) {
                 Rgb(colour)
             } else {
                 Rgb(dark)
