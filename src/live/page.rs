@@ -1,10 +1,12 @@
 //! Lays a [`Live`] out as a screenful of lines: devices, a picture beside the table, messages.
 
+use std::fmt::Write as _;
+
 use jiff::Timestamp;
 
 use super::line::{Line, Style};
 use super::{Live, Message, Row, name};
-use crate::event::EventType;
+use crate::event::{EventType, Health};
 
 /// Cells of a terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,10 +52,12 @@ impl Page<'_> {
         top.push(Line::new());
         top.extend(devices(self.live));
         top.push(Line::new());
-        let reserved = top.len() + self.footer.len() + LEAST_MESSAGES + 3;
+        // A blank line and the title of the messages.
+        let title = 2;
+        let reserved = top.len() + self.footer.len() + title + LEAST_MESSAGES;
         let room = size.rows.saturating_sub(reserved).max(3);
         top.extend(self.body(size.columns, room));
-        let used = top.len() + self.footer.len() + 3;
+        let used = top.len() + self.footer.len() + title;
         let free = size.rows.saturating_sub(used);
         top.push(Line::new());
         top.push(Line::of(
@@ -162,9 +166,12 @@ impl Page<'_> {
         ));
         line = line.with(style, format!("{number:>6} "));
         line = line.joined(Line::of(style, format!("{dot} {}", row.state)).fitted(STATE_COLUMNS));
-        let since = row.attributes.as_ref().filter(|_| widths.since);
-        let since = since.map_or(String::new(), |a| age(a.since, self.now));
-        line.with(Style::Faint, format!(" {since:>SINCE_COLUMNS$}"))
+        if widths.since {
+            let since = row.attributes.as_ref().map(|a| age(a.since, self.now));
+            let since = since.unwrap_or_default();
+            line = line.with(Style::Faint, format!(" {since:>SINCE_COLUMNS$}"));
+        }
+        line
     }
 }
 
@@ -216,6 +223,9 @@ fn devices(live: &Live) -> Vec<Line> {
     for (device, status) in &live.devices {
         let mut line = Line::of(Style::Strong, device);
         line = line.with(Style::Plain, "  ").joined(status_mark(status));
+        if let Some(health) = live.health.get(device) {
+            line = line.joined(health_line(health));
+        }
         if let Some(info) = live.info.get(device) {
             // The hash is for machines; its first digits are enough to tell two bundles apart.
             let (bundle, hash) = info
@@ -223,28 +233,9 @@ fn devices(live: &Live) -> Vec<Line> {
                 .split_once("@sha256:")
                 .unwrap_or((&info.bundle, ""));
             let hash: String = hash.chars().take(8).collect();
-            line = line.with(Style::Plain, format!("  {bundle}"));
-            line = line.with(Style::Faint, format!(" {hash}  {}", info.backend));
+            line = line.with(Style::Faint, format!("  {bundle} {hash}  {}", info.backend));
         }
         lines.push(line);
-        if let Some(health) = live.health.get(device) {
-            let mut numbers = format!(
-                "  encode {:.0} ms (p95 {:.0})  {:.0} MiB",
-                health.encode_p50_ms,
-                health.encode_p95_ms,
-                mebibytes(health.resident_bytes)
-            );
-            if let Some(celsius) = health.temperature_c {
-                numbers += &format!("  {celsius:.0} °C");
-            }
-            if health.throttled == Some(true) {
-                numbers += "  throttled";
-            }
-            if health.queue.length > 0 {
-                numbers += &format!("  {} event(s) waiting", health.queue.length);
-            }
-            lines.push(Line::of(Style::Faint, numbers));
-        }
         for ((_, camera), status) in live.cameras.range(of_device(device)) {
             let mut line = Line::of(Style::Plain, format!("  camera {camera}  "));
             line = line.joined(status_mark(status));
@@ -260,6 +251,27 @@ fn devices(live: &Live) -> Vec<Line> {
         }
     }
     lines
+}
+
+fn health_line(health: &Health) -> Line {
+    let mut numbers = format!(
+        "  encode {:.0} ms (p95 {:.0})  {:.0} MiB",
+        health.encode_p50_ms,
+        health.encode_p95_ms,
+        mebibytes(health.resident_bytes)
+    );
+    if let Some(celsius) = health.temperature_c {
+        let _ = write!(numbers, "  {celsius:.0} °C");
+    }
+    let mut line = Line::of(Style::Plain, numbers);
+    if health.throttled == Some(true) {
+        line = line.with(Style::Bad, "  throttled");
+    }
+    if health.queue.length > 0 {
+        let waiting = format!("  {} event(s) waiting", health.queue.length);
+        line = line.with(Style::Doubtful, waiting);
+    }
+    line
 }
 
 /// The keys of one device in a map by device and camera.

@@ -304,10 +304,10 @@ impl Demo {
             return lines.clone();
         }
         // A third of the width, and what heading, devices, messages and footer leave of the height.
-        let columns = u32::try_from(size.columns / 3).unwrap_or(0).min(48);
-        let rows = u32::try_from(size.rows.saturating_sub(15))
+        let columns = u32::try_from(size.columns / 3).unwrap_or(0).min(36);
+        let rows = u32::try_from(size.rows.saturating_sub(14))
             .unwrap_or(0)
-            .clamp(6, 24);
+            .clamp(6, 16);
         let drawn = Thumbnail::read(&self.stage.photos[photo].path, columns, rows);
         let lines = drawn.map_or_else(|_| Vec::new(), |thumbnail| thumbnail.lines());
         self.thumbnail = Some((photo, size, lines.clone()));

@@ -111,7 +111,7 @@ fn watch(arguments: &WatchArgs) -> anyhow::Result<()> {
         let page = Page {
             heading: heading(&address, &live, &connection),
             picture: Vec::new(),
-            footer: vec![Line::new(), Line::of(Style::Faint, "Ctrl-C ends it")],
+            footer: Vec::new(),
             live: &live,
             now: Timestamp::now(),
         };
@@ -146,7 +146,7 @@ impl Connection {
 
 fn heading(address: &Address, live: &Live, connection: &Connection) -> Vec<Line> {
     let title = Line::of(Style::Strong, "vedetta watch");
-    let title = title.with(Style::Faint, format!("  {}", live.filter()));
+    let title = title.with(Style::Faint, format!("  {}; Ctrl-C ends it", live.filter()));
     let mut lines = vec![title, connection.line(address)];
     if *connection == Connection::Up && live.heard == 0 {
         lines.push(Line::of(Style::Doubtful, "nothing under this prefix yet"));

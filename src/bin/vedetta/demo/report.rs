@@ -30,7 +30,10 @@ impl Demo {
     /// Above the table.
     pub(super) fn heading(&self) -> Vec<Line> {
         let title = Line::of(Style::Strong, "vedetta demo");
-        let title = title.with(Style::Faint, "  photos as the camera, a broker inside");
+        let title = title.with(
+            Style::Faint,
+            "  photos as the camera, a broker inside; Ctrl-C ends it",
+        );
         vec![title, self.progress()]
     }
 
@@ -60,9 +63,8 @@ impl Demo {
         if let Some(log) = self.journal.last() {
             lines.push(Line::of(Style::Bad, log));
         }
-        let beside = Line::of(Style::Plain, "Beside it, in another terminal:  ");
+        let beside = Line::of(Style::Plain, "Try beside it:  ");
         lines.push(beside.with(Style::Accent, self.command()));
-        lines.push(Line::of(Style::Faint, "Ctrl-C ends the demo"));
         lines
     }
 
