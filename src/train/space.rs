@@ -178,6 +178,7 @@ impl Default for Settings {
 ///
 /// # Errors
 /// candle's.
+#[expect(clippy::too_many_arguments, reason = "each is its own thing")]
 pub fn fit(
     teacher: &Tensor,
     bank: &Bank,

@@ -246,6 +246,7 @@ struct Lane {
 
 impl Lane {
     /// Makes views of `photos`, runs the tower and keeps what the way back needs.
+    #[expect(clippy::too_many_arguments, reason = "each is its own thing")]
     fn forward(
         &mut self,
         net: &Architecture,

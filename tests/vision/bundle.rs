@@ -326,7 +326,8 @@ fn a_damaged_unpacked_bundle_is_unpacked_again() {
 fn archives_that_lie_are_refused_and_leave_nothing_behind() {
     let good = entries();
     let manifest = good[0].1.as_slice();
-    let with = |edit: &dyn Fn(&mut Vec<(String, Vec<u8>)>)| {
+    type Entries = Vec<(String, Vec<u8>)>;
+    let with = |edit: &dyn Fn(&mut Entries)| {
         let mut entries = good.clone();
         edit(&mut entries);
         archive_of(&entries)

@@ -147,7 +147,8 @@ impl Classes {
     /// the batch; `None` when no row does.
     fn loss(&self, corpus: &Corpus, rows: &[usize], student: &Tensor) -> Result<Option<Tensor>> {
         let mut total: Option<Tensor> = None;
-        let kinds: [(&Tensor, fn(&Text) -> i32); 2] = [
+        type Class = fn(&Text) -> i32;
+        let kinds: [(&Tensor, Class); 2] = [
             (&self.fine, |text| text.fine),
             (&self.coarse, |text| text.coarse),
         ];
