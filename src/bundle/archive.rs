@@ -70,12 +70,12 @@ impl Opening<'_> {
         let most = self.limits.max_total_bytes.saturating_add(OVERHEAD_BYTES);
         let mut archive = Archive::new(decoder.take(most));
         // Raw: without it the crate reads long-name entries of any size into memory.
-        let mut entries = archive.entries().map_err(|e| self.error(e))?.raw(true);
+        let entries = archive.entries().map_err(|e| self.error(e))?.raw(true);
 
         let mut manifest: Option<(Manifest, Vec<u8>)> = None;
         let mut sink: Option<Sink> = None;
         let mut seen: Vec<String> = Vec::new();
-        while let Some(entry) = entries.next() {
+        for entry in entries {
             let mut entry = entry.map_err(|e| self.error(e))?;
             let kind = entry.header().entry_type();
             if matches!(kind, EntryType::XHeader | EntryType::XGlobalHeader) {

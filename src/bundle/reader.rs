@@ -60,10 +60,14 @@ impl<R: Read> Read for VerifiedReader<R> {
         if buffer.is_empty() {
             return Ok(0);
         }
+        // Never a read of nothing: a tar entry takes the 0 it returns for its end.
         let wanted = usize::try_from(self.left)
             .unwrap_or(usize::MAX)
             .min(buffer.len());
-        let count = self.inner.read(&mut buffer[..wanted])?;
+        let count = match wanted {
+            0 => 0,
+            wanted => self.inner.read(&mut buffer[..wanted])?,
+        };
         if count == 0 {
             self.finish()?;
         }

@@ -34,6 +34,10 @@ pub struct Feed {
 }
 
 /// What the supervisor asks of the inference thread.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a handful a day, through a queue of 64"
+)]
 pub enum Request {
     /// Watch these cameras from now on, through this publisher.
     Configure {
@@ -230,10 +234,10 @@ impl Inference {
             self.publisher.send_all(messages);
             self.feeds[index].blind = Some(cause);
         }
-        if let Take::Value(frame) = self.feeds[index].feed.slot.take(Duration::ZERO) {
-            if cause.is_none() {
-                self.frame(index, &frame);
-            }
+        if let Take::Value(frame) = self.feeds[index].feed.slot.take(Duration::ZERO)
+            && cause.is_none()
+        {
+            self.frame(index, &frame);
         }
         self.publish_status(index, cause);
     }

@@ -322,7 +322,7 @@ mod tests {
     fn a_size_that_does_not_change_is_a_copy() {
         let taps = Taps::new(axis(9, 9), Resize::Bicubic);
         assert_eq!(taps.stride, 1);
-        let pixels: Vec<u8> = (0..9 * 9 * 3).map(|i| (i % 251) as u8).collect();
+        let pixels: Vec<u8> = (0..9 * 9 * 3).map(|i: u8| i % 251).collect();
         let source = Source {
             samples: &pixels,
             stride: 27,

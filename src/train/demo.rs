@@ -153,7 +153,9 @@ impl Workshop {
         }
         log::warn!("no student_texts.safetensors yet: the teacher's texts stand in");
         let teacher = read_teacher(&self.work.join("teacher.npy"), texts.len())?;
-        Ok(Space::load(&self.work.join("space.safetensors"))?.map(&teacher)?)
+        // Detached: no gradient has any business in the map now, and it would go through every text.
+        let space = Space::load(&self.work.join("space.safetensors"))?;
+        Ok(space.map(&teacher)?.detach())
     }
 
     /// Step `image`: fine-tunes tower and head.
@@ -212,7 +214,7 @@ impl Workshop {
             &tower,
             &train,
             settings.size_px,
-            6,
+            settings.refit_views,
             settings.strength,
             self.seed,
             &bar,
@@ -238,7 +240,7 @@ impl Workshop {
             &examples,
             &anchors,
             &seen,
-            (600, 5e-4),
+            (settings.refit_steps, 4e-4),
             settings,
             &bar,
         )?;
@@ -258,4 +260,9 @@ pub fn progress(what: &'static str) -> ProgressBar {
     bar.set_prefix(what);
     bar.enable_steady_tick(Duration::from_millis(500));
     bar
+}
+
+/// Logs a line above the bar; without a terminal the bar is silent but the log is not.
+pub fn report_line(bar: &ProgressBar, line: &str) {
+    bar.suspend(|| log::info!("{line}"));
 }

@@ -15,6 +15,7 @@ use rand::{Rng, SeedableRng, rngs::StdRng};
 
 use super::anchors::Anchors;
 use super::contrast::{Goals, Shares, Shows, top1};
+use super::demo::report_line;
 use super::head::{Dropout, Head, everyday_names};
 use super::optimizer::cosine;
 use super::targets::{Bank, EVERYDAY, select, unit_rows};
@@ -177,6 +178,7 @@ impl Default for Settings {
 ///
 /// # Errors
 /// candle's.
+#[expect(clippy::too_many_arguments, reason = "each is its own thing")]
 pub fn fit(
     teacher: &Tensor,
     bank: &Bank,
@@ -255,13 +257,16 @@ pub fn fit(
         if step % 100 == 99 || step + 1 == settings.steps {
             let all = space.map(teacher)?;
             let (fine, coarse) = report(bank, head, &all, check)?;
-            progress.println(format!(
-                "step {}: loss {:.3}, cosine error {:.3}, fine {fine:.1} %, coarse {coarse:.1} %, scale {:.1}",
-                step + 1,
-                contrast.to_scalar::<f32>()?,
-                geometry.to_scalar::<f32>()?.sqrt(),
-                head.scale()?.to_vec1::<f32>()?[0],
-            ));
+            report_line(
+                progress,
+                &format!(
+                    "step {}: loss {:.3}, cosine error {:.3}, fine {fine:.1} %, coarse {coarse:.1} %, scale {:.1}",
+                    step + 1,
+                    contrast.to_scalar::<f32>()?,
+                    geometry.to_scalar::<f32>()?.sqrt(),
+                    head.scale()?.to_vec1::<f32>()?[0],
+                ),
+            );
         }
     }
     Ok(space)

@@ -21,6 +21,7 @@ use rayon::prelude::*;
 use super::anchors::Anchors;
 use super::augment::{self, Strength};
 use super::contrast::{Goals, Shares, Shows};
+use super::demo::report_line;
 use super::efficientnet::{Architecture, FEATURES, Scratch, Workspace};
 use super::grocery::{Class, Photo, decode};
 use super::head::{Dropout, Head, everyday_names};
@@ -187,6 +188,10 @@ pub struct Settings {
     pub strength: Strength,
     /// Dropout of the head.
     pub dropout: Dropout,
+    /// Views of every photo for fitting the head again at the end.
+    pub refit_views: usize,
+    /// Steps of that.
+    pub refit_steps: usize,
     /// Epochs between two reports.
     pub report_every: usize,
     /// Random seed.
@@ -211,6 +216,8 @@ impl Default for Settings {
                 features: 0.2,
                 hidden: 0.3,
             },
+            refit_views: 6,
+            refit_steps: 600,
             report_every: 4,
             seed: 1,
         }
@@ -239,6 +246,7 @@ struct Lane {
 
 impl Lane {
     /// Makes views of `photos`, runs the tower and keeps what the way back needs.
+    #[expect(clippy::too_many_arguments, reason = "each is its own thing")]
     fn forward(
         &mut self,
         net: &Architecture,
@@ -470,7 +478,7 @@ pub fn tune(
                 0.02,
             );
             #[expect(clippy::cast_precision_loss, reason = "a step count")]
-            let decay = ((1 + step) as f32 / (10 + step) as f32).min(0.995);
+            let decay = ((1 + step) as f32 / (10 + step) as f32).min(0.99);
             average(&mut mean[base..], &parameters[base..], decay);
             for (name, now) in head.snapshot()? {
                 if let Some(old) = head_mean.get_mut(&name) {
@@ -494,11 +502,14 @@ pub fn tune(
                 &indicatif::ProgressBar::hidden(),
             )?;
             let (fine, coarse) = report(bank, head, texts, &seen)?;
-            progress.println(format!(
-                "epoch {}: loss {running:.3}, fine {fine:.1} %, coarse {coarse:.1} %, {:.0} s",
-                epoch + 1,
-                began.elapsed().as_secs_f64()
-            ));
+            report_line(
+                progress,
+                &format!(
+                    "epoch {}: loss {running:.3}, fine {fine:.1} %, coarse {coarse:.1} %, {:.0} s",
+                    epoch + 1,
+                    began.elapsed().as_secs_f64()
+                ),
+            );
             save_tower(&mean, &folder.join("tower.safetensors"))?;
             save(&head_mean, &folder.join("head.safetensors"))?;
             head.restore(&own)?;
@@ -604,12 +615,15 @@ pub fn fit_head(
             let own = head.snapshot()?;
             head.restore(&mean)?;
             let (fine, coarse) = report(bank, head, texts, check)?;
-            progress.println(format!(
-                "step {}: loss {:.3}, fine {fine:.1} %, coarse {coarse:.1} %, scale {:.1}",
-                step + 1,
-                loss.to_scalar::<f32>()?,
-                head.scale()?.to_vec1::<f32>()?[0]
-            ));
+            report_line(
+                progress,
+                &format!(
+                    "step {}: loss {:.3}, fine {fine:.1} %, coarse {coarse:.1} %, scale {:.1}",
+                    step + 1,
+                    loss.to_scalar::<f32>()?,
+                    head.scale()?.to_vec1::<f32>()?[0]
+                ),
+            );
             head.restore(&own)?;
         }
     }

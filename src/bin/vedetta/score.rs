@@ -2,12 +2,13 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::num::NonZeroUsize;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{Cell, CellAlignment, Color, Table};
 use image::RgbImage;
@@ -85,7 +86,9 @@ pub fn run(arguments: &ScoreArgs) -> Result<ExitCode> {
     } else {
         NonZeroUsize::MIN
     };
-    let encoder = TractImageEncoder::load(&bundle, per_worker)?;
+    let first = TractImageEncoder::load(&bundle, per_worker)?;
+    let mut encoders: Vec<TractImageEncoder> = (1..workers).map(|_| first.fork()).collect();
+    encoders.push(first);
     let preprocessor = Preprocessor::new(&bundle.manifest().image);
     let scale = bundle.manifest().scoring.logit_scale;
     let drawing = Drawing::new(arguments)?;
@@ -95,8 +98,7 @@ pub fn run(arguments: &ScoreArgs) -> Result<ExitCode> {
     let mut failures = 0;
     std::thread::scope(|scope| -> Result<()> {
         let (sender, results) = mpsc::sync_channel(AHEAD);
-        for _ in 0..workers {
-            let mut encoder = encoder.fork();
+        for mut encoder in encoders {
             let (sender, next) = (sender.clone(), &next);
             let (labels, bank, preprocessor, drawing) = (&labels, &bank, &preprocessor, &drawing);
             scope.spawn(move || {
@@ -105,12 +107,14 @@ pub fn run(arguments: &ScoreArgs) -> Result<ExitCode> {
                     let Some(image) = arguments.images.get(n) else {
                         return;
                     };
-                    let outcome = score(image, &mut encoder, preprocessor, bank, scale).and_then(
-                        |(picture, scored)| {
-                            drawing.draw(image, picture, &scored, labels)?;
-                            Ok(scored)
-                        },
-                    );
+                    // A decoder or an engine that panics on one photo costs that photo only.
+                    let outcome = catch_unwind(AssertUnwindSafe(|| {
+                        let (picture, scored) =
+                            score(image, &mut encoder, preprocessor, bank, scale)?;
+                        drawing.draw(image, picture, &scored, labels)?;
+                        Ok(scored)
+                    }))
+                    .unwrap_or_else(|_| Err(anyhow!("scoring it panicked")));
                     if sender.send((n, outcome)).is_err() {
                         return;
                     }
@@ -224,7 +228,7 @@ fn print(image: &Path, outcome: Result<Scored>, labels: &[String], as_json: bool
         }
         Ok(scored) => writeln!(out, "{name}\n{}\n", table(&scored, labels))?,
         Err(error) => {
-            eprintln!("{error:#}");
+            eprintln!("{name}: {error:#}");
             if as_json {
                 let line = json!({"image": name.to_string(), "error": format!("{error:#}")});
                 writeln!(out, "{line}")?;

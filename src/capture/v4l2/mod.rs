@@ -51,7 +51,7 @@ pub struct V4l2Source {
 impl V4l2Source {
     /// Opens `path` with the best of what it offers, and starts streaming.
     ///
-    /// A choice that is too much for the bus gives way to a lighter one.
+    /// A choice that is too much for the bus or the memory gives way to a lighter one.
     ///
     /// # Errors
     /// The device is not there, is busy, or has nothing that can be decoded; the message says which
@@ -105,10 +105,14 @@ impl V4l2Source {
                     return Self::new(path, stream, &settled, format, description);
                 }
                 Err(failure) => {
-                    if failure.is_no_bandwidth() {
+                    let error = failed(path, &failure);
+                    if !failure.is_about_format() {
+                        return Err(error);
+                    }
+                    if failure.is_too_much() {
                         too_heavy = Some(*choice);
                     }
-                    refusal = Some(failed(path, &failure));
+                    refusal = Some(error);
                 }
             }
         }
@@ -296,7 +300,7 @@ fn note(
     if let Some(heavy) = too_heavy {
         let (width, height) = heavy.size_px;
         notes.push(format!(
-            "{} {width}x{height} is too much for the bus",
+            "{} {width}x{height} is too much for this machine",
             heavy.fourcc
         ));
     }

@@ -40,6 +40,8 @@ const POLLIN: i16 = 1;
 const NO_DEVICE: [i32; 2] = [6, 19];
 /// `ENOSPC`: the bus has no bandwidth left.
 const NO_BANDWIDTH: i32 = 28;
+/// `ENOMEM`: the buffers do not fit the memory devices can reach.
+const NO_MEMORY: i32 = 12;
 
 /// A call that failed.
 #[derive(Debug, Error)]
@@ -62,6 +64,19 @@ impl Failure {
     /// The bus has no bandwidth left for this format, size and rate.
     pub fn is_no_bandwidth(&self) -> bool {
         self.error.raw_os_error() == Some(NO_BANDWIDTH)
+    }
+
+    /// The format, size or rate asks for more than the bus or the memory gives.
+    pub fn is_too_much(&self) -> bool {
+        self.is_no_bandwidth() || self.error.raw_os_error() == Some(NO_MEMORY)
+    }
+
+    /// Another format may do better: the driver refused this one, or cannot run it. Other failures
+    /// say nothing about the format.
+    pub fn is_about_format(&self) -> bool {
+        let is_late_refusal = matches!(self.call, "VIDIOC_S_FMT" | "VIDIOC_STREAMON")
+            && self.error.kind() != io::ErrorKind::ResourceBusy;
+        !self.is_no_device() && (self.is_too_much() || is_late_refusal)
     }
 
     /// There is nothing to be had just now.
@@ -398,6 +413,21 @@ mod tests {
         assert_eq!(text(b"HD Webcam\0garbage"), "HD Webcam");
         assert_eq!(text(b"\xff\x1b[2Jcam"), "\u{fffd}[2Jcam");
         assert_eq!(text(&[0; 16]), "");
+    }
+
+    #[test]
+    fn only_a_refused_format_makes_way_for_another() {
+        let is_about_format = |call, code| {
+            let error = io::Error::from_raw_os_error(code);
+            Failure { call, error }.is_about_format()
+        };
+        let (eio, enomem, ebusy, enodev, einval, enospc) = (5, 12, 16, 19, 22, 28);
+        assert!(is_about_format("VIDIOC_S_FMT", einval));
+        assert!(is_about_format("VIDIOC_STREAMON", enospc));
+        assert!(is_about_format("VIDIOC_REQBUFS", enomem));
+        assert!(!is_about_format("VIDIOC_S_FMT", ebusy));
+        assert!(!is_about_format("VIDIOC_S_FMT", enodev));
+        assert!(!is_about_format("VIDIOC_REQBUFS", eio));
     }
 
     #[test]

@@ -24,6 +24,9 @@ pub const VOCABULARY: usize = 14_000;
 
 /// Trains a tokenizer of at most `size` tokens on `texts` and returns its JSON.
 ///
+/// Not repeatable to the byte: the trainer breaks ties between equally frequent pieces in the order
+/// of a seeded hash map, so two runs number some tokens differently. A tower and its tokenizer belong together.
+///
 /// # Errors
 /// Too few texts to fill the special tokens and the alphabet.
 pub fn tokenizer_json<'a>(
@@ -164,11 +167,14 @@ mod tests {
     }
 
     #[test]
-    fn the_same_texts_give_the_same_tokenizer() {
-        let texts: Vec<String> = (0..300)
-            .map(|i| format!("la parola{} numero {}", i % 37, i * i % 91))
-            .collect();
-        let train = || tokenizer_json(texts.iter().map(String::as_str), 150).unwrap();
-        assert_eq!(train(), train());
+    fn a_word_that_is_often_seen_stays_whole_and_a_new_one_is_spelled() {
+        let tokenizer = trained();
+        let tokens = |text: &str| tokenizer.encode(text, false).unwrap().get_tokens().to_vec();
+        assert_eq!(tokens("una mela"), ["una", "mela"]);
+        let spelled = tokens("melacittà");
+        assert!(
+            spelled.len() > 1 && !spelled.contains(&SPECIAL[1].to_owned()),
+            "{spelled:?}"
+        );
     }
 }
