@@ -119,6 +119,7 @@ fn show(arguments: &DemoArgs) -> anyhow::Result<()> {
         journal,
         started: Instant::now(),
         first_photo: None,
+        shown: None,
         thumbnail: None,
     };
     let outcome = demo.play(arguments.seconds.map(Duration::from_secs), &ended);
@@ -157,6 +158,8 @@ struct Demo {
     showings: Showings,
     started: Instant,
     first_photo: Option<Instant>,
+    /// How long photos were shown, once the end was asked for.
+    shown: Option<Duration>,
     /// The photo it is of, the size it was made for, and its lines.
     thumbnail: Option<(usize, Size, Vec<Line>)>,
 }
@@ -206,7 +209,7 @@ impl Demo {
             if self.draw().is_err() {
                 break;
             }
-            let shown = self.first_photo.map(|first| first.elapsed());
+            let shown = self.showing();
             if time.is_some_and(|time| shown.is_some_and(|shown| shown >= time)) {
                 break;
             }
@@ -219,6 +222,7 @@ impl Demo {
                 self.started = Instant::now();
             }
         }
+        self.shown = self.showing();
         daemon.control.stop();
         let asked = Instant::now();
         while !daemon.thread.is_finished() && asked.elapsed() < FAREWELL {
@@ -250,10 +254,16 @@ impl Demo {
                 break;
             }
         }
-        if let Some(first) = self.first_photo {
+        // A daemon that stops says UNKNOWN: that is no verdict.
+        if let (Some(first), None) = (self.first_photo, self.shown) {
             let on: Vec<&str> = on(&self.live).collect();
             self.showings.follow(first.elapsed(), &on);
         }
+    }
+
+    /// How long photos have been shown; nothing before the first.
+    fn showing(&self) -> Option<Duration> {
+        self.shown.or_else(|| Some(self.first_photo?.elapsed()))
     }
 
     fn hear(&mut self, topic: &str, payload: &[u8]) {
@@ -292,10 +302,10 @@ impl Demo {
 
     /// The photo before the lens, drawn anew when it or the terminal changes.
     fn picture(&mut self) -> Vec<Line> {
-        let Some(first) = self.first_photo.filter(|_| self.screen.has_colours()) else {
+        let Some(shown) = self.showing().filter(|_| self.screen.has_colours()) else {
             return Vec::new();
         };
-        let photo = self.showings.photo(first.elapsed());
+        let photo = self.showings.photo(shown);
         let size = self.screen.size();
         let known = self
             .thumbnail

@@ -39,7 +39,7 @@ impl Demo {
     }
 
     fn progress(&self) -> Line {
-        let Some(first) = self.first_photo else {
+        let Some(shown) = self.showing() else {
             let bundle = self.stage.bundle.display();
             let what = if self.live.info.is_empty() {
                 format!("loading the model {bundle} …")
@@ -48,7 +48,6 @@ impl Demo {
             };
             return Line::of(Style::Doubtful, what);
         };
-        let shown = first.elapsed();
         let photo = self.showings.photo(shown);
         let total = self.showings.total();
         let of = format!("photo {} of {}  ", photo + 1, self.stage.photos.len());
@@ -78,7 +77,7 @@ impl Demo {
 
     /// What happened; nothing when no photo was ever shown.
     pub(super) fn report(&self) -> Option<Vec<Line>> {
-        let seconds = self.first_photo?.elapsed().as_secs();
+        let seconds = self.showing()?.as_secs();
         let total = self.showings.total();
         let mut lines = vec![Line::new()];
         lines.push(Line::of(
@@ -160,22 +159,22 @@ impl Demo {
             )];
         };
         let encoded: u64 = health.cameras.iter().map(|camera| camera.encoded).sum();
-        let captured: u64 = health.cameras.iter().map(|camera| camera.captured).sum();
-        let backend = self
-            .live
-            .info
-            .get(stage::DEVICE)
-            .map_or("", |info| &info.backend);
+        let unchanged: u64 = health.cameras.iter().map(|camera| camera.unchanged).sum();
+        let (bundle, backend) = match self.live.info.get(stage::DEVICE) {
+            Some(info) => (info.bundle.as_str(), info.backend.as_str()),
+            None => ("", ""),
+        };
         let mebibytes = health.resident_bytes >> 20;
         vec![
             plain(&format!(
                 "  encode                  {:.0} ms median, {:.0} ms 95th percentile; \
-                 {encoded} of {captured} frames  {backend}",
+                 {encoded} frames, and {unchanged} that were unchanged",
                 health.encode_p50_ms, health.encode_p95_ms
             )),
             plain(&format!(
                 "  memory                  {mebibytes} MiB resident, with broker and table"
             )),
+            plain(&format!("  model                   {bundle} on {backend}")),
         ]
     }
 }
