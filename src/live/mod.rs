@@ -10,7 +10,7 @@ mod thumbnail;
 
 pub use page::{Page, Size};
 pub use screen::Screen;
-pub use subscriber::{Address, AddressError, Heard, Subscriber};
+pub use subscriber::{Address, Heard, Subscriber};
 pub use thumbnail::Thumbnail;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -69,7 +69,7 @@ pub struct Live {
     pub rows: BTreeMap<(String, String, String), Row>,
     /// Prompt and threshold by device and label.
     pub settings: BTreeMap<(String, String), LabelSettings>,
-    /// Last health by device.
+    /// Last health by device; its encode times are those of the last period that had any.
     pub health: BTreeMap<String, Health>,
     /// Last info by device.
     pub info: BTreeMap<String, Info>,
@@ -145,7 +145,7 @@ impl Live {
                 }
                 None => return false,
             },
-            ["health"] => return set_parsed(&mut self.health, device, text),
+            ["health"] => return self.health(device, text),
             ["info"] => {
                 if !set_parsed(&mut self.info, device, text) {
                     return false;
@@ -179,6 +179,21 @@ impl Live {
         };
         if let Some(row) = entry_capped(&mut self.rows, key) {
             row.attributes = Some(attributes);
+        }
+        true
+    }
+
+    fn health(&mut self, device: &str, text: &str) -> bool {
+        let before = self.health.get(device);
+        let before = before.map_or((0.0, 0.0), |h| (h.encode_p50_ms, h.encode_p95_ms));
+        if !set_parsed(&mut self.health, device, text) {
+            return false;
+        }
+        if let Some(health) = self.health.get_mut(device)
+            && health.encode_p50_ms == 0.0
+        {
+            // Nothing was encoded in this period: the last numbers still hold.
+            (health.encode_p50_ms, health.encode_p95_ms) = before;
         }
         true
     }
@@ -271,6 +286,17 @@ mod tests {
         assert_eq!(row.state, "ON");
         assert_eq!(row.attributes.as_ref().unwrap().probability, 0.83);
         assert_eq!((live.heard, live.garbled, live.listed), (2, 0, 1));
+    }
+
+    #[test]
+    fn encode_times_outlive_a_period_in_which_nothing_changed() {
+        let mut live = Live::new("vedetta");
+        let mut health = Health::default();
+        for (p50, shown) in [(40.0, 40.0), (0.0, 40.0), (50.0, 50.0)] {
+            health.encode_p50_ms = p50;
+            live.hear("vedetta/a/health", &serde_json::to_vec(&health).unwrap());
+            assert_eq!(live.health["a"].encode_p50_ms, shown);
+        }
     }
 
     #[test]

@@ -14,7 +14,7 @@ pub mod probe;
 mod publisher;
 pub mod request;
 mod session;
-mod tls;
+pub(crate) mod tls;
 
 pub use outbox::Outbox;
 pub use publisher::{PublishError, Publisher, check, spawn};

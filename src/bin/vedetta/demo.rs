@@ -19,6 +19,7 @@ use jiff::Timestamp;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use vedetta::config::{Config, Environment};
 use vedetta::daemon::{self, Control, ServeError};
+use vedetta::event::Health;
 use vedetta::live::line::{Line, Style};
 use vedetta::live::{Address, Heard, Live, Page, Screen, Size, Subscriber, Thumbnail};
 
@@ -34,6 +35,10 @@ const FIRST_PHOTO: Duration = Duration::from_secs(60);
 const FAREWELL: Duration = Duration::from_secs(10);
 /// Topic prefix.
 const PREFIX: &str = "vedetta";
+/// Where [`stage::DEVICE`] publishes its health.
+const HEALTH: &str = "vedetta/demo/health";
+/// A demo of a day has fewer.
+const MOST_ENCODES: usize = 100_000;
 
 /// See it work: bundled photos as the camera, a bundled model, a broker inside.
 ///
@@ -119,6 +124,7 @@ fn show(arguments: &DemoArgs) -> anyhow::Result<()> {
         journal,
         started: Instant::now(),
         first_photo: None,
+        encodes_ms: Vec::new(),
         shown: None,
         thumbnail: None,
     };
@@ -158,6 +164,9 @@ struct Demo {
     showings: Showings,
     started: Instant,
     first_photo: Option<Instant>,
+    /// Median encode time of every period that had any, ms. A photo is encoded once and a period is
+    /// shorter than a photo: these are the encodes themselves.
+    encodes_ms: Vec<f32>,
     /// How long photos were shown, once the end was asked for.
     shown: Option<Duration>,
     /// The photo it is of, the size it was made for, and its lines.
@@ -274,6 +283,13 @@ impl Demo {
             .get(&camera)
             .is_some_and(|s| s == "online");
         self.live.hear(topic, payload);
+        if topic == HEALTH
+            && let Ok(health) = serde_json::from_slice::<Health>(payload)
+            && health.encode_p50_ms > 0.0
+            && self.encodes_ms.len() < MOST_ENCODES
+        {
+            self.encodes_ms.push(health.encode_p50_ms);
+        }
         let is_online = self
             .live
             .cameras

@@ -165,11 +165,18 @@ impl Demo {
             None => ("", ""),
         };
         let mebibytes = health.resident_bytes >> 20;
+        let mut times = self.encodes_ms.clone();
+        times.sort_by(f32::total_cmp);
+        let encode = match (quantile(&times, 50), quantile(&times, 95)) {
+            (Some(median), Some(p95)) => {
+                format!("{median:.0} ms median, {p95:.0} ms 95th percentile; ")
+            }
+            _ => String::new(),
+        };
         vec![
             plain(&format!(
-                "  encode                  {:.0} ms median, {:.0} ms 95th percentile; \
-                 {encoded} frames, and {unchanged} that were unchanged",
-                health.encode_p50_ms, health.encode_p95_ms
+                "  encode                  {encode}{encoded} frames, and {unchanged} that were \
+                 unchanged"
             )),
             plain(&format!(
                 "  memory                  {mebibytes} MiB resident, with broker and table"
@@ -177,6 +184,12 @@ impl Demo {
             plain(&format!("  model                   {bundle} on {backend}")),
         ]
     }
+}
+
+/// Nearest rank.
+fn quantile(sorted: &[f32], percent: usize) -> Option<f32> {
+    let rank = (sorted.len() * percent).div_ceil(100).max(1);
+    sorted.get(rank - 1).copied()
 }
 
 /// `7 right, 1 wrong`, and the rest where there is any.
