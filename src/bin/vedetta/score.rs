@@ -228,9 +228,9 @@ fn print(image: &Path, outcome: Result<Scored>, labels: &[String], as_json: bool
         }
         Ok(scored) => writeln!(out, "{name}\n{}\n", table(&scored, labels))?,
         Err(error) => {
-            eprintln!("{name}: {error:#}");
+            eprintln!("{name}: {error}");
             if as_json {
-                let line = json!({"image": name.to_string(), "error": format!("{error:#}")});
+                let line = json!({"image": name.to_string(), "error": error.to_string()});
                 writeln!(out, "{line}")?;
             }
         }
