@@ -111,7 +111,7 @@ chmod +x "$root/init"
 
 log=$cache/console.log
 echo "vm: booting (emulated, a few minutes); console in $log"
-timeout --foreground 900 qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 2048 -M q35 \
+timeout --foreground 2400 qemu-system-x86_64 -accel tcg,thread=multi -cpu max -smp 2 -m 2048 -M q35 \
     -nographic -no-reboot -nic none -device isa-debug-exit,iobase=0x501,iosize=1 \
     -kernel "$kernel/root/boot/vmlinuz-$release" -initrd "$cache/initramfs.gz" \
     -append "console=ttyS0 panic=-1 quiet" </dev/null >"$log" 2>&1 || true
