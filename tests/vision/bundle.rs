@@ -377,7 +377,6 @@ fn archives_that_lie_are_refused_and_leave_nothing_behind() {
         ),
     ];
     for ((folder, path), expected) in &cases {
-        println!("expecting: {expected}");
         assert!(refusal(path).contains(expected), "{}", refusal(path));
         let limits = Limits {
             unpack_dir: Some(folder.path().join("out")),
@@ -407,11 +406,7 @@ fn a_tar_that_claims_ten_gigabytes_is_stopped_at_what_is_listed() {
     tar.extend(header.as_bytes());
     tar.extend(vec![0; 3_000_000]);
     let (_folder, path) = write_archive(&tar);
-    let refusal = refusal(&path);
-    assert!(
-        refusal.contains("longer than") || refusal.contains("SHA-256"),
-        "{refusal}"
-    );
+    assert!(refusal(&path).contains("longer than"), "{}", refusal(&path));
 }
 
 #[test]
