@@ -10,8 +10,7 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::bundle::Bundle;
-use crate::encoder::tract::TractTextEncoder;
-use crate::encoder::{Embedding, EncodeError, TextEncoder};
+use crate::encoder::{self, Embedding, EncodeError, TextEncoder};
 use crate::matcher::LabelBank;
 
 /// First bytes of a cache file; the last one is the version of its layout.
@@ -62,7 +61,7 @@ pub fn build(
 ) -> Result<LabelBank, LabelBankError> {
     assert_eq!(labels.len(), groups.len(), "one group entry per label");
     let cache = PromptCache::new(cache_dir, bundle.sha256(), bundle.manifest().embedding_dim);
-    let load = || Ok(Box::new(TractTextEncoder::load(bundle)?) as Box<dyn TextEncoder>);
+    let load = || encoder::load_text(bundle).map_err(Into::into);
     let sets: Vec<&[String]> = labels.iter().chain(negatives).map(Vec::as_slice).collect();
     let mut embeddings = cache.embed(&sets, load, progress)?;
     let negatives = embeddings.split_off(labels.len());

@@ -12,6 +12,7 @@
 //! time is an argument.
 
 pub mod annotate;
+pub mod bench;
 pub mod bundle;
 pub mod calibrate;
 pub mod capture;

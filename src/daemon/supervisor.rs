@@ -15,7 +15,7 @@ use crate::bundle::{Bundle, Limits};
 use crate::capture::{CaptureShared, CaptureThread};
 use crate::config::{Camera, Config, ConfigError};
 use crate::decide::{Board, OpenEvent, RandomUlids};
-use crate::encoder::tract::TractImageEncoder;
+use crate::encoder;
 use crate::event::{Info, SCHEMA};
 use crate::lookout::{Lookout, Model};
 use crate::preprocess::Preprocessor;
@@ -437,7 +437,7 @@ impl Supervisor<'_> {
 fn load_model(bundle: &Bundle, config: &Config) -> Result<Model, ServeError> {
     let manifest = bundle.manifest();
     Ok(Model {
-        encoder: Box::new(TractImageEncoder::load(bundle, config.model.threads)?),
+        encoder: encoder::load_image(bundle, config.model.threads)?,
         preprocessor: Preprocessor::new(&manifest.image),
         scoring: manifest.scoring.clone(),
     })

@@ -1,8 +1,31 @@
 //! Image and text encoders behind two small traits, so that what is evaluated is what runs.
 
+use std::num::NonZeroUsize;
+
 use thiserror::Error;
 
+use crate::bundle::Bundle;
+
 pub mod tract;
+
+/// Loads the image tower of `bundle` with the engine that serves its precision.
+///
+/// # Errors
+/// A tower that does not fit its manifest or cannot be run.
+pub fn load_image(
+    bundle: &Bundle,
+    threads: NonZeroUsize,
+) -> Result<Box<dyn ImageEncoder>, EncodeError> {
+    Ok(Box::new(tract::TractImageEncoder::load(bundle, threads)?))
+}
+
+/// Loads the text tower of `bundle` with the engine that serves its precision.
+///
+/// # Errors
+/// A tower or tokenizer that does not fit its manifest or cannot be run.
+pub fn load_text(bundle: &Bundle) -> Result<Box<dyn TextEncoder>, EncodeError> {
+    Ok(Box::new(tract::TractTextEncoder::load(bundle)?))
+}
 
 /// A unit vector in the shared image–text space, `[D] f32`.
 #[derive(Clone, Debug, PartialEq)]
@@ -80,8 +103,24 @@ pub enum EncodeError {
     Input(String),
 }
 
+/// Multiply-accumulates of one image or text, by what they run on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Workload {
+    /// f32 multiply-accumulates.
+    pub float_macs: u64,
+    /// 8-bit multiply-accumulates.
+    pub int8_macs: u64,
+}
+
+impl Workload {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.float_macs + self.int8_macs
+    }
+}
+
 /// Turns pixels into embeddings. One call encodes one batch.
-pub trait ImageEncoder: Send {
+pub trait ImageEncoder: Send + Sync {
     /// Encodes a batch of any length ≥ 0; a batch of n equals n singles.
     ///
     /// # Errors
@@ -90,6 +129,12 @@ pub trait ImageEncoder: Send {
 
     /// Engine, precision and threads, for `B/info`.
     fn describe(&self) -> String;
+
+    /// What one image costs.
+    fn workload(&self) -> Workload;
+
+    /// A second encoder that shares the weights and uses one thread.
+    fn fork(&self) -> Box<dyn ImageEncoder>;
 }
 
 /// Turns Italian text into embeddings.

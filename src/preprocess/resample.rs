@@ -6,6 +6,9 @@
 
 use crate::bundle::manifest::Resize;
 
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+
 /// Fraction bits of a weight: 32 minus 8 for the sample and 2 for overshoot, as Pillow's.
 const PRECISION_BITS: u32 = 32 - 8 - 2;
 
@@ -176,6 +179,15 @@ impl<'a> Source<'a> {
 
 /// Resizes `source`; returns `[horizontal.count × vertical.count]` interleaved RGB.
 pub(super) fn resample(source: Source<'_>, horizontal: &Taps, vertical: &Taps) -> Vec<u8> {
+    #[cfg(target_arch = "x86_64")]
+    if is_x86_feature_detected!("avx2") {
+        // SAFETY: the feature was just detected.
+        return unsafe { avx2::resample(source, horizontal, vertical) };
+    }
+    portable(source, horizontal, vertical)
+}
+
+fn portable(source: Source<'_>, horizontal: &Taps, vertical: &Taps) -> Vec<u8> {
     let rows = vertical.span();
     let squeezed = horizontal_pass(source, &rows, horizontal);
     vertical_pass(&squeezed, rows.start, horizontal.bounds.len() * 3, vertical)
@@ -219,7 +231,8 @@ fn horizontal_pass(source: Source<'_>, rows: &std::ops::Range<usize>, taps: &Tap
     out
 }
 
-/// `squeezed` (rows of `width` samples, the first of them input row `top`) resized along y.
+/// Inlined so that it is compiled for its caller's instructions. `squeezed` (rows of `width` samples, the first of them input row `top`) resized along y.
+#[inline(always)]
 fn vertical_pass(squeezed: &[u8], top: usize, width: usize, taps: &Taps) -> Vec<u8> {
     let mut out = Vec::with_capacity(taps.bounds.len() * width);
     let mut sums = vec![HALF; width];
@@ -301,7 +314,9 @@ mod tests {
             let x = Taps::new(axis(width, out_width), filter);
             let y = Taps::new(axis(height, out_height), filter);
             let source = Source { samples: &pixels, stride: width * 3 };
-            prop_assert_eq!(resample(source, &x, &y), naive(&pixels, width, &x, &y));
+            let expected = naive(&pixels, width, &x, &y);
+            prop_assert_eq!(&portable(source, &x, &y), &expected);
+            prop_assert_eq!(&resample(source, &x, &y), &expected);
         }
 
         #[test]

@@ -12,8 +12,7 @@ use super::demo::progress;
 use super::grocery::{Grocery, Photo};
 use crate::bundle::{Bundle, Limits};
 use crate::config::Shape;
-use crate::encoder::tract::{TractImageEncoder, TractTextEncoder};
-use crate::encoder::{Embedding, ImageEncoder, TextEncoder};
+use crate::encoder::{self, Embedding};
 use crate::matcher;
 use crate::photo;
 use crate::preprocess::Preprocessor;
@@ -168,12 +167,12 @@ fn nearest(query: &Embedding, bank: &[Embedding]) -> usize {
 
 fn embed(bundle: &Bundle, texts: &[String]) -> Result<Vec<Embedding>> {
     let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-    Ok(TractTextEncoder::load(bundle)?.encode_texts(&texts)?)
+    Ok(encoder::load_text(bundle)?.encode_texts(&texts)?)
 }
 
 fn images(bundle: &Bundle, photos: &[Photo]) -> Result<Vec<Embedding>> {
     let preprocessor = Preprocessor::new(&bundle.manifest().image);
-    let encoder = TractImageEncoder::load(bundle, NonZeroUsize::MIN)?;
+    let encoder = encoder::load_image(bundle, NonZeroUsize::MIN)?;
     let bar = progress("photos");
     bar.set_length(photos.len() as u64);
     let embeddings = photos

@@ -4,8 +4,7 @@ use std::path::PathBuf;
 
 use anyhow::Result;
 use vedetta::bundle::{Bundle, Limits};
-use vedetta::encoder::tract::{TractImageEncoder, TractTextEncoder};
-use vedetta::encoder::{ImageEncoder, TextEncoder};
+use vedetta::encoder;
 
 /// Look at a model bundle.
 #[derive(clap::Subcommand)]
@@ -30,8 +29,8 @@ pub fn run(command: &BundleCommand) -> Result<()> {
     match command {
         BundleCommand::Verify { bundle } => {
             let bundle = Bundle::open(bundle, &Limits::default())?;
-            let image = TractImageEncoder::load(&bundle, std::num::NonZeroUsize::MIN)?;
-            TractTextEncoder::load(&bundle)?.encode_texts(&["una prova"])?;
+            let image = encoder::load_image(&bundle, std::num::NonZeroUsize::MIN)?;
+            encoder::load_text(&bundle)?.encode_texts(&["una prova"])?;
             println!("{}: good; {}", bundle.id(), image.describe());
         }
         BundleCommand::Show { bundle } => {

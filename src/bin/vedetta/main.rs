@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod bundle_cmd;
 mod cameras;
 mod check;
@@ -30,6 +31,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Score photos against Italian phrases.
     Score(score::ScoreArgs),
+    /// Measure a bundle on this board, and how far from the processor's limit it is.
+    Bench(bench::BenchArgs),
     /// Look at a model bundle.
     #[command(subcommand)]
     Bundle(bundle_cmd::BundleCommand),
@@ -45,6 +48,7 @@ fn main() -> ExitCode {
         Command::Run(arguments) => run::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),
         Command::Score(arguments) => finish(score::run(&arguments)),
+        Command::Bench(arguments) => finish(bench::run(&arguments).map(|()| ExitCode::SUCCESS)),
         Command::Bundle(command) => finish(bundle_cmd::run(&command).map(|()| ExitCode::SUCCESS)),
         Command::Cameras(arguments) => cameras::run(&arguments),
         #[cfg(feature = "demo")]

@@ -17,8 +17,7 @@ use serde_json::json;
 use vedetta::annotate;
 use vedetta::bundle::{self, Bundle, Limits};
 use vedetta::config::Shape;
-use vedetta::encoder::tract::{TractImageEncoder, TractTextEncoder};
-use vedetta::encoder::{Embedding, ImageEncoder, TextEncoder};
+use vedetta::encoder::{self, Embedding, ImageEncoder};
 use vedetta::matcher;
 use vedetta::photo;
 use vedetta::preprocess::Preprocessor;
@@ -86,8 +85,8 @@ pub fn run(arguments: &ScoreArgs) -> Result<ExitCode> {
     } else {
         NonZeroUsize::MIN
     };
-    let first = TractImageEncoder::load(&bundle, per_worker)?;
-    let mut encoders: Vec<TractImageEncoder> = (1..workers).map(|_| first.fork()).collect();
+    let first = encoder::load_image(&bundle, per_worker)?;
+    let mut encoders: Vec<Box<dyn ImageEncoder>> = (1..workers).map(|_| first.fork()).collect();
     encoders.push(first);
     let preprocessor = Preprocessor::new(&bundle.manifest().image);
     let scale = bundle.manifest().scoring.logit_scale;
@@ -110,7 +109,7 @@ pub fn run(arguments: &ScoreArgs) -> Result<ExitCode> {
                     // A decoder or an engine that panics on one photo costs that photo only.
                     let outcome = catch_unwind(AssertUnwindSafe(|| {
                         let (picture, scored) =
-                            score(image, &mut encoder, preprocessor, bank, scale)?;
+                            score(image, encoder.as_mut(), preprocessor, bank, scale)?;
                         drawing.draw(image, picture, &scored, labels)?;
                         Ok(scored)
                     }))
@@ -177,7 +176,7 @@ fn labels(arguments: &ScoreArgs) -> Result<Vec<String>> {
 
 /// The text encoder is loaded, used and freed before the image encoder is.
 fn embed(bundle: &Bundle, texts: &[&str]) -> Result<Vec<Embedding>> {
-    let mut encoder = TractTextEncoder::load(bundle)?;
+    let mut encoder = encoder::load_text(bundle)?;
     let bar = progress(texts.len());
     let mut bank = Vec::with_capacity(texts.len());
     for chunk in texts.chunks(16) {
@@ -190,7 +189,7 @@ fn embed(bundle: &Bundle, texts: &[&str]) -> Result<Vec<Embedding>> {
 
 fn score(
     image: &Path,
-    encoder: &mut TractImageEncoder,
+    encoder: &mut dyn ImageEncoder,
     preprocessor: &Preprocessor,
     bank: &[Embedding],
     scale: f32,

@@ -8,14 +8,14 @@ use std::sync::Arc;
 use anyhow::bail;
 use tract_linalg::multithread::Executor;
 use tract_onnx::prelude::*;
-use tract_onnx::tract_core::internal::TypedModelPatch;
+use tract_onnx::tract_core::internal::{Cost, TypedModelPatch};
 use tract_onnx::tract_core::ops::cast::Cast;
 use tract_onnx::tract_core::ops::konst::Const;
 use tract_onnx::tract_core::runtime::RunOptions;
 
 use super::ENGINE;
 use crate::bundle::Bundle;
-use crate::encoder::EncodeError;
+use crate::encoder::{EncodeError, Workload};
 
 /// One input of a graph, as [`crate::bundle::Manifest`] documents it.
 pub(super) struct Input {
@@ -61,6 +61,13 @@ pub(super) fn parse(bundle: &Bundle, file: &str) -> Result<InferenceModel, Encod
     })
 }
 
+/// A graph that is ready to run.
+pub(super) struct Prepared {
+    pub plan: Arc<TypedRunnableModel>,
+    /// Of one run, batch and all.
+    pub workload: Workload,
+}
+
 /// Fixes the inputs, folds constants and optimises. The graph's inputs must be exactly `inputs`, in
 /// any order; the result takes them in the order given. Its only output is `embedding`, `[n, dim]`.
 pub(super) fn plan(
@@ -69,7 +76,7 @@ pub(super) fn plan(
     inputs: &[Input],
     dim: usize,
     executor: Option<Executor>,
-) -> Result<Arc<TypedRunnableModel>, EncodeError> {
+) -> Result<Prepared, EncodeError> {
     guarded(&format!("preparing {file}"), || {
         let mut model = model.clone();
         let found: Vec<(OutletId, String)> = model
@@ -109,6 +116,8 @@ pub(super) fn plan(
         model.select_output_outlets(&[output])?;
         let mut model = model.into_typed()?;
         fold_weight_casts(&mut model)?;
+        let model = model.into_decluttered()?;
+        let workload = workload(&model)?;
         let model = model.into_optimized()?;
         let fact = model.output_fact(0)?;
         let batch = inputs.first().map_or(1, |input| input.shape[0]);
@@ -120,8 +129,25 @@ pub(super) fn plan(
             executor,
             ..RunOptions::default()
         };
-        TypedSimplePlan::new_with_options(model, &options)
+        let plan = TypedSimplePlan::new_with_options(model, &options)?;
+        Ok(Prepared { plan, workload })
     })
+}
+
+/// Sums what the operators say of themselves; shapes are fixed by now.
+fn workload(model: &TypedModel) -> TractResult<Workload> {
+    let mut sum = Workload::default();
+    for node in model.nodes() {
+        for (cost, count) in node.op.cost(&model.node_input_facts(node.id)?)? {
+            let count = u64::try_from(count.to_i64()?)?;
+            match cost {
+                Cost::FMA(kind) if kind == f32::datum_type() => sum.float_macs += count,
+                Cost::FMA(_) => sum.int8_macs += count,
+                _ => {}
+            }
+        }
+    }
+    Ok(sum)
 }
 
 /// Turns `Cast(constant)` into a constant. tract does so itself, but only up to 4 MiB: a larger

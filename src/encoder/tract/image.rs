@@ -7,9 +7,9 @@ use tract_linalg::multithread::Executor;
 use tract_onnx::prelude::*;
 
 use super::ENGINE;
-use super::graph::{Input, engine_error, guarded, parse, plan};
+use super::graph::{Input, Prepared, engine_error, guarded, parse, plan};
 use crate::bundle::Bundle;
-use crate::encoder::{Embedding, EncodeError, ImageEncoder, ModelInput};
+use crate::encoder::{Embedding, EncodeError, ImageEncoder, ModelInput, Workload};
 
 /// The file inside a bundle.
 const FILE: &str = "image.onnx";
@@ -27,6 +27,7 @@ pub struct TractImageEncoder {
     threads: NonZeroUsize,
     size_px: usize,
     precision: String,
+    workload: Workload,
 }
 
 impl TractImageEncoder {
@@ -44,7 +45,8 @@ impl TractImageEncoder {
             shape: vec![1, 3, size, size],
         };
         let model = parse(bundle, FILE)?;
-        let plan = plan(&model, FILE, &[input], manifest.embedding_dim, None)?;
+        let Prepared { plan, workload } =
+            plan(&model, FILE, &[input], manifest.embedding_dim, None)?;
         let pool = (threads.get() > 1)
             .then(|| {
                 guarded("starting threads", || {
@@ -58,6 +60,7 @@ impl TractImageEncoder {
             threads,
             size_px: size,
             precision: manifest.precision.image.clone(),
+            workload,
         };
         // Grey at exactly the mean could give a zero vector in a tower without biases.
         let values = (0..3 * size * size).map(|i| f32::from(u8::from(i % 3 == 0)));
@@ -67,17 +70,6 @@ impl TractImageEncoder {
         };
         encoder.encode_images(&[probe])?;
         Ok(encoder)
-    }
-
-    /// A second encoder that shares the weights and uses one thread.
-    pub fn fork(&self) -> Self {
-        Self {
-            plan: Arc::clone(&self.plan),
-            pool: None,
-            threads: NonZeroUsize::MIN,
-            size_px: self.size_px,
-            precision: self.precision.clone(),
-        }
     }
 
     fn check(&self, input: &ModelInput) -> Result<(), EncodeError> {
@@ -155,5 +147,20 @@ impl ImageEncoder for TractImageEncoder {
             other => format!(" (stored as {other})"),
         };
         format!("{ENGINE}-cpu f32{stored}, {threads} thread{plural}")
+    }
+
+    fn workload(&self) -> Workload {
+        self.workload
+    }
+
+    fn fork(&self) -> Box<dyn ImageEncoder> {
+        Box::new(Self {
+            plan: Arc::clone(&self.plan),
+            pool: None,
+            threads: NonZeroUsize::MIN,
+            size_px: self.size_px,
+            precision: self.precision.clone(),
+            workload: self.workload,
+        })
     }
 }

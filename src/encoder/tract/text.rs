@@ -131,7 +131,7 @@ impl TractTextEncoder {
             shape: vec![1, length],
         };
         let inputs = [input("input_ids"), input("attention_mask")];
-        let fresh = plan(&self.model, FILE, &inputs, self.dim, None)?;
+        let fresh = plan(&self.model, FILE, &inputs, self.dim, None)?.plan;
         self.plan = Some((length, Arc::clone(&fresh)));
         Ok(fresh)
     }

@@ -1,0 +1,94 @@
+//! One frame's way from the camera's buffer to scores, stage by stage.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, anyhow};
+use serde::Serialize;
+
+use super::Samples;
+use crate::config::Shape;
+use crate::decode;
+use crate::encoder::{Embedding, ImageEncoder};
+use crate::frame::{Colorimetry, Frame, PixelFormat};
+use crate::matcher::{self, LabelBank};
+use crate::preprocess::Preprocessor;
+
+/// 1920×1080, 4:2:2, quality 85: what a USB camera sends. Made by `make_frame.py`.
+const FRAME: &[u8] = include_bytes!("frame.jpg");
+
+/// Medians, milliseconds, of one 1920×1080 MJPEG frame with one zone that covers it.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Stages {
+    /// MJPEG to RGB.
+    pub decode_ms: f64,
+    /// Crop, bicubic resize, normalise.
+    pub resize_ms: f64,
+    /// Image tower.
+    pub encode_ms: f64,
+    /// Cosines and probabilities.
+    pub match_ms: f64,
+}
+
+impl Stages {
+    /// Share of everything but the encoder, 0–1.
+    pub fn overhead(&self) -> f64 {
+        let around = self.decode_ms + self.resize_ms + self.match_ms;
+        around / (around + self.encode_ms)
+    }
+}
+
+/// Runs frames for about `budget`.
+///
+/// # Errors
+/// What a stage reports.
+pub fn measure(
+    encoder: &mut dyn ImageEncoder,
+    preprocessor: &Preprocessor,
+    labels: &[Embedding],
+    logit_scale: f32,
+    budget: Duration,
+) -> Result<Stages> {
+    let frame = Frame {
+        sequence: 0,
+        captured_at: Instant::now(),
+        format: PixelFormat::Mjpeg,
+        width_px: 1920,
+        height_px: 1080,
+        stride_bytes: 0,
+        colorimetry: Colorimetry::default(),
+        data: FRAME.to_vec(),
+    };
+    let bank = LabelBank {
+        labels: labels.to_vec(),
+        groups: vec![Some(0); labels.len()],
+        negatives: Vec::new(),
+    };
+    let mut samples: [Samples; 4] = Default::default();
+    let until = Instant::now() + budget;
+    while samples[0].is_empty() || Instant::now() < until {
+        let mut at = Instant::now();
+        let mut lap = |stage: usize| {
+            let now = Instant::now();
+            samples[stage].push(now - at);
+            at = now;
+        };
+        let rgb = decode::decode(&frame)?;
+        lap(0);
+        let input = preprocessor.prepare(&rgb, &Shape::Full)?;
+        lap(1);
+        let embeddings = encoder.encode_images(std::slice::from_ref(&input))?;
+        let embedding = embeddings
+            .first()
+            .ok_or_else(|| anyhow!("the encoder gave nothing"))?;
+        lap(2);
+        std::hint::black_box(matcher::score(embedding, &bank, logit_scale));
+        lap(3);
+    }
+    let [decode, resize, encode, matching] = samples.map(|mut stage| stage.quantile_ms(0.5));
+    Ok(Stages {
+        decode_ms: decode,
+        resize_ms: resize,
+        encode_ms: encode,
+        match_ms: matching,
+    })
+}

@@ -1,0 +1,142 @@
+//! `vedetta bench`.
+
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::{Cell, CellAlignment, Table};
+use indicatif::ProgressBar;
+use vedetta::bench::{self, Options, Report};
+use vedetta::bundle;
+
+/// Longest `--seconds`.
+const MAX_SECONDS: f64 = 3600.0;
+
+/// Measure a bundle on this board: time, memory, and how far from the processor's limit it is.
+///
+/// Without --threads it measures one thread and one per core. Nothing else should run meanwhile.
+#[derive(clap::Args)]
+pub struct BenchArgs {
+    /// Bundle folder or .tar.zst; by default the bundled demo model.
+    #[arg(long, value_name = "DIR")]
+    bundle: Option<PathBuf>,
+    /// Threads of the encoder.
+    #[arg(long)]
+    threads: Option<NonZeroUsize>,
+    /// Seconds for single images; batches, text and whole frames take half as long each.
+    #[arg(long, default_value_t = 4.0)]
+    seconds: f64,
+    /// One JSON object per thread count and line.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Prints a table, or JSON.
+///
+/// # Errors
+/// A bundle that cannot be used.
+pub fn run(arguments: &BenchArgs) -> Result<()> {
+    if !(0.0..=MAX_SECONDS).contains(&arguments.seconds) {
+        bail!("--seconds {}: give 0 to {MAX_SECONDS}", arguments.seconds);
+    }
+    let path = match &arguments.bundle {
+        Some(path) => path.clone(),
+        None => bundle::default_path()?,
+    };
+    let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+    let counts = match arguments.threads {
+        Some(threads) => vec![threads],
+        None if cores.get() == 1 => vec![cores],
+        None => vec![NonZeroUsize::MIN, cores],
+    };
+    let mut reports = Vec::new();
+    for threads in counts {
+        let bar = ProgressBar::new_spinner();
+        bar.enable_steady_tick(Duration::from_millis(100));
+        let options = Options {
+            threads,
+            budget: Duration::from_secs_f64(arguments.seconds),
+        };
+        let report = bench::run(&path, &options, &|step| {
+            bar.set_message(format!(
+                "{step} ({threads} thread{})",
+                plural(threads.get())
+            ));
+        })
+        .with_context(|| path.display().to_string())?;
+        bar.finish_and_clear();
+        if arguments.json {
+            println!("{}", serde_json::to_string(&report)?);
+        }
+        reports.push(report);
+    }
+    if !arguments.json {
+        print(&reports);
+    }
+    Ok(())
+}
+
+fn print(reports: &[Report]) {
+    let Some(first) = reports.first() else { return };
+    println!("{}", first.bundle);
+    println!(
+        "{}; {:.2} GMAC an image; products on {}, {:.0} GMAC/s a thread at most\n",
+        first.engine,
+        first.mmacs / 1e3,
+        first.kernel,
+        first.peak_gmacs_per_thread
+    );
+    let mut table = Table::new();
+    table.load_preset(UTF8_HORIZONTAL_ONLY);
+    let threads = |report: &Report| format!("{} thread{}", report.threads, plural(report.threads));
+    let header = std::iter::once(String::new()).chain(reports.iter().map(threads));
+    table.set_header(header);
+    let mut row = |name: &str, value: &dyn Fn(&Report) -> String| {
+        let right = |report| Cell::new(value(report)).set_alignment(CellAlignment::Right);
+        table.add_row(std::iter::once(Cell::new(name)).chain(reports.iter().map(right)));
+    };
+    row("one image, median", &|r| ms(r.encode_ms_p50));
+    row("one image, 95 of 100 within", &|r| ms(r.encode_ms_p95));
+    row("arithmetic limit", &|r| ms(r.limit_ms));
+    row("times the limit", &|r| {
+        format!("{:.2}", r.encode_ms_p50 / r.limit_ms)
+    });
+    row("batch of 8, per image", &|r| ms(r.batch8_ms_per_image));
+    row("images a second", &|r| format!("{:.1}", r.images_per_s));
+    row("processor time an image", &|r| ms(r.cpu_s_per_image * 1e3));
+    row("one phrase, median", &|r| ms(r.text_ms_p50));
+    row("load to first image", &|r| ms(r.load_ms));
+    row("memory after it", &|r| mb(r.rss_mb));
+    row("memory at most", &|r| mb(r.peak_mb));
+    println!("{table}\n\n1920×1080 MJPEG frame, one zone:");
+    for report in reports {
+        let frame = &report.frame;
+        println!(
+            "  {}: decode {}, resize {}, encode {}, match {}; {:.0} % is not the encoder",
+            threads(report),
+            ms(frame.decode_ms),
+            ms(frame.resize_ms),
+            ms(frame.encode_ms),
+            ms(frame.match_ms),
+            frame.overhead() * 100.0
+        );
+    }
+}
+
+fn ms(value: f64) -> String {
+    match value {
+        v if v < 1.0 => format!("{v:.3} ms"),
+        v if v < 100.0 => format!("{v:.2} ms"),
+        v => format!("{v:.0} ms"),
+    }
+}
+
+fn mb(value: f64) -> String {
+    format!("{value:.0} MB")
+}
+
+fn plural(count: usize) -> &'static str {
+    if count == 1 { "" } else { "s" }
+}
