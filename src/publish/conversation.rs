@@ -30,7 +30,8 @@ const MAX_ECHO_BYTES: usize = MAX_INCOMING_BYTES as usize / 2;
 /// What a message that waits for its acknowledgement was.
 enum Token {
     Event(u64),
-    Picture,
+    /// Of this event.
+    Picture(u64),
     Retained(String),
     Other,
     Offline,
@@ -44,6 +45,8 @@ pub(super) struct Ended {
     pub error: Option<LinkError>,
     /// Whether `offline` was acknowledged.
     pub farewell: bool,
+    /// The first event whose picture was sent and not answered.
+    pub picture: Option<u64>,
 }
 
 /// Saying goodbye, step by step.
@@ -59,7 +62,6 @@ enum Phase {
 /// State of one connection.
 pub(super) struct Conversation {
     link: Link,
-    listens: bool,
     terms: Option<Terms>,
     since: Option<Instant>,
     heard: Instant,
@@ -86,10 +88,9 @@ async fn step(mut wire: Wire) -> (Wire, Result<Happening, LinkError>) {
 }
 
 impl Conversation {
-    pub fn new(link: Link, listens: bool) -> Self {
+    pub fn new(link: Link) -> Self {
         Self {
             link,
-            listens,
             terms: None,
             since: None,
             heard: Instant::now(),
@@ -111,7 +112,18 @@ impl Conversation {
             lived: self.since.map(|since| since.elapsed()),
             error,
             farewell: self.farewell,
+            picture: self.first_picture(),
         }
+    }
+
+    fn first_picture(&self) -> Option<u64> {
+        let pictures = self.handed.iter().chain(self.waiting.values());
+        pictures
+            .filter_map(|token| match token {
+                Token::Picture(sequence) => Some(*sequence),
+                _ => None,
+            })
+            .min()
     }
 
     async fn talk(&mut self, session: &mut Session, wire: Wire) -> Result<(), LinkError> {
@@ -144,6 +156,7 @@ impl Conversation {
                 _ = tick.tick() => {
                     session.outbox.tend();
                     self.check_silence()?;
+                    self.subscribe(session);
                 }
             }
         }
@@ -204,8 +217,9 @@ impl Conversation {
             .map_or(usize::MAX, |terms| terms.max_packet_bytes);
         if let Some(picture) = picture {
             if picture.packet_bytes() <= limit {
-                self.hand_over(session, picture, Token::Picture);
+                self.hand_over(session, picture, Token::Picture(sequence));
             } else {
+                session.outbox.drop_picture(sequence);
                 ready.event.evidence = None;
                 ready.evidence = None;
                 return self.hand_over_event(session, ready);
@@ -289,25 +303,7 @@ impl Conversation {
         self.since = Some(Instant::now());
         self.first_fresh = session.outbox.next_sequence();
         session.note_connected();
-        let mut filters: Vec<String> = Vec::new();
-        if self.listens {
-            filters.extend(session.topics.request_filters());
-        }
-        if let Some(discovery) = &session.discovery {
-            filters.push(discovery.birth_topic.clone());
-            let length = session
-                .shared
-                .mailbox()
-                .payload(&discovery.topic)
-                .map(<[u8]>::len);
-            // The broker sends it back to us; it must not be over our own limit.
-            if self.listens && length.is_some_and(|length| length < MAX_ECHO_BYTES) {
-                filters.push(discovery.topic.clone());
-            }
-        }
-        if !filters.is_empty() && !self.link.try_subscribe(&filters) {
-            session.shared.mailbox().count_dropped();
-        }
+        self.subscribe(session);
         let online = compose::retained(session.topics.status(), "online");
         self.hand_over(session, online, Token::Other);
         let announced = session.discovery.as_ref().map(|d| d.topic.clone());
@@ -316,6 +312,33 @@ impl Conversation {
             .flatten()
             .collect();
         session.shared.mailbox().make_all_due(&first);
+    }
+
+    /// Subscribes, once per connection, unless listening rests.
+    fn subscribe(&self, session: &mut Session) {
+        let now = Instant::now();
+        if self.terms.is_none() || self.phase != Phase::Talking || !session.listening.is_due(now) {
+            return;
+        }
+        if session.listening.begin(now) {
+            log::info!("listening to commands again");
+        }
+        let mut filters = session.topics.request_filters().to_vec();
+        if let Some(discovery) = &session.discovery {
+            filters.push(discovery.birth_topic.clone());
+            let length = session
+                .shared
+                .mailbox()
+                .payload(&discovery.topic)
+                .map(<[u8]>::len);
+            // The broker sends it back to us; it must not be over our own limit.
+            if length.is_some_and(|length| length < MAX_ECHO_BYTES) {
+                filters.push(discovery.topic.clone());
+            }
+        }
+        if !self.link.try_subscribe(&filters) {
+            session.shared.mailbox().count_dropped();
+        }
     }
 
     fn done(&mut self, session: &mut Session, token: Token) {
@@ -331,7 +354,7 @@ impl Conversation {
                 self.phase = Phase::Left;
                 self.link.try_disconnect();
             }
-            Token::Picture | Token::Other => {}
+            Token::Picture(_) | Token::Other => {}
         }
     }
 
@@ -339,7 +362,7 @@ impl Conversation {
     fn refused(&mut self, session: &mut Session, token: Token, refusal: &Refusal) {
         let what = match &token {
             Token::Event(_) => "an event",
-            Token::Picture => "a picture",
+            Token::Picture(_) => "a picture",
             Token::Retained(topic) => topic.as_str(),
             Token::Other | Token::Offline => "a message",
         };
@@ -363,7 +386,7 @@ impl Conversation {
                 self.phase = Phase::Left;
                 self.link.try_disconnect();
             }
-            Token::Picture => {}
+            Token::Picture(sequence) => session.outbox.drop_picture(sequence),
             Token::Retained(_) | Token::Other => {
                 self.others -= 1;
                 session.shared.mailbox().count_dropped();
