@@ -168,10 +168,10 @@ pub struct Health {
     pub uptime_s: u64,
     /// Per camera, in configuration order.
     pub cameras: Vec<CameraHealth>,
-    /// Median encode time of a batch, ms.
-    pub encode_p50_ms: f32,
+    /// Median encode time of a batch, ms; null in a period without one.
+    pub encode_p50_ms: Option<f32>,
     /// 95th percentile of the same, ms.
-    pub encode_p95_ms: f32,
+    pub encode_p95_ms: Option<f32>,
     /// Hottest thermal zone, °C.
     pub temperature_c: Option<f32>,
     /// Whether the board says it is throttling.

@@ -201,7 +201,7 @@ impl Device<'_> {
         };
         let encode = sensor(
             "Encode time",
-            "{{ value_json.encode_p50_ms | round(1) }}",
+            "{% set ms = value_json.encode_p50_ms %}{{ ms | round(1) if ms is not none else none }}",
             "ms",
             "duration",
         );
