@@ -10,7 +10,7 @@ use image::RgbImage;
 
 use crate::annotate::{self, Mark};
 use crate::bundle::manifest::Scoring;
-use crate::config::{Camera, Id, Shape, Source};
+use crate::config::{Camera, Id, Shape};
 use crate::decide::{Board, Effect, EventIds, Look, Observation, OpenEvent, Unseen, ZonePlan};
 use crate::encoder::{EncodeError, ImageEncoder};
 use crate::event::{EndReason, Event, EventType, ZoneState};
@@ -20,9 +20,6 @@ use crate::moment::Moment;
 use crate::preprocess::Preprocessor;
 use crate::publish::{MAX_PICTURE_BYTES, Outgoing};
 use crate::telemetry::Latency;
-
-/// Bit-identical frames for this long from a live camera are a frozen picture.
-const FROZEN_AFTER: std::time::Duration = std::time::Duration::from_secs(60);
 
 /// One zone and the bank its crops are compared with.
 pub struct WatchedZone {
@@ -114,10 +111,9 @@ impl<I: EventIds> Lookout<I> {
         let mut eyes = Vec::new();
         for watched in cameras {
             let camera = watched.camera;
-            let frozen_after = matches!(camera.source, Source::V4l2 { .. }).then_some(FROZEN_AFTER);
             let scene = Scene::new(SceneRules {
                 dark_below: camera.gate.dark_below,
-                frozen_after,
+                frozen_after: camera.frozen_after,
             });
             let mut zones = Vec::new();
             for zone in watched.zones {

@@ -5,6 +5,9 @@
 pub const RATE_FPS: f64 = 2.0;
 /// Seconds without a frame until a camera counts as stalled.
 pub const STALL_AFTER_S: f64 = 5.0;
+/// Seconds of bit-identical frames until the picture of a device counts as frozen: no sensor is
+/// without noise for so long.
+pub const FROZEN_AFTER_S: f64 = 60.0;
 /// Luma change of a cell, 0–1: about twice the noise of a webcam in a lit room.
 pub const GATE_THRESHOLD: f64 = 0.03;
 /// Seconds after which an unchanged zone is encoded all the same.

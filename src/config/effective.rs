@@ -105,6 +105,7 @@ fn camera(camera: &Camera, labels: &[Label]) -> raw::Camera {
         name: text(&camera.name),
         rate_fps: number(camera.rate_fps),
         stall_after_s: seconds(camera.stall_after),
+        frozen_after_s: camera.frozen_after.and_then(seconds),
         gate: key(raw::Gate {
             enabled: key(camera.gate.enabled),
             threshold: number(camera.gate.threshold),

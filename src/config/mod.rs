@@ -94,6 +94,8 @@ pub struct Camera {
     pub gate: Gate,
     /// No frame for this long: `stalled`, and the device is reopened.
     pub stall_after: Duration,
+    /// Bit-identical frames for this long: `stalled`. `None` for a replay, whose photos stand still.
+    pub frozen_after: Option<Duration>,
 }
 
 /// Where a camera's frames come from.

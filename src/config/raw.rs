@@ -46,6 +46,7 @@ pub(super) struct Camera {
     pub repeat: Key<bool>,
     pub rate_fps: Key<f64>,
     pub stall_after_s: Key<f64>,
+    pub frozen_after_s: Key<f64>,
     pub gate: Key<Gate>,
     pub zone: List<Zone>,
 }

@@ -104,6 +104,8 @@ fn camera(
         .unwrap_or(defaults::RATE_FPS);
     let source = source(context, raw, rate_fps);
     let stall_after = stall_after(context, raw, rate_fps);
+    let frozen_after = context.seconds(&raw.frozen_after_s, 1.0..=86_400.0);
+    let frozen_after = frozen_after.unwrap_or(seconds(defaults::FROZEN_AFTER_S));
     let gate = gate(context, raw);
     let zones = zones(context, raw, id.as_ref().map(|(id, _)| id), place, taken);
     let (id, _) = id?;
@@ -114,6 +116,7 @@ fn camera(
         zones: zones?,
         gate,
         stall_after,
+        frozen_after: raw.replay.is_none().then_some(frozen_after),
         id,
     })
 }
@@ -149,6 +152,7 @@ fn source(context: &Context<'_>, raw: &raw::Camera, rate_fps: f64) -> Option<Sou
     let places = [
         raw.format.as_ref().map(|f| f.place),
         raw.size.as_ref().map(|f| f.place),
+        raw.frozen_after_s.as_ref().map(|f| f.place),
     ];
     for place in places.into_iter().flatten() {
         context.problems.at(place, "only goes with device");

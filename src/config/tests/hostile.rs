@@ -72,6 +72,7 @@ fn line() -> impl Strategy<Value = String> {
         "threads",
         "dwell_s",
         "stall_after_s",
+        "frozen_after_s",
         "max_bytes",
         "commands",
         "replay",

@@ -68,6 +68,7 @@ id = "ingresso"
 device = "/dev/v4l/by-id/usb"
 format = "mjpeg"
 size = [1280, 720]
+frozen_after_s = 90
 
 [[camera.zone]]
 id = "banco"
@@ -129,6 +130,8 @@ fn every_part_of_a_full_configuration_arrives() {
     };
     assert_eq!(shop.source, device);
     assert_eq!(shop.zones[0].labels, [1]);
+    assert_eq!(shop.frozen_after, Some(Duration::from_secs(90)));
+    assert_eq!(photos.frozen_after, None);
     assert_eq!(shop.zones[1].labels, [0, 1]);
     assert!(matches!(&shop.zones[1].shape, Shape::Polygon(corners) if corners.len() == 3));
     let replay = Source::Replay {
