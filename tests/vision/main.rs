@@ -7,3 +7,4 @@ mod bundle;
 mod demo_bundle;
 mod encoder;
 mod preprocess;
+mod score;
