@@ -8,3 +8,4 @@ mod demo_bundle;
 mod encoder;
 mod preprocess;
 mod score;
+mod tokenizer;
