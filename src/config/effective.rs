@@ -112,6 +112,13 @@ fn camera(camera: &Camera, labels: &[Label]) -> raw::Camera {
             force_every_s: seconds(camera.gate.force_every),
             dark_below: number(camera.gate.dark_below),
         }),
+        baseline: camera.baseline.and_then(|rule| {
+            key(raw::Baseline {
+                enabled: key(true),
+                deviations: number(rule.deviations),
+                forget_after_s: seconds(rule.forget_after),
+            })
+        }),
         zone: list(&camera.zones, |one| zone(one, labels)),
         ..raw::Camera::default()
     };

@@ -38,7 +38,7 @@ size = [1280]
         "vedetta.toml:12: label.enter = 1.4: must be 0 to 1",
         "vedetta.toml:13: label.dwell_s = \"long\": must be a number",
         "vedetta.toml:17: camera.fps: unknown key; did you mean rate_fps? Legal here: id, name, \
-         device, format, size, replay, repeat, rate_fps, stall_after_s, frozen_after_s, gate, zone",
+         device, format, size, replay, repeat, rate_fps, stall_after_s, frozen_after_s, gate, baseline, zone",
         "vedetta.toml:18: camera.size = [1280]: must be [width, height] in pixels, each 16 to 8192",
     ];
     assert_eq!(found, expected);
