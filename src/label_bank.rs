@@ -69,7 +69,7 @@ pub fn build(
     Ok(LabelBank {
         labels: embeddings,
         groups,
-        negatives,
+        negatives: negatives.into(),
     })
 }
 

@@ -20,7 +20,7 @@ mod source;
 #[cfg(test)]
 mod tests;
 
-pub use environment::Environment;
+pub use environment::{Environment, NoBundle, listed_places};
 pub use id::Id;
 pub use load::Loaded;
 pub use problem::{ConfigError, Problem};

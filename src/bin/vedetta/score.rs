@@ -16,8 +16,8 @@ use image::RgbImage;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use vedetta::annotate;
-use vedetta::bundle::{self, Bundle, Limits};
-use vedetta::config::Shape;
+use vedetta::bundle::{Bundle, Limits};
+use vedetta::config::{Environment, Shape};
 use vedetta::encoder::tract::{TractImageEncoder, TractTextEncoder};
 use vedetta::encoder::{Embedding, ImageEncoder, TextEncoder};
 use vedetta::matcher;
@@ -75,7 +75,7 @@ pub fn run(arguments: &ScoreArgs) -> Result<ExitCode> {
     let labels = labels(arguments)?;
     let path = match &arguments.bundle {
         Some(path) => path.clone(),
-        None => bundle::default_path()?,
+        None => Environment::current().installed_bundle()?,
     };
     let bundle = Bundle::open(&path, &Limits::default())?;
     let texts: Vec<&str> = labels.iter().map(String::as_str).collect();

@@ -13,40 +13,18 @@ use super::*;
 use crate::event::{EndReason, EventType, SCHEMA};
 use crate::moment::Clock;
 
+#[path = "../../../tests/support/event.rs"]
+mod example;
+
 const ROOMY: config::Outbox = config::Outbox {
     max_events: 1000,
     max_bytes: 1 << 20,
     expire_after: Duration::from_secs(86_400),
 };
 
-fn event(id: &str, kind: EventType) -> Event {
-    Event {
-        schema: SCHEMA,
-        kind,
-        id: id.to_owned(),
-        sequence: 0,
-        boot: "7f3a".to_owned(),
-        time: "2026-10-02T09:14:05.120Z".parse().unwrap(),
-        clock: Clock::Synced,
-        camera: "corsia4".to_owned(),
-        zone: "r2-f07".to_owned(),
-        label: "scaffale-vuoto".to_owned(),
-        prompt: "uno scaffale vuoto".to_owned(),
-        probability: 0.83,
-        margin: 0.31,
-        threshold: 0.7,
-        frames: [6, 8],
-        since: "2026-10-02T09:13:20Z".parse().unwrap(),
-        bundle: "clip-italian@sha256:ab12".to_owned(),
-        evidence: None,
-        delayed: false,
-        reason: (kind == EventType::Ended).then_some(EndReason::Left),
-    }
-}
-
 fn confirmed(id: &str) -> NewEvent {
     NewEvent {
-        event: Box::new(event(id, EventType::Confirmed)),
+        event: Box::new(example::event(id)),
         evidence: None,
         open: Some(json!({"zone": id})),
     }
@@ -54,7 +32,11 @@ fn confirmed(id: &str) -> NewEvent {
 
 fn ended(id: &str) -> NewEvent {
     NewEvent {
-        event: Box::new(event(id, EventType::Ended)),
+        event: Box::new(Event {
+            kind: EventType::Ended,
+            reason: Some(EndReason::Left),
+            ..example::event(id)
+        }),
         evidence: None,
         open: None,
     }
