@@ -5,13 +5,13 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::compose;
-use super::discovery::removals;
 use super::link::{
-    Happening, Link, LinkError, MAX_INCOMING_BYTES, MAX_UNACKNOWLEDGED, Message, Refusal, Terms,
-    Wire,
+    Happening, Link, LinkError, MAX_INCOMING_BYTES, MAX_UNACKNOWLEDGED, Terms, Wire,
 };
-use super::outbox::Ready;
 use super::session::{Session, TICK};
+
+mod hearing;
+mod speaking;
 
 /// Events (and as many pictures) that may wait for their acknowledgement.
 const EVENT_WINDOW: usize = 8;
@@ -175,129 +175,6 @@ impl Conversation {
         })
     }
 
-    /// Hands over what there is, as far as the windows allow.
-    fn speak(&mut self, session: &mut Session, deadline: Option<Instant>) {
-        if self.terms.is_none() || self.phase != Phase::Talking {
-            return;
-        }
-        while self.others < OTHER_WINDOW {
-            let Some(message) = session.shared.mailbox().next() else {
-                break;
-            };
-            let token = match message.retain {
-                true => Token::Retained(message.topic.clone()),
-                false => Token::Other,
-            };
-            self.hand_over(session, message, token);
-        }
-        let rests = self.rest_until.is_some_and(|until| Instant::now() < until);
-        while !rests && self.busy.len() < EVENT_WINDOW {
-            let Some(ready) = session.outbox.next_ready(&self.busy) else {
-                break;
-            };
-            self.hand_over_event(session, ready);
-        }
-        let Some(deadline) = deadline else { return };
-        let is_done = self.handed.is_empty()
-            && self.waiting.is_empty()
-            && session.shared.mailbox().is_empty();
-        if is_done || Instant::now() + FAREWELL >= deadline {
-            let offline = compose::retained(session.topics.status(), "offline");
-            self.phase = Phase::Leaving;
-            self.hand_over(session, offline, Token::Offline);
-        }
-    }
-
-    fn hand_over_event(&mut self, session: &mut Session, mut ready: Ready) {
-        let sequence = ready.sequence;
-        ready.event.delayed = sequence < self.first_fresh;
-        let (picture, event) = compose::event(&session.topics, &ready);
-        let limit = self
-            .terms
-            .map_or(usize::MAX, |terms| terms.max_packet_bytes);
-        if let Some(picture) = picture {
-            if picture.packet_bytes() <= limit {
-                self.hand_over(session, picture, Token::Picture(sequence));
-            } else {
-                session.outbox.drop_picture(sequence);
-                ready.event.evidence = None;
-                ready.evidence = None;
-                return self.hand_over_event(session, ready);
-            }
-        }
-        if event.packet_bytes() > limit {
-            session.outbox.reject(sequence);
-            return;
-        }
-        self.busy.insert(sequence);
-        self.hand_over(session, event, Token::Event(sequence));
-    }
-
-    fn hand_over(&mut self, session: &mut Session, message: Message, token: Token) {
-        let limit = self
-            .terms
-            .map_or(usize::MAX, |terms| terms.max_packet_bytes);
-        if message.packet_bytes() > limit {
-            // Sending it would end the connection.
-            if let Some(line) = session.refusals.about(&format!(
-                "{} is larger than the broker takes ({limit} bytes) and is not sent",
-                message.topic
-            )) {
-                log::warn!("{line}");
-            }
-            session.shared.mailbox().count_dropped();
-            return;
-        }
-        if !self.link.try_publish(message) {
-            session.shared.mailbox().count_dropped();
-            return;
-        }
-        self.others += usize::from(token.is_other());
-        self.handed.push_back(token);
-    }
-
-    /// True when the conversation is over.
-    fn listen(&mut self, session: &mut Session, happening: Happening) -> bool {
-        if !matches!(
-            happening,
-            Happening::Sent(_) | Happening::Nothing | Happening::Disconnected
-        ) {
-            self.heard = Instant::now();
-        }
-        match happening {
-            Happening::Connected(terms) => self.greet(session, terms),
-            Happening::Sent(id) => {
-                if let Some(token) = self.handed.pop_front() {
-                    match id {
-                        0 => self.done(session, token),
-                        id => drop(self.waiting.insert(id, token)),
-                    }
-                }
-            }
-            Happening::Acknowledged(id, outcome) => {
-                if let Some(token) = self.waiting.remove(&id) {
-                    match outcome {
-                        Ok(()) => self.done(session, token),
-                        Err(refusal) => self.refused(session, token, &refusal),
-                    }
-                }
-            }
-            Happening::SubscriptionRefused(reason) => {
-                log::warn!("the broker refused a subscription ({reason}); commands may not arrive");
-            }
-            Happening::Received {
-                topic,
-                payload,
-                retained,
-            } => {
-                self.receive(session, &topic, &payload, retained);
-            }
-            Happening::Disconnected => return true,
-            Happening::Heard | Happening::Nothing => {}
-        }
-        false
-    }
-
     fn greet(&mut self, session: &mut Session, terms: Terms) {
         self.terms = Some(terms);
         self.since = Some(Instant::now());
@@ -339,97 +216,6 @@ impl Conversation {
         if !self.link.try_subscribe(&filters) {
             session.shared.mailbox().count_dropped();
         }
-    }
-
-    fn done(&mut self, session: &mut Session, token: Token) {
-        self.others -= usize::from(token.is_other());
-        match token {
-            Token::Event(sequence) => {
-                self.busy.remove(&sequence);
-                session.outbox.acknowledge(sequence);
-            }
-            Token::Retained(topic) => session.shared.mailbox().delivered(&topic),
-            Token::Offline => {
-                self.farewell = true;
-                self.phase = Phase::Left;
-                self.link.try_disconnect();
-            }
-            Token::Picture(_) | Token::Other => {}
-        }
-    }
-
-    /// The broker did not take a message. An event stays in the outbox; the rest is lost.
-    fn refused(&mut self, session: &mut Session, token: Token, refusal: &Refusal) {
-        let what = match &token {
-            Token::Event(_) => "an event",
-            Token::Picture(_) => "a picture",
-            Token::Retained(topic) => topic.as_str(),
-            Token::Other | Token::Offline => "a message",
-        };
-        let reason = &refusal.reason;
-        let line = format!("the broker does not take {what}: {reason}");
-        if let Some(line) = session.refusals.about(&line) {
-            log::warn!("{line}");
-        }
-        session.shared.set_error(Some(line));
-        match token {
-            Token::Event(sequence) => {
-                self.busy.remove(&sequence);
-                if refusal.hopeless {
-                    session.outbox.reject(sequence);
-                } else {
-                    self.rest_until = Some(Instant::now() + REST);
-                }
-            }
-            Token::Offline => {
-                self.others -= 1;
-                self.phase = Phase::Left;
-                self.link.try_disconnect();
-            }
-            Token::Picture(sequence) => session.outbox.drop_picture(sequence),
-            Token::Retained(_) | Token::Other => {
-                self.others -= 1;
-                session.shared.mailbox().count_dropped();
-            }
-        }
-    }
-
-    fn receive(&mut self, session: &mut Session, topic: &str, payload: &[u8], retained: bool) {
-        if let Some(discovery) = &session.discovery {
-            if topic == discovery.birth_topic {
-                // A retained birth is from before this connection, and we were announced since.
-                if !retained && payload == b"online" {
-                    log::info!("Home Assistant came online; the device is announced again");
-                    session.shared.mailbox().make_due(&discovery.topic);
-                }
-                return;
-            }
-            if topic == discovery.topic {
-                if retained {
-                    forget_gone_entities(session, payload);
-                }
-                return;
-            }
-        }
-        let counters = &session.shared.counters;
-        if let Some(reply) = session.inbox.receive(counters, topic, payload, retained) {
-            session.shared.mailbox().put(reply);
-        }
-    }
-}
-
-/// `old` is what the run before announced: what is gone since has to be removed by name.
-fn forget_gone_entities(session: &Session, old: &[u8]) {
-    let Some(discovery) = &session.discovery else {
-        return;
-    };
-    let mut mailbox = session.shared.mailbox();
-    let gone = mailbox
-        .payload(&discovery.topic)
-        .and_then(|new| removals(old, new));
-    if let Some(gone) = gone {
-        mailbox.put(compose::passing(&discovery.topic, &gone));
-        mailbox.make_due(&discovery.topic);
     }
 }
 
