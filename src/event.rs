@@ -168,10 +168,10 @@ pub struct Health {
     pub uptime_s: u64,
     /// Per camera, in configuration order.
     pub cameras: Vec<CameraHealth>,
-    /// Median encode time of a batch, ms.
-    pub encode_p50_ms: f32,
+    /// Median encode time of a batch, ms; null in a period without one.
+    pub encode_p50_ms: Option<f32>,
     /// 95th percentile of the same, ms.
-    pub encode_p95_ms: f32,
+    pub encode_p95_ms: Option<f32>,
     /// Hottest thermal zone, °C.
     pub temperature_c: Option<f32>,
     /// Whether the board says it is throttling.
@@ -225,7 +225,7 @@ pub struct QueueHealth {
     pub expired: u64,
     /// False when the disk refused and events live in memory only.
     pub durable: bool,
-    /// Evidence pictures dropped: too large, too old, or no room.
+    /// Evidence pictures dropped: too large, too old, no room, or not taken by the broker.
     #[serde(default)]
     pub pictures_dropped: u64,
     /// Damaged outbox files that were moved aside since the start.
@@ -246,4 +246,7 @@ pub struct MqttHealth {
     pub retained_ignored: u64,
     /// Connections lost to a packet over the limit.
     pub oversized: u64,
+    /// Times that requests were not listened to for a while because of such packets.
+    #[serde(default)]
+    pub commands_off: u64,
 }

@@ -68,7 +68,7 @@ pub fn build(
     Ok(LabelBank {
         labels: embeddings,
         groups,
-        negatives,
+        negatives: negatives.into(),
     })
 }
 

@@ -40,4 +40,5 @@ pub mod telemetry;
 pub mod topics;
 #[cfg(feature = "train")]
 pub mod train;
+mod wall_clock;
 pub mod watchdog;

@@ -8,21 +8,19 @@ use std::time::Instant;
 
 use image::RgbImage;
 
-use crate::annotate::{self, Mark};
 use crate::bundle::manifest::Scoring;
-use crate::config::{Camera, Id, Shape, Source};
+use crate::config::{Camera, Id, Shape};
 use crate::decide::{Board, Effect, EventIds, Look, Observation, OpenEvent, Unseen, ZonePlan};
 use crate::encoder::{EncodeError, ImageEncoder};
-use crate::event::{EndReason, Event, EventType, ZoneState};
+use crate::event::EndReason;
 use crate::gate::{Gate, Scene, SceneRules, Verdict, Visibility};
 use crate::matcher::{self, LabelBank};
 use crate::moment::Moment;
 use crate::preprocess::Preprocessor;
-use crate::publish::{MAX_PICTURE_BYTES, Outgoing};
+use crate::publish::Outgoing;
 use crate::telemetry::Latency;
 
-/// Bit-identical frames for this long from a live camera are a frozen picture.
-const FROZEN_AFTER: std::time::Duration = std::time::Duration::from_secs(60);
+mod messages;
 
 /// One zone and the bank its crops are compared with.
 pub struct WatchedZone {
@@ -114,10 +112,9 @@ impl<I: EventIds> Lookout<I> {
         let mut eyes = Vec::new();
         for watched in cameras {
             let camera = watched.camera;
-            let frozen_after = matches!(camera.source, Source::V4l2 { .. }).then_some(FROZEN_AFTER);
             let scene = Scene::new(SceneRules {
                 dark_below: camera.gate.dark_below,
-                frozen_after,
+                frozen_after: camera.frozen_after,
             });
             let mut zones = Vec::new();
             for zone in watched.zones {
@@ -330,79 +327,6 @@ impl<I: EventIds> Lookout<I> {
     /// Engine, precision and threads.
     pub fn describe_engine(&self) -> String {
         self.model.encoder.describe()
-    }
-
-    fn publish(
-        &self,
-        seen: Option<(usize, &Arc<RgbImage>)>,
-        effects: Vec<Effect>,
-    ) -> Vec<Outgoing> {
-        effects
-            .into_iter()
-            .map(|effect| match effect {
-                Effect::State {
-                    zone,
-                    label,
-                    state,
-                    attributes,
-                    ..
-                } => Outgoing::Zone {
-                    zone,
-                    label,
-                    state,
-                    attributes,
-                },
-                Effect::Removed { zone, label } => Outgoing::RemovedZone { zone, label },
-                Effect::Event(event) => self.publish_event(seen, event),
-            })
-            .collect()
-    }
-
-    fn publish_event(
-        &self,
-        seen: Option<(usize, &Arc<RgbImage>)>,
-        mut event: Box<Event>,
-    ) -> Outgoing {
-        let wanted = self.evidence && event.kind == EventType::Confirmed;
-        let evidence = seen
-            .filter(|_| wanted)
-            .map(|(index, rgb)| self.picture(index, rgb));
-        if evidence.is_some() {
-            event.evidence = Some(event.id.clone());
-        }
-        let open = OpenEvent::of(&event).and_then(|open| serde_json::to_value(open).ok());
-        Outgoing::Event {
-            event,
-            evidence,
-            open,
-        }
-    }
-
-    /// The frame with its zones and what is ON in them, at most 96 KiB of JPEG.
-    fn picture(&self, index: usize, rgb: &RgbImage) -> Vec<u8> {
-        let eye = &self.cameras[index];
-        let marks: Vec<Mark> = eye
-            .zones
-            .iter()
-            .map(|zone| {
-                let labels = self
-                    .board
-                    .views()
-                    .filter(|view| *view.zone == zone.id && view.state == ZoneState::On)
-                    .map(|view| {
-                        let p = view.median.map_or(0.0, |median| median.probability);
-                        (view.plan.prompt.clone(), p)
-                    })
-                    .collect();
-                Mark {
-                    shape: zone.shape.clone(),
-                    labels,
-                }
-            })
-            .collect();
-        let mut annotated = rgb.clone();
-        annotate::zones(&mut annotated, &marks);
-        annotate::jpeg_at_most(&annotated, MAX_PICTURE_BYTES)
     }
 }
 

@@ -3,6 +3,8 @@
 //! `P(l) = exp(s·⟨v,t_l⟩) / Σ_c exp(s·⟨v,t_c⟩)`, summed over the label itself, the other labels of
 //! its group, and the negatives. A label without a group competes only with the negatives.
 
+use std::sync::Arc;
+
 use crate::encoder::Embedding;
 
 /// What images are compared with.
@@ -12,8 +14,8 @@ pub struct LabelBank {
     pub labels: Vec<Embedding>,
     /// Per label: the index of its group. Labels with equal indices exclude each other.
     pub groups: Vec<Option<usize>>,
-    /// Prompts that compete with every label.
-    pub negatives: Vec<Embedding>,
+    /// Prompts that compete with every label, shared by the banks of all zones.
+    pub negatives: Arc<[Embedding]>,
 }
 
 /// One label's score in one picture.
@@ -116,7 +118,7 @@ mod tests {
             image in embedding(), labels in embeddings(6), scale in 1.0f32..1000.0,
         ) {
             let groups = vec![Some(0); labels.len()];
-            let bank = LabelBank { labels, groups, negatives: vec![] };
+            let bank = LabelBank { labels, groups, negatives: [].into() };
             let scores = score(&image, &bank, scale);
             let sum: f32 = scores.iter().map(|s| s.probability).sum();
             prop_assert!(scores.is_empty() || (sum - 1.0).abs() < 1e-5);
@@ -132,7 +134,7 @@ mod tests {
             scale in 1.0f32..1000.0,
         ) {
             let groups = (0..labels.len()).map(|i| (i % 3 > 0).then_some(i % 3)).collect();
-            let bank = LabelBank { labels, groups, negatives };
+            let bank = LabelBank { labels, groups, negatives: negatives.into() };
             for (i, s) in score(&image, &bank, scale).into_iter().enumerate() {
                 prop_assert!((0.0..=1.0).contains(&s.probability));
                 prop_assert!((-1.0..=1.0).contains(&s.margin));
@@ -140,7 +142,7 @@ mod tests {
                 let rivals = bank.labels.iter().zip(&bank.groups).enumerate()
                     .filter(|(j, (_, g))| *j != i && g.is_some() && **g == bank.groups[i])
                     .map(|(_, (l, _))| l);
-                let best = rivals.chain(&bank.negatives).all(beaten);
+                let best = rivals.chain(bank.negatives.iter()).all(beaten);
                 prop_assert_eq!(best, s.margin >= 0.0);
             }
         }
@@ -156,7 +158,7 @@ mod tests {
             prop_assume!(near.is_some());
             let probability = |label: &Embedding| {
                 let bank = LabelBank {
-                    labels: vec![label.clone()], groups: vec![None], negatives: negatives.clone(),
+                    labels: vec![label.clone()], groups: vec![None], negatives: negatives.clone().into(),
                 };
                 score(&image, &bank, 20.0)[0].probability
             };
@@ -168,11 +170,11 @@ mod tests {
             image in embedding(), labels in embeddings(5), negatives in embeddings(5),
         ) {
             let groups: Vec<_> = (0..labels.len()).map(|i| Some(i % 2)).collect();
-            let bank = LabelBank { labels, groups, negatives };
+            let bank = LabelBank { labels, groups, negatives: negatives.into() };
             let mut turned = bank.clone();
             turned.labels.reverse();
             turned.groups.reverse();
-            turned.negatives.reverse();
+            turned.negatives = bank.negatives.iter().rev().cloned().collect();
             let mut scores = score(&image, &turned, 20.0);
             scores.reverse();
             for (a, b) in score(&image, &bank, 20.0).iter().zip(&scores) {
@@ -188,7 +190,7 @@ mod tests {
         let bank = LabelBank {
             labels: vec![unit(&[1.0, 0.0]), unit(&[0.0, 1.0]), unit(&[1.0, 1.0])],
             groups: vec![Some(0), Some(1), None],
-            negatives: vec![],
+            negatives: [].into(),
         };
         let scores = score(&image, &bank, 20.0);
         assert!(
@@ -204,7 +206,7 @@ mod tests {
         let bank = LabelBank {
             labels: vec![unit(&[0.0, 1.0])],
             groups: vec![None],
-            negatives: vec![unit(&[1.0, 0.0])],
+            negatives: [unit(&[1.0, 0.0])].into(),
         };
         let s = score(&image, &bank, 20.0)[0];
         assert!(s.probability < 1e-6);
@@ -217,7 +219,7 @@ mod tests {
         let bank = LabelBank {
             labels: vec![unit(&[-1.0, 0.0]), unit(&[1.0, 0.0])],
             groups: vec![Some(0), Some(0)],
-            negatives: vec![],
+            negatives: [].into(),
         };
         let scores = score(&image, &bank, 1000.0);
         assert_eq!((scores[0].probability, scores[0].margin), (0.0, -1.0));

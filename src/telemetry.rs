@@ -71,10 +71,9 @@ impl Latency {
         None
     }
 
-    /// The same in milliseconds, 0 without measurements, as [`crate::event::Health`] has it.
-    pub fn quantile_ms(&self, q: f64) -> f32 {
-        self.quantile(q)
-            .map_or(0.0, |latency| latency.as_secs_f32() * 1e3)
+    /// The same in milliseconds, as [`crate::event::Health`] has it.
+    pub fn quantile_ms(&self, q: f64) -> Option<f32> {
+        Some(self.quantile(q)?.as_secs_f32() * 1e3)
     }
 
     /// Starts a new period.

@@ -15,13 +15,11 @@ use thiserror::Error;
 
 mod archive;
 mod check;
-mod locate;
 pub mod manifest;
 mod reader;
 
 pub use archive::pack;
 pub use check::check;
-pub use locate::{DEFAULT_PLACES, default_path};
 pub use manifest::Manifest;
 pub use reader::VerifiedReader;
 
@@ -64,9 +62,6 @@ pub enum BundleError {
         /// Why.
         source: io::Error,
     },
-    /// No default bundle is installed.
-    #[error("no bundle found; looked in {0}; name one with --bundle or set VEDETTA_MODELS")]
-    NotInstalled(String),
     /// `bundle.toml` is not what [`Manifest`] describes.
     #[error("bundle {path}: bundle.toml is not a manifest of schema {schema}: {message}", schema = manifest::SCHEMA)]
     Manifest {

@@ -77,6 +77,8 @@ fn camera() -> Camera {
             dark_below: 0.0,
         },
         stall_after: Duration::from_millis(80),
+        baseline: None,
+        frozen_after: None,
     }
 }
 

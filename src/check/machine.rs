@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use rustix::fs::Access;
 
 use super::Finding;
 use crate::config::Environment;
+use crate::moment::Clock;
 use crate::telemetry::Probes;
+use crate::wall_clock;
 
 /// Less free disk space than this is worth a warning.
 const ENOUGH_DISK_BYTES: u64 = 256 << 20;
@@ -16,8 +17,6 @@ const ENOUGH_DISK_BYTES: u64 = 256 << 20;
 const ENOUGH_MEMORY_BYTES: u64 = 256 << 20;
 /// A board hotter than this, °C, will soon slow down.
 const HOT_C: f32 = 80.0;
-/// systemd-timesyncd leaves this file once it set the clock; the daemon looks for it too.
-const SYNCHRONISED: &str = "/run/systemd/timesync/synchronized";
 
 /// Everything that needs no configuration.
 pub fn check(environment: &Environment) -> Vec<Finding> {
@@ -65,35 +64,13 @@ pub fn disk(folder: &Path) -> Finding {
 }
 
 fn clock() -> Finding {
-    if Path::new(SYNCHRONISED).exists() {
-        return Finding::ok("clock", "synchronised by systemd-timesyncd");
-    }
-    match kernel_says_synchronised() {
-        Some(true) => Finding::warn(
-            "clock",
-            "synchronised, but not by systemd-timesyncd: events will say \"clock\":\"unsynced\"",
-            "use systemd-timesyncd, or ignore that field",
-        ),
-        _ => Finding::warn(
+    match wall_clock::trust() {
+        Clock::Synced => Finding::ok("clock", "synchronised"),
+        Clock::Unsynced => Finding::warn(
             "clock",
             "not known to be synchronised; events will say \"clock\":\"unsynced\"",
-            "sudo timedatectl set-ntp true",
+            "sudo timedatectl set-ntp true, or run chrony with rtcsync",
         ),
-    }
-}
-
-/// What `timedatectl` reads from the kernel (adjtimex); `None` where it cannot be asked.
-fn kernel_says_synchronised() -> Option<bool> {
-    let output = Command::new("timedatectl")
-        .args(["show", "--property=NTPSynchronized", "--value"])
-        .stdin(Stdio::null())
-        .stderr(Stdio::null())
-        .output()
-        .ok()?;
-    match output.stdout.trim_ascii() {
-        b"yes" => Some(true),
-        b"no" => Some(false),
-        _ => None,
     }
 }
 

@@ -5,6 +5,13 @@
 pub const RATE_FPS: f64 = 2.0;
 /// Seconds without a frame until a camera counts as stalled.
 pub const STALL_AFTER_S: f64 = 5.0;
+/// Seconds of bit-identical frames until the picture of a device counts as frozen: no sensor is
+/// without noise for so long.
+pub const FROZEN_AFTER_S: f64 = 60.0;
+/// Standard deviations over the usual score: by chance once in some 30 000 frames.
+pub const BASELINE_DEVIATIONS: f64 = 4.0;
+/// Seconds after which a usual score is two thirds forgotten: the light of a day moves about as fast.
+pub const BASELINE_FORGET_AFTER_S: f64 = 3600.0;
 /// Luma change of a cell, 0–1: about twice the noise of a webcam in a lit room.
 pub const GATE_THRESHOLD: f64 = 0.03;
 /// Seconds after which an unchanged zone is encoded all the same.

@@ -105,11 +105,19 @@ fn camera(camera: &Camera, labels: &[Label]) -> raw::Camera {
         name: text(&camera.name),
         rate_fps: number(camera.rate_fps),
         stall_after_s: seconds(camera.stall_after),
+        frozen_after_s: camera.frozen_after.and_then(seconds),
         gate: key(raw::Gate {
             enabled: key(camera.gate.enabled),
             threshold: number(camera.gate.threshold),
             force_every_s: seconds(camera.gate.force_every),
             dark_below: number(camera.gate.dark_below),
+        }),
+        baseline: camera.baseline.and_then(|rule| {
+            key(raw::Baseline {
+                enabled: key(true),
+                deviations: number(rule.deviations),
+                forget_after_s: seconds(rule.forget_after),
+            })
         }),
         zone: list(&camera.zones, |one| zone(one, labels)),
         ..raw::Camera::default()

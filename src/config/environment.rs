@@ -2,7 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use crate::bundle::MANIFEST;
 
 /// Variables and facts of the process that defaults and overrides depend on.
 #[derive(Clone, Debug)]
@@ -101,19 +105,45 @@ impl Environment {
     /// The first of [`Environment::bundle_places`] that holds a bundle; the place of an installed
     /// one when none does, so that a later error names a path.
     pub fn find_bundle(&self) -> PathBuf {
-        self.bundle_places()
-            .into_iter()
-            .find(|place| place.join("bundle.toml").is_file() || is_packed(place))
-            .unwrap_or_else(|| PathBuf::from(INSTALLED_BUNDLE))
+        self.installed_bundle()
+            .unwrap_or_else(|_| PathBuf::from(INSTALLED_BUNDLE))
     }
+
+    /// The same, for tools that are of no use without one.
+    ///
+    /// # Errors
+    /// No place holds a bundle.
+    pub fn installed_bundle(&self) -> Result<PathBuf, NoBundle> {
+        let places = self.bundle_places();
+        let found = places.iter().find(|place| holds_bundle(place)).cloned();
+        found.ok_or(NoBundle { places })
+    }
+}
+
+/// There is no bundle where one is looked for.
+#[derive(Debug, Error)]
+#[error(
+    "there is no model bundle in any of these places:\n{}\nRun vedetta from the root of the \
+     repository, set VEDETTA_MODELS to the folder `models` of it, or name a bundle with --bundle.",
+    listed_places(places)
+)]
+pub struct NoBundle {
+    places: Vec<PathBuf>,
+}
+
+/// Places as an error message shows them, one a line.
+pub fn listed_places(places: &[PathBuf]) -> String {
+    let lines = places.iter().map(|place| format!("  {}", place.display()));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// Where a package installs the demo bundle.
 const INSTALLED_BUNDLE: &str = "/usr/share/vedetta/models/demo";
 
-fn is_packed(place: &std::path::Path) -> bool {
+fn holds_bundle(place: &Path) -> bool {
     let name = place.file_name().unwrap_or_default().to_string_lossy();
-    name.ends_with(".tar.zst") && place.is_file()
+    let is_packed = name.ends_with(".tar.zst") && place.is_file();
+    is_packed || place.join(MANIFEST).is_file()
 }
 
 #[cfg(test)]
@@ -162,11 +192,17 @@ mod tests {
         let mut environment = with(&[("VEDETTA_MODELS", "/nowhere")]);
         environment.directory = folder.path().to_owned();
         assert_eq!(environment.find_bundle(), PathBuf::from(INSTALLED_BUNDLE));
+        let error = environment.installed_bundle().unwrap_err().to_string();
+        assert!(
+            error.contains("/nowhere/demo") && error.contains("--bundle"),
+            "{error}"
+        );
         let here = bundle("models/demo");
         assert_eq!(environment.find_bundle(), here);
         let chosen = bundle("other/demo");
         let other = folder.path().join("other").display().to_string();
         environment.variables.insert("VEDETTA_MODELS".into(), other);
         assert_eq!(environment.find_bundle(), chosen);
+        assert_eq!(environment.installed_bundle().unwrap(), chosen);
     }
 }

@@ -20,7 +20,7 @@ mod source;
 #[cfg(test)]
 mod tests;
 
-pub use environment::Environment;
+pub use environment::{Environment, NoBundle, listed_places};
 pub use id::Id;
 pub use load::Loaded;
 pub use problem::{ConfigError, Problem};
@@ -94,6 +94,19 @@ pub struct Camera {
     pub gate: Gate,
     /// No frame for this long: `stalled`, and the device is reopened.
     pub stall_after: Duration,
+    /// What is usual is learned, and only what stands out from it turns ON; `None` is off.
+    pub baseline: Option<BaselineRule>,
+    /// Bit-identical frames for this long: `stalled`. `None` for a replay, whose photos stand still.
+    pub frozen_after: Option<Duration>,
+}
+
+/// `[camera.baseline]`, when it is enabled.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BaselineRule {
+    /// Standard deviations over the usual score, in logits, from which a label stands out, 1–20.
+    pub deviations: f32,
+    /// After this time what was learned before counts 1/e.
+    pub forget_after: Duration,
 }
 
 /// Where a camera's frames come from.

@@ -11,125 +11,124 @@ pub(super) type List<T> = Key<Vec<Field<T>>>;
 /// A key that holds text.
 pub(super) type Text = Key<String>;
 
-#[derive(Debug, Default, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct Config {
-    pub device: Key<String>,
-    pub device_name: Key<String>,
-    pub state_dir: Key<String>,
-    pub log_level: Key<String>,
-    pub model: Key<Model>,
-    pub mqtt: Key<Mqtt>,
-    pub outbox: Key<Outbox>,
-    pub decision: Key<Decision>,
-    pub negatives: Key<Negatives>,
-    pub label: List<Label>,
-    pub camera: List<Camera>,
+/// Structs with a [`Key`] per line, each of which may be missing; another key is an error.
+macro_rules! tables {
+    ($($name:ident { $($key:ident: $value:ty,)* })*) => {$(
+        #[derive(Debug, Default, Deserialize, Serialize)]
+        #[serde(default, deny_unknown_fields)]
+        pub(super) struct $name {
+            $(pub $key: Key<$value>,)*
+        }
+    )*};
 }
 
-#[derive(Debug, Default, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct Model {
-    pub bundle: Key<String>,
-    pub threads: Key<u64>,
-}
+tables! {
+    Config {
+        device: String,
+        device_name: String,
+        state_dir: String,
+        log_level: String,
+        model: Model,
+        mqtt: Mqtt,
+        outbox: Outbox,
+        decision: Decision,
+        negatives: Negatives,
+        label: Vec<Field<Label>>,
+        camera: Vec<Field<Camera>>,
+    }
 
-#[derive(Debug, Default, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct Camera {
-    pub id: Key<String>,
-    pub name: Key<String>,
-    pub device: Key<String>,
-    pub format: Key<String>,
-    pub size: Key<Vec<u64>>,
-    pub replay: Key<String>,
-    pub repeat: Key<bool>,
-    pub rate_fps: Key<f64>,
-    pub stall_after_s: Key<f64>,
-    pub gate: Key<Gate>,
-    pub zone: List<Zone>,
-}
+    Model {
+        bundle: String,
+        threads: u64,
+    }
 
-#[derive(Debug, Default, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct Gate {
-    pub enabled: Key<bool>,
-    pub threshold: Key<f64>,
-    pub force_every_s: Key<f64>,
-    pub dark_below: Key<f64>,
-}
+    Camera {
+        id: String,
+        name: String,
+        device: String,
+        format: String,
+        size: Vec<u64>,
+        replay: String,
+        repeat: bool,
+        rate_fps: f64,
+        stall_after_s: f64,
+        frozen_after_s: f64,
+        gate: Gate,
+        baseline: Baseline,
+        zone: Vec<Field<Zone>>,
+    }
 
-#[derive(Debug, Default, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct Zone {
-    pub id: Key<String>,
-    pub name: Key<String>,
-    pub rectangle: Key<Vec<f64>>,
-    pub polygon: Key<Vec<Vec<f64>>>,
-    pub labels: Key<Vec<String>>,
-}
+    Gate {
+        enabled: bool,
+        threshold: f64,
+        force_every_s: f64,
+        dark_below: f64,
+    }
 
-#[derive(Debug, Default, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct Label {
-    pub id: Key<String>,
-    pub noun: Key<String>,
-    pub prompts: Key<Vec<String>>,
-    pub group: Key<String>,
-    pub enter: Key<f64>,
-    pub leave: Key<f64>,
-    pub dwell_s: Key<f64>,
-    pub window: Key<u64>,
-}
+    Baseline {
+        enabled: bool,
+        deviations: f64,
+        forget_after_s: f64,
+    }
 
-#[derive(Debug, Default, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct Decision {
-    pub enter: Key<f64>,
-    pub leave: Key<f64>,
-    pub dwell_s: Key<f64>,
-    pub window: Key<u64>,
-}
+    Zone {
+        id: String,
+        name: String,
+        rectangle: Vec<f64>,
+        polygon: Vec<Vec<f64>>,
+        labels: Vec<String>,
+    }
 
-#[derive(Debug, Default, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct Negatives {
-    pub builtin: Key<bool>,
-    pub extra: Key<Vec<String>>,
-}
+    Label {
+        id: String,
+        noun: String,
+        prompts: Vec<String>,
+        group: String,
+        enter: f64,
+        leave: f64,
+        dwell_s: f64,
+        window: u64,
+    }
 
-#[derive(Debug, Default, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct Mqtt {
-    pub host: Key<String>,
-    pub port: Key<u64>,
-    pub version: Key<String>,
-    pub username: Key<String>,
-    pub password: Key<String>,
-    pub password_file: Key<String>,
-    pub client_id: Key<String>,
-    pub topic_prefix: Key<String>,
-    pub keep_alive_s: Key<u64>,
-    pub discovery: Key<bool>,
-    pub discovery_prefix: Key<String>,
-    pub evidence: Key<bool>,
-    pub health_every_s: Key<f64>,
-    pub commands: Key<Vec<String>>,
-    pub tls: Key<Tls>,
-}
+    Decision {
+        enter: f64,
+        leave: f64,
+        dwell_s: f64,
+        window: u64,
+    }
 
-#[derive(Debug, Default, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct Tls {
-    pub ca_file: Key<String>,
-    pub cert_file: Key<String>,
-    pub key_file: Key<String>,
-}
+    Negatives {
+        builtin: bool,
+        extra: Vec<String>,
+    }
 
-#[derive(Debug, Default, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub(super) struct Outbox {
-    pub max_events: Key<u64>,
-    pub max_bytes: Key<u64>,
-    pub expire_after_s: Key<f64>,
+    Mqtt {
+        host: String,
+        port: u64,
+        version: String,
+        username: String,
+        password: String,
+        password_file: String,
+        client_id: String,
+        topic_prefix: String,
+        keep_alive_s: u64,
+        discovery: bool,
+        discovery_prefix: String,
+        evidence: bool,
+        health_every_s: f64,
+        commands: Vec<String>,
+        tls: Tls,
+    }
+
+    Tls {
+        ca_file: String,
+        cert_file: String,
+        key_file: String,
+    }
+
+    Outbox {
+        max_events: u64,
+        max_bytes: u64,
+        expire_after_s: f64,
+    }
 }

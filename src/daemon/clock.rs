@@ -1,14 +1,11 @@
 //! The daemon's clock: one origin for every duration.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use crate::moment::{Clock as Trust, Moment};
-
-/// systemd-timesyncd and chrony's helper leave this file once the clock was set.
-const SYNCHRONISED: &str = "/run/systemd/timesync/synchronized";
+use crate::moment::Moment;
+use crate::wall_clock;
 
 /// Gives [`Moment`]s, all from one start.
 #[derive(Clone, Copy, Debug)]
@@ -26,15 +23,10 @@ impl Clock {
 
     /// Now, on both clocks.
     pub fn now(&self) -> Moment {
-        let trust = if Path::new(SYNCHRONISED).exists() {
-            Trust::Synced
-        } else {
-            Trust::Unsynced
-        };
         Moment {
             uptime: self.uptime(),
             wall: Timestamp::now(),
-            clock: trust,
+            clock: wall_clock::trust(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! From a checked configuration and a bundle to what the inference thread watches.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use super::ServeError;
 use crate::bundle::Bundle;
@@ -78,7 +79,7 @@ pub fn watch(
             let bank = LabelBank {
                 labels: zone.labels.iter().map(select).collect(),
                 groups: zone.labels.iter().map(|n| bank.groups[*n]).collect(),
-                negatives: bank.negatives.clone(),
+                negatives: Arc::clone(&bank.negatives),
             };
             zones.push(WatchedZone { plan, bank });
         }

@@ -1,13 +1,14 @@
 //! What a score is like on a quiet day, per camera, zone and label: running mean and variance of the
 //! score's logit, frozen while anything is active.
 //!
-//! Optional and not wired by default: where a label is never quite absent from a scene (a shop sign
-//! with an apple on it), thresholds can be put on [`Baseline::deviation`] instead of the bare
-//! probability.
+//! Off by default: where a label is never quite absent from a scene (a shop sign with an apple on
+//! it), a score counts only where it stands out from the usual one.
 
 use std::time::Duration;
 
+use super::decider::Usual;
 use crate::calibrate::logit;
+use crate::config::BaselineRule;
 
 /// A deviation is told only after this much quiet time.
 const LEARN_FOR: Duration = Duration::from_secs(300);
@@ -17,8 +18,8 @@ const MIN_DEVIATION: f64 = 0.1;
 
 /// An exponentially weighted mean and variance.
 #[derive(Clone, Debug)]
-pub struct Baseline {
-    time_constant: Duration,
+pub(super) struct Baseline {
+    rule: BaselineRule,
     mean: f64,
     variance: f64,
     learned: Duration,
@@ -26,10 +27,10 @@ pub struct Baseline {
 }
 
 impl Baseline {
-    /// Forgets with `time_constant` τ: after it, what was learned before counts about 1/e.
-    pub fn new(time_constant: Duration) -> Self {
+    /// Knows nothing yet; forgets with the rule's `forget_after` as time constant τ.
+    pub fn new(rule: BaselineRule) -> Self {
         Self {
-            time_constant: time_constant.max(Duration::from_millis(1)),
+            rule,
             mean: 0.0,
             variance: 0.0,
             learned: Duration::ZERO,
@@ -37,16 +38,38 @@ impl Baseline {
         }
     }
 
+    /// The rule in force.
+    pub fn rule(&self) -> BaselineRule {
+        self.rule
+    }
+
+    /// Nothing is seen for a while: the time that passes does not count.
+    pub fn pause(&mut self) {
+        self.last_at = None;
+    }
+
+    /// How `probability` stands to what is usual. It fell back when it lost half of what makes it
+    /// stand out.
+    pub fn compare(&self, probability: f32) -> Usual {
+        match self.deviation(probability) {
+            None => Usual::Learning,
+            Some(deviation) if deviation >= self.rule.deviations => Usual::StandsOut,
+            Some(deviation) if deviation < self.rule.deviations / 2.0 => Usual::FellBack,
+            Some(_) => Usual::Between,
+        }
+    }
+
     /// Learns `probability` at `now` (uptime) while the scene is quiet. With `active`, nothing is
     /// learned, and the time that passes does not count. Not a number is ignored.
     ///
     /// Weighted by time and not by frames, because the change gate makes frames irregular:
-    /// α = Δt / min(learned time, τ), a plain mean at first and an exponential one later; incremental mean and variance after Finch, "Incremental calculation of
-    /// weighted mean and variance" (2009), section 9.
+    /// α = Δt / min(learned time, τ), a plain mean at first and an exponential one later; incremental
+    /// mean and variance after Finch, "Incremental calculation of weighted mean and variance" (2009),
+    /// section 9.
     pub fn learn(&mut self, now: Duration, probability: f32, active: bool) {
         let value = f64::from(logit(probability));
         if active || !value.is_finite() {
-            self.last_at = None;
+            self.pause();
             return;
         }
         let Some(last_at) = self.last_at.replace(now) else {
@@ -57,7 +80,7 @@ impl Baseline {
         };
         let step = now.saturating_sub(last_at);
         self.learned += step;
-        let horizon = self.learned.min(self.time_constant).as_secs_f64();
+        let horizon = self.learned.min(self.rule.forget_after).as_secs_f64();
         if horizon <= 0.0 {
             return;
         }
@@ -86,8 +109,13 @@ impl Baseline {
 mod tests {
     use super::*;
 
+    const RULE: BaselineRule = BaselineRule {
+        deviations: 4.0,
+        forget_after: Duration::from_secs(3600),
+    };
+
     fn quiet() -> Baseline {
-        let mut baseline = Baseline::new(Duration::from_secs(3600));
+        let mut baseline = Baseline::new(RULE);
         for second in 0..600 {
             let probability = if second % 2 == 0 { 0.25 } else { 0.35 };
             baseline.learn(Duration::from_secs(second), probability, false);
@@ -104,7 +132,7 @@ mod tests {
 
     #[test]
     fn nothing_is_told_before_it_was_learned() {
-        let mut baseline = Baseline::new(Duration::from_secs(3600));
+        let mut baseline = Baseline::new(RULE);
         for second in 0..=299 {
             baseline.learn(Duration::from_secs(second), 0.3, false);
             assert_eq!(baseline.deviation(0.3), None);

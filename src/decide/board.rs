@@ -108,6 +108,7 @@ impl<I: EventIds> Board<I> {
                             && entry.watches_the_same(&label) =>
                     {
                         entry.decider.set_rule(label.label.rule);
+                        entry.set_baseline(plan.baseline);
                         entry.plan = label;
                         entries.push(entry);
                     }
@@ -119,7 +120,7 @@ impl<I: EventIds> Board<I> {
                                 EndReason::Reconfigured,
                             ));
                         }
-                        let entry = Entry::new(label, &now);
+                        let entry = Entry::new(label, plan.baseline, &now);
                         effects.push(entry.state_effect(&plan.zone, &now, true));
                         entries.push(entry);
                     }
@@ -146,6 +147,8 @@ impl<I: EventIds> Board<I> {
     /// Another bundle is in use: nothing that was seen with the old one counts any more.
     pub fn change_bundle(&mut self, bundle: &str, now: &Moment) -> Vec<Effect> {
         let effects = self.end_all(EndReason::Reconfigured, now);
+        let entries = self.zones.iter_mut().flat_map(|zone| &mut zone.entries);
+        entries.for_each(Entry::forget_usual);
         bundle.clone_into(&mut self.press.bundle);
         effects
     }
@@ -174,7 +177,7 @@ impl<I: EventIds> Board<I> {
             Look::Unchanged => zone.entries.iter_mut().for_each(|e| e.decider.repeat()),
             Look::Scores(scores) if scores.len() == zone.entries.len() => {
                 for (entry, score) in zone.entries.iter_mut().zip(scores) {
-                    if !entry.decider.record(*score) {
+                    if !entry.record(*score) {
                         self.counters.refused_observations += 1;
                     }
                 }

@@ -31,6 +31,21 @@ pub enum Turn {
     Off,
 }
 
+/// How the median stands to what is usual in the zone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Usual {
+    /// Nobody asks.
+    NotAsked,
+    /// What is usual is not known yet: nothing turns.
+    Learning,
+    /// It stands out enough to turn ON.
+    StandsOut,
+    /// It does not, and has not fallen back either.
+    Between,
+    /// It is back at, or under, what is usual.
+    FellBack,
+}
+
 impl Decider {
     /// Starts UNKNOWN.
     pub fn new(rule: Rule) -> Self {
@@ -100,16 +115,17 @@ impl Decider {
     /// Compares the median with the rule at `now` (uptime) and turns ON or OFF when the dwell time is
     /// over. `rival` is the greatest median of the ON labels of the same group: it has to be beaten.
     /// Nothing turns on a frame whose observation was refused.
-    pub fn judge(&mut self, now: Duration, rival: Option<f32>) -> Option<Turn> {
-        if self.refused_in_a_row > 0 {
+    pub fn judge(&mut self, now: Duration, rival: Option<f32>, usual: Usual) -> Option<Turn> {
+        if self.refused_in_a_row > 0 || usual == Usual::Learning {
             return None;
         }
         let median = self.window.median()?.probability;
         let visible_since = *self.visible_since.get_or_insert(now);
-        let over =
-            median >= self.rule.enter.get() && rival.is_none_or(|strongest| median > strongest);
+        let over = median >= self.rule.enter.get()
+            && rival.is_none_or(|strongest| median > strongest)
+            && matches!(usual, Usual::NotAsked | Usual::StandsOut);
         let leaning = match self.state {
-            ZoneState::On => median < self.rule.leave.get(),
+            ZoneState::On => median < self.rule.leave.get() || usual == Usual::FellBack,
             ZoneState::Off | ZoneState::Unknown => over,
         };
         self.leaning_since = leaning.then(|| self.leaning_since.unwrap_or(now));

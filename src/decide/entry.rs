@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use super::baseline::Baseline;
+use super::decider::Usual;
 use super::stamp::{Stamp, tidy, to_milliseconds};
 use super::{Decider, Effect, EventIds, LabelPlan, Observation, OpenEvent};
-use crate::config::Id;
+use crate::config::{BaselineRule, Id};
 use crate::event::{Attributes, EndReason, Event, EventType, SCHEMA, ZoneState};
 use crate::moment::Moment;
 
@@ -30,6 +32,7 @@ struct Open {
 pub(super) struct Entry {
     pub(super) plan: LabelPlan,
     pub(super) decider: Decider,
+    baseline: Option<Baseline>,
     state_since: Stamp,
     open: Option<Open>,
     /// Numbers published last, and when.
@@ -55,9 +58,10 @@ impl<I: EventIds> Press<I> {
 }
 
 impl Entry {
-    pub(super) fn new(plan: LabelPlan, now: &Moment) -> Self {
+    pub(super) fn new(plan: LabelPlan, baseline: Option<BaselineRule>, now: &Moment) -> Self {
         Self {
             decider: Decider::new(plan.label.rule),
+            baseline: baseline.map(Baseline::new),
             plan,
             state_since: Stamp::at(now),
             open: None,
@@ -74,6 +78,43 @@ impl Entry {
         ours.prompts == theirs.prompts
             && ours.group == theirs.group
             && self.plan.prompt == plan.prompt
+    }
+
+    /// Puts another baseline rule in force; what was learned under the same one stays.
+    pub(super) fn set_baseline(&mut self, rule: Option<BaselineRule>) {
+        if self.baseline.as_ref().map(Baseline::rule) != rule {
+            self.baseline = rule.map(Baseline::new);
+        }
+    }
+
+    /// Another bundle gives other scores: what is usual is learned anew.
+    pub(super) fn forget_usual(&mut self) {
+        self.baseline = self.baseline.as_ref().map(|b| Baseline::new(b.rule()));
+    }
+
+    /// Takes in what one frame shows, calibrated; `false` when it is refused.
+    pub(super) fn record(&mut self, score: Observation) -> bool {
+        self.decider.record(Observation {
+            probability: self.plan.calibration.apply(score.probability),
+            ..score
+        })
+    }
+
+    /// How the median stands to what is usual, which it is added to unless the label is, or is about
+    /// to be, ON.
+    pub(super) fn usual(&mut self, now: &Moment) -> Usual {
+        let Some(baseline) = &mut self.baseline else {
+            return Usual::NotAsked;
+        };
+        let Some(median) = self.decider.median() else {
+            return Usual::Learning;
+        };
+        let usual = baseline.compare(median.probability);
+        let is_over = median.probability >= self.decider.rule().enter.get();
+        let about_to_turn = is_over && usual == Usual::StandsOut;
+        let active = self.decider.state() == ZoneState::On || about_to_turn;
+        baseline.learn(now.uptime, median.probability, active);
+        usual
     }
 
     pub(super) fn turned_on(
@@ -139,6 +180,9 @@ impl Entry {
         self.shown = self.decider.median().unwrap_or(self.shown);
         let ended = self.end(press, now, reason);
         self.decider.blind();
+        if let Some(baseline) = &mut self.baseline {
+            baseline.pause();
+        }
         if was == ZoneState::Unknown {
             return Vec::new();
         }

@@ -24,11 +24,14 @@
 //! - UNKNOWN is the state at the start and whenever nothing can be seen. It is left to ON as above,
 //!   and to OFF once the zone was visible for the dwell time and is not over the enter threshold; so
 //!   a visible zone is UNKNOWN for at most twice its dwell time after the window is filled.
+//! - With a [`BaselineRule`](crate::config::BaselineRule) a label has to stand out from its usual
+//!   score as well to turn ON, and turns OFF also when it fell back to it. Until what is usual was
+//!   learned the state stays UNKNOWN.
 //! - At most one label of a group is ON in a zone: the one with the greater median takes over.
 //! - A frame that the change gate skipped counts as one more look at the last encoded one: a gated
 //!   camera decides exactly as an ungated one that sees the same scene.
 
-pub mod baseline;
+mod baseline;
 mod board;
 mod decider;
 mod entry;
@@ -42,7 +45,7 @@ mod zone;
 mod tests;
 
 pub use board::{Board, Counters, LabelView};
-pub use decider::Decider;
+pub use decider::{Decider, Usual};
 pub use ids::{EventIds, RandomUlids};
 pub use plan::{LabelPlan, OpenEvent, ZonePlan, plan, with_enter};
 pub use window::Window;

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::{Config, Id, Label, Probability, Rule, Shape};
+use crate::calibrate::Platt;
+use crate::config::{BaselineRule, Config, Id, Label, Probability, Rule, Shape};
 use crate::event::{EndReason, Event, EventType};
 use crate::moment::Moment;
 
@@ -15,6 +16,8 @@ pub struct ZonePlan {
     pub zone: Id,
     /// The zone's place; moving it makes it another zone.
     pub shape: Shape,
+    /// What stands out from the usual score; `None`: a score counts as it is.
+    pub baseline: Option<BaselineRule>,
     /// Labels, in the order of the scores.
     pub labels: Vec<LabelPlan>,
 }
@@ -26,6 +29,8 @@ pub struct LabelPlan {
     pub label: Label,
     /// The Italian prompt people read in events.
     pub prompt: String,
+    /// From the score to how often it is right, for the bundle in use; the default changes nothing.
+    pub calibration: Platt,
 }
 
 /// All zones of `config`, cameras and zones in its order; `prompt` gives the text people read.
@@ -36,6 +41,7 @@ pub fn plan(config: &Config, prompt: impl Fn(&Label) -> String) -> Vec<ZonePlan>
             camera: id.clone(),
             zone: zone.id.clone(),
             shape: zone.shape.clone(),
+            baseline: camera.baseline,
             labels: zone
                 .labels
                 .iter()
@@ -43,6 +49,7 @@ pub fn plan(config: &Config, prompt: impl Fn(&Label) -> String) -> Vec<ZonePlan>
                 .map(|label| LabelPlan {
                     label: label.clone(),
                     prompt: prompt(label),
+                    calibration: Platt::default(),
                 })
                 .collect(),
         };

@@ -29,11 +29,12 @@ impl Zone {
                 .map(|other| median(&self.entries[other]))
                 .max_by(f32::total_cmp);
             let entry = &mut self.entries[index];
+            let usual = entry.usual(now);
             if entry.decider.is_starved() {
                 effects.extend(entry.blind(&self.zone, press, now, EndReason::Unknown));
                 continue;
             }
-            match entry.decider.judge(now.uptime, rival) {
+            match entry.decider.judge(now.uptime, rival, usual) {
                 Some(Turn::On { seen_since }) => {
                     let displaced: Vec<usize> = self.on_in_the_same_group(index).collect();
                     for other in displaced {

@@ -185,12 +185,12 @@ impl Live {
 
     fn health(&mut self, device: &str, text: &str) -> bool {
         let before = self.health.get(device);
-        let before = before.map_or((0.0, 0.0), |h| (h.encode_p50_ms, h.encode_p95_ms));
+        let before = before.map_or((None, None), |h| (h.encode_p50_ms, h.encode_p95_ms));
         if !set_parsed(&mut self.health, device, text) {
             return false;
         }
         if let Some(health) = self.health.get_mut(device)
-            && health.encode_p50_ms == 0.0
+            && health.encode_p50_ms.is_none()
         {
             // Nothing was encoded in this period: the last numbers still hold.
             (health.encode_p50_ms, health.encode_p95_ms) = before;
@@ -292,7 +292,13 @@ mod tests {
     fn encode_times_outlive_a_period_in_which_nothing_changed() {
         let mut live = Live::new("vedetta");
         let mut health = Health::default();
-        for (p50, shown) in [(40.0, 40.0), (0.0, 40.0), (50.0, 50.0)] {
+        let reports = [
+            (None, None),
+            (Some(40.0), Some(40.0)),
+            (None, Some(40.0)),
+            (Some(50.0), Some(50.0)),
+        ];
+        for (p50, shown) in reports {
             health.encode_p50_ms = p50;
             live.hear("vedetta/a/health", &serde_json::to_vec(&health).unwrap());
             assert_eq!(live.health["a"].encode_p50_ms, shown);

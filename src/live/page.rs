@@ -272,11 +272,16 @@ fn devices(live: &Live) -> Vec<Line> {
     lines
 }
 
+/// Rounded; a dash before the first measurement.
+fn or_dash(number: Option<f32>) -> String {
+    number.map_or_else(|| "–".to_owned(), |number| format!("{number:.0}"))
+}
+
 fn health_line(health: &Health) -> Line {
     let mut numbers = format!(
-        "  encode {:.0} ms (p95 {:.0})  {:.0} MiB",
-        health.encode_p50_ms,
-        health.encode_p95_ms,
+        "  encode {} ms (p95 {})  {:.0} MiB",
+        or_dash(health.encode_p50_ms),
+        or_dash(health.encode_p95_ms),
         mebibytes(health.resident_bytes)
     );
     if let Some(celsius) = health.temperature_c {

@@ -5,13 +5,13 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::compose;
-use super::discovery::removals;
 use super::link::{
-    Happening, Link, LinkError, MAX_INCOMING_BYTES, MAX_UNACKNOWLEDGED, Message, Refusal, Terms,
-    Wire,
+    Happening, Link, LinkError, MAX_INCOMING_BYTES, MAX_UNACKNOWLEDGED, Terms, Wire,
 };
-use super::outbox::Ready;
 use super::session::{Session, TICK};
+
+mod hearing;
+mod speaking;
 
 /// Events (and as many pictures) that may wait for their acknowledgement.
 const EVENT_WINDOW: usize = 8;
@@ -30,7 +30,8 @@ const MAX_ECHO_BYTES: usize = MAX_INCOMING_BYTES as usize / 2;
 /// What a message that waits for its acknowledgement was.
 enum Token {
     Event(u64),
-    Picture,
+    /// Of this event.
+    Picture(u64),
     Retained(String),
     Other,
     Offline,
@@ -44,6 +45,8 @@ pub(super) struct Ended {
     pub error: Option<LinkError>,
     /// Whether `offline` was acknowledged.
     pub farewell: bool,
+    /// The first event whose picture was sent and not answered.
+    pub picture: Option<u64>,
 }
 
 /// Saying goodbye, step by step.
@@ -59,7 +62,6 @@ enum Phase {
 /// State of one connection.
 pub(super) struct Conversation {
     link: Link,
-    listens: bool,
     terms: Option<Terms>,
     since: Option<Instant>,
     heard: Instant,
@@ -86,10 +88,9 @@ async fn step(mut wire: Wire) -> (Wire, Result<Happening, LinkError>) {
 }
 
 impl Conversation {
-    pub fn new(link: Link, listens: bool) -> Self {
+    pub fn new(link: Link) -> Self {
         Self {
             link,
-            listens,
             terms: None,
             since: None,
             heard: Instant::now(),
@@ -111,7 +112,18 @@ impl Conversation {
             lived: self.since.map(|since| since.elapsed()),
             error,
             farewell: self.farewell,
+            picture: self.first_picture(),
         }
+    }
+
+    fn first_picture(&self) -> Option<u64> {
+        let pictures = self.handed.iter().chain(self.waiting.values());
+        pictures
+            .filter_map(|token| match token {
+                Token::Picture(sequence) => Some(*sequence),
+                _ => None,
+            })
+            .min()
     }
 
     async fn talk(&mut self, session: &mut Session, wire: Wire) -> Result<(), LinkError> {
@@ -144,6 +156,7 @@ impl Conversation {
                 _ = tick.tick() => {
                     session.outbox.tend();
                     self.check_silence()?;
+                    self.subscribe(session);
                 }
             }
         }
@@ -162,152 +175,12 @@ impl Conversation {
         })
     }
 
-    /// Hands over what there is, as far as the windows allow.
-    fn speak(&mut self, session: &mut Session, deadline: Option<Instant>) {
-        if self.terms.is_none() || self.phase != Phase::Talking {
-            return;
-        }
-        while self.others < OTHER_WINDOW {
-            let Some(message) = session.shared.mailbox().next() else {
-                break;
-            };
-            let token = match message.retain {
-                true => Token::Retained(message.topic.clone()),
-                false => Token::Other,
-            };
-            self.hand_over(session, message, token);
-        }
-        let rests = self.rest_until.is_some_and(|until| Instant::now() < until);
-        while !rests && self.busy.len() < EVENT_WINDOW {
-            let Some(ready) = session.outbox.next_ready(&self.busy) else {
-                break;
-            };
-            self.hand_over_event(session, ready);
-        }
-        let Some(deadline) = deadline else { return };
-        let is_done = self.handed.is_empty()
-            && self.waiting.is_empty()
-            && session.shared.mailbox().is_empty();
-        if is_done || Instant::now() + FAREWELL >= deadline {
-            let offline = compose::retained(session.topics.status(), "offline");
-            self.phase = Phase::Leaving;
-            self.hand_over(session, offline, Token::Offline);
-        }
-    }
-
-    fn hand_over_event(&mut self, session: &mut Session, mut ready: Ready) {
-        let sequence = ready.sequence;
-        ready.event.delayed = sequence < self.first_fresh;
-        let (picture, event) = compose::event(&session.topics, &ready);
-        let limit = self
-            .terms
-            .map_or(usize::MAX, |terms| terms.max_packet_bytes);
-        if let Some(picture) = picture {
-            if picture.packet_bytes() <= limit {
-                self.hand_over(session, picture, Token::Picture);
-            } else {
-                ready.event.evidence = None;
-                ready.evidence = None;
-                return self.hand_over_event(session, ready);
-            }
-        }
-        if event.packet_bytes() > limit {
-            session.outbox.reject(sequence);
-            return;
-        }
-        self.busy.insert(sequence);
-        self.hand_over(session, event, Token::Event(sequence));
-    }
-
-    fn hand_over(&mut self, session: &mut Session, message: Message, token: Token) {
-        let limit = self
-            .terms
-            .map_or(usize::MAX, |terms| terms.max_packet_bytes);
-        if message.packet_bytes() > limit {
-            // Sending it would end the connection.
-            if let Some(line) = session.refusals.about(&format!(
-                "{} is larger than the broker takes ({limit} bytes) and is not sent",
-                message.topic
-            )) {
-                log::warn!("{line}");
-            }
-            session.shared.mailbox().count_dropped();
-            return;
-        }
-        if !self.link.try_publish(message) {
-            session.shared.mailbox().count_dropped();
-            return;
-        }
-        self.others += usize::from(token.is_other());
-        self.handed.push_back(token);
-    }
-
-    /// True when the conversation is over.
-    fn listen(&mut self, session: &mut Session, happening: Happening) -> bool {
-        if !matches!(
-            happening,
-            Happening::Sent(_) | Happening::Nothing | Happening::Disconnected
-        ) {
-            self.heard = Instant::now();
-        }
-        match happening {
-            Happening::Connected(terms) => self.greet(session, terms),
-            Happening::Sent(id) => {
-                if let Some(token) = self.handed.pop_front() {
-                    match id {
-                        0 => self.done(session, token),
-                        id => drop(self.waiting.insert(id, token)),
-                    }
-                }
-            }
-            Happening::Acknowledged(id, outcome) => {
-                if let Some(token) = self.waiting.remove(&id) {
-                    match outcome {
-                        Ok(()) => self.done(session, token),
-                        Err(refusal) => self.refused(session, token, &refusal),
-                    }
-                }
-            }
-            Happening::SubscriptionRefused(reason) => {
-                log::warn!("the broker refused a subscription ({reason}); commands may not arrive");
-            }
-            Happening::Received {
-                topic,
-                payload,
-                retained,
-            } => {
-                self.receive(session, &topic, &payload, retained);
-            }
-            Happening::Disconnected => return true,
-            Happening::Heard | Happening::Nothing => {}
-        }
-        false
-    }
-
     fn greet(&mut self, session: &mut Session, terms: Terms) {
         self.terms = Some(terms);
         self.since = Some(Instant::now());
         self.first_fresh = session.outbox.next_sequence();
         session.note_connected();
-        let mut filters: Vec<String> = Vec::new();
-        if self.listens {
-            filters.extend(session.topics.request_filters());
-        }
-        if let Some(discovery) = &session.discovery {
-            filters.push(discovery.birth_topic.clone());
-            let length = session
-                .shared
-                .mailbox()
-                .payload(&discovery.topic)
-                .map(<[u8]>::len);
-            // The broker sends it back to us; it must not be over our own limit.
-            if self.listens && length.is_some_and(|length| length < MAX_ECHO_BYTES) {
-                filters.push(discovery.topic.clone());
-            }
-        }
-        if !filters.is_empty() && !self.link.try_subscribe(&filters) {
-            session.shared.mailbox().count_dropped();
-        }
+        self.subscribe(session);
         let online = compose::retained(session.topics.status(), "online");
         self.hand_over(session, online, Token::Other);
         let announced = session.discovery.as_ref().map(|d| d.topic.clone());
@@ -318,95 +191,31 @@ impl Conversation {
         session.shared.mailbox().make_all_due(&first);
     }
 
-    fn done(&mut self, session: &mut Session, token: Token) {
-        self.others -= usize::from(token.is_other());
-        match token {
-            Token::Event(sequence) => {
-                self.busy.remove(&sequence);
-                session.outbox.acknowledge(sequence);
-            }
-            Token::Retained(topic) => session.shared.mailbox().delivered(&topic),
-            Token::Offline => {
-                self.farewell = true;
-                self.phase = Phase::Left;
-                self.link.try_disconnect();
-            }
-            Token::Picture | Token::Other => {}
+    /// Subscribes, once per connection, unless listening rests.
+    fn subscribe(&self, session: &mut Session) {
+        let now = Instant::now();
+        if self.terms.is_none() || self.phase != Phase::Talking || !session.listening.is_due(now) {
+            return;
         }
-    }
-
-    /// The broker did not take a message. An event stays in the outbox; the rest is lost.
-    fn refused(&mut self, session: &mut Session, token: Token, refusal: &Refusal) {
-        let what = match &token {
-            Token::Event(_) => "an event",
-            Token::Picture => "a picture",
-            Token::Retained(topic) => topic.as_str(),
-            Token::Other | Token::Offline => "a message",
-        };
-        let reason = &refusal.reason;
-        let line = format!("the broker does not take {what}: {reason}");
-        if let Some(line) = session.refusals.about(&line) {
-            log::warn!("{line}");
+        if session.listening.begin(now) {
+            log::info!("listening to commands again");
         }
-        session.shared.set_error(Some(line));
-        match token {
-            Token::Event(sequence) => {
-                self.busy.remove(&sequence);
-                if refusal.hopeless {
-                    session.outbox.reject(sequence);
-                } else {
-                    self.rest_until = Some(Instant::now() + REST);
-                }
-            }
-            Token::Offline => {
-                self.others -= 1;
-                self.phase = Phase::Left;
-                self.link.try_disconnect();
-            }
-            Token::Picture => {}
-            Token::Retained(_) | Token::Other => {
-                self.others -= 1;
-                session.shared.mailbox().count_dropped();
-            }
-        }
-    }
-
-    fn receive(&mut self, session: &mut Session, topic: &str, payload: &[u8], retained: bool) {
+        let mut filters = session.topics.request_filters().to_vec();
         if let Some(discovery) = &session.discovery {
-            if topic == discovery.birth_topic {
-                // A retained birth is from before this connection, and we were announced since.
-                if !retained && payload == b"online" {
-                    log::info!("Home Assistant came online; the device is announced again");
-                    session.shared.mailbox().make_due(&discovery.topic);
-                }
-                return;
-            }
-            if topic == discovery.topic {
-                if retained {
-                    forget_gone_entities(session, payload);
-                }
-                return;
+            filters.push(discovery.birth_topic.clone());
+            let length = session
+                .shared
+                .mailbox()
+                .payload(&discovery.topic)
+                .map(<[u8]>::len);
+            // The broker sends it back to us; it must not be over our own limit.
+            if length.is_some_and(|length| length < MAX_ECHO_BYTES) {
+                filters.push(discovery.topic.clone());
             }
         }
-        let counters = &session.shared.counters;
-        if let Some(reply) = session.inbox.receive(counters, topic, payload, retained) {
-            session.shared.mailbox().put(reply);
+        if !self.link.try_subscribe(&filters) {
+            session.shared.mailbox().count_dropped();
         }
-    }
-}
-
-/// `old` is what the run before announced: what is gone since has to be removed by name.
-fn forget_gone_entities(session: &Session, old: &[u8]) {
-    let Some(discovery) = &session.discovery else {
-        return;
-    };
-    let mut mailbox = session.shared.mailbox();
-    let gone = mailbox
-        .payload(&discovery.topic)
-        .and_then(|new| removals(old, new));
-    if let Some(gone) = gone {
-        mailbox.put(compose::passing(&discovery.topic, &gone));
-        mailbox.make_due(&discovery.topic);
     }
 }
 

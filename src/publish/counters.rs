@@ -12,6 +12,7 @@ pub(super) struct Counters {
     pub rate_limited: AtomicU64,
     pub retained_ignored: AtomicU64,
     pub oversized: AtomicU64,
+    pub commands_off: AtomicU64,
 }
 
 impl Counters {
@@ -23,6 +24,7 @@ impl Counters {
             rate_limited: read(&self.rate_limited),
             retained_ignored: read(&self.retained_ignored),
             oversized: read(&self.oversized),
+            commands_off: read(&self.commands_off),
         }
     }
 }

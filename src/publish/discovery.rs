@@ -104,6 +104,16 @@ impl Device<'_> {
             "avty": self.availability(camera),
         });
         self.add(components, &format!("image_{}", camera.id), image);
+        // Available whenever the device is: it is there to say that the camera is not.
+        let connection = json!({
+            "p": "binary_sensor",
+            "name": format!("{} connection", camera.name),
+            "stat_t": self.topics.camera_status(&camera.id),
+            "val_tpl": "{{ 'OFF' if value in ('lost', 'stalled') else 'ON' }}",
+            "dev_cla": "connectivity",
+            "ent_cat": "diagnostic",
+        });
+        self.add(components, &format!("connection_{}", camera.id), connection);
         let fps = json!({
             "p": "sensor",
             "name": format!("{} fps", camera.name),
@@ -191,7 +201,7 @@ impl Device<'_> {
         };
         let encode = sensor(
             "Encode time",
-            "{{ value_json.encode_p50_ms | round(1) }}",
+            "{% set ms = value_json.encode_p50_ms %}{{ ms | round(1) if ms is not none else none }}",
             "ms",
             "duration",
         );

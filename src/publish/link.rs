@@ -122,7 +122,8 @@ pub enum Link {
 
 /// Does the work; has to be polled all the time.
 pub enum Wire {
-    V5(Box<rumqttc::v5::EventLoop>),
+    /// With the keep alive that was asked for.
+    V5(Box<rumqttc::v5::EventLoop>, Duration),
     V311(Box<rumqttc::EventLoop>),
 }
 
@@ -177,8 +178,8 @@ impl Wire {
     /// itself, without any delay.
     pub async fn poll(&mut self) -> Result<Happening, LinkError> {
         match self {
-            Self::V5(wire) => match wire.poll().await {
-                Ok(event) => Ok(v5::translate(event, wire)),
+            Self::V5(wire, keep_alive) => match wire.poll().await {
+                Ok(event) => Ok(v5::translate(event, wire, *keep_alive)),
                 Err(error) => Err(v5::explain(&error)),
             },
             Self::V311(wire) => match wire.poll().await {

@@ -8,12 +8,16 @@ mod discovery;
 mod inbox;
 mod limiter;
 mod link;
+mod listening;
 mod mailbox;
 pub mod outbox;
 pub mod probe;
 mod publisher;
 pub mod request;
 mod session;
+#[cfg(test)]
+mod session_tests;
+mod suspect;
 pub(crate) mod tls;
 
 pub use outbox::Outbox;

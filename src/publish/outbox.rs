@@ -12,6 +12,7 @@ mod disk;
 mod entry;
 #[cfg(test)]
 mod failing;
+mod overlay;
 mod queue;
 mod store;
 #[cfg(test)]
@@ -61,7 +62,7 @@ impl std::fmt::Debug for Outbox {
 impl Outbox {
     /// Opens (or makes) `outbox.redb` in `state_dir`. Never fails: where the disk refuses, events
     /// live in memory and [`QueueHealth::durable`] is false; the disk is tried again from time to
-    /// time. A damaged file is renamed to `outbox.redb.corrupt-N` and a new one started.
+    /// time. What is on a disk that can be read and not written is sent first, in order. A damaged file is renamed to `outbox.redb.corrupt-N` and a new one started.
     pub fn open(state_dir: &Path, limits: config::Outbox) -> Self {
         Self::with(Queue::open(state_dir, limits, Box::new(store::open_file)))
     }
@@ -109,6 +110,11 @@ impl Outbox {
     /// Gives up on an event that no broker will ever take.
     pub(super) fn reject(&self, sequence: u64) {
         self.lock().reject(sequence);
+    }
+
+    /// Gives up on the picture of an event, which then goes without.
+    pub(super) fn drop_picture(&self, sequence: u64) {
+        self.lock().drop_picture(sequence);
     }
 
     /// Drops what expired, tries a disk that refused again, and writes deletions that waited.

@@ -59,7 +59,7 @@ impl Shared {
         *lock(&self.stop)
     }
 
-    fn ask_to_stop(&self, deadline: Instant) {
+    pub fn ask_to_stop(&self, deadline: Instant) {
         lock(&self.stop).get_or_insert(deadline);
         self.wake.notify_one();
     }

@@ -6,20 +6,19 @@ use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
 use super::Command;
-use super::backoff::{Backoff, HEALTHY};
+use super::backoff::Backoff;
 use super::conversation::{Conversation, Ended};
 use super::counters::{Complaint, count};
 use super::inbox::Inbox;
 use super::link::{self, Options};
+use super::listening::{Listening, REST};
 use super::outbox::Outbox;
 use super::publisher::Shared;
+use super::suspect::Suspect;
 use crate::topics::Topics;
 
 /// Progress is shown, the clock looked at and the outbox tended this often.
 pub(super) const TICK: Duration = Duration::from_millis(500);
-/// After so many connections in a row that a packet over the limit ended, requests are no longer
-/// listened to: a retained one would end every connection.
-const OVERSIZED_IN_A_ROW: u32 = 2;
 
 /// Topics shared with Home Assistant.
 pub(super) struct Announced {
@@ -42,7 +41,8 @@ pub(super) struct Session {
     pub refusals: Complaint,
     trouble: Complaint,
     backoff: Backoff,
-    oversized_in_a_row: u32,
+    pub listening: Listening,
+    suspect: Suspect,
 }
 
 impl Session {
@@ -65,7 +65,8 @@ impl Session {
             refusals: Complaint::default(),
             trouble: Complaint::default(),
             backoff: Backoff::default(),
-            oversized_in_a_row: 0,
+            listening: Listening::default(),
+            suspect: Suspect::default(),
         }
     }
 
@@ -74,15 +75,14 @@ impl Session {
         let mut resume = false;
         let farewell = loop {
             let (link, wire) = link::prepare(&self.options, resume);
-            let listens = self.oversized_in_a_row < OVERSIZED_IN_A_ROW;
-            let ended = Conversation::new(link, listens).hold(&mut self, wire).await;
+            let ended = Conversation::new(link).hold(&mut self, wire).await;
             self.shared.connected.store(false, Ordering::Relaxed);
             self.shared.mailbox().forget_fleeting();
             resume |= ended.lived.is_some();
             match ended.error {
                 None => break ended.farewell,
                 Some(_) if self.shared.deadline().is_some() => break ended.farewell,
-                Some(_) => self.note(&ended, listens),
+                Some(_) => self.note(&ended),
             }
             if !self.pause(ended.lived).await {
                 break false;
@@ -100,7 +100,7 @@ impl Session {
         log::info!("connected to {host}:{port}{}", self.trouble.settle());
     }
 
-    fn note(&mut self, ended: &Ended, listened: bool) {
+    fn note(&mut self, ended: &Ended) {
         let Some(error) = &ended.error else { return };
         let (host, port) = (&self.options.mqtt.host, self.options.mqtt.port);
         let lost = ended.lived.is_some();
@@ -118,16 +118,30 @@ impl Session {
         self.shared.set_error(Some(error.message.clone()));
         if error.oversized {
             count(&self.shared.counters.oversized);
-            self.oversized_in_a_row += 1;
-            if self.oversized_in_a_row == OVERSIZED_IN_A_ROW {
-                log::error!(
-                    "a packet over {} KiB on our command topics ended the connection twice; \
-                     commands are off until the daemon restarts: clear the retained message",
-                    link::MAX_INCOMING_BYTES / 1024
-                );
-            }
-        } else if listened && ended.lived.is_some_and(|lived| lived >= HEALTHY) {
-            self.oversized_in_a_row = 0;
+        }
+        if self.listening.end(error.oversized, Instant::now()) {
+            count(&self.shared.counters.commands_off);
+            log::error!(
+                "a packet over {} KiB on our command topics ended the connection again; commands \
+                 are off for {} minutes: clear the retained message",
+                link::MAX_INCOMING_BYTES / 1024,
+                REST.as_secs() / 60
+            );
+        }
+        if self.suspect.lost_with(ended.picture) {
+            self.give_up_picture(ended.picture);
+        }
+    }
+
+    /// The broker hangs up on the picture of this event: the event goes without it.
+    fn give_up_picture(&mut self, sequence: Option<u64>) {
+        let Some(sequence) = sequence else { return };
+        self.outbox.drop_picture(sequence);
+        if let Some(line) = self.refusals.about(
+            "the broker hangs up whenever a picture comes; its event is sent without: does the \
+             broker limit the packet size?",
+        ) {
+            log::warn!("{line}");
         }
     }
 

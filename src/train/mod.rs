@@ -26,4 +26,5 @@ pub mod pack;
 pub mod space;
 pub mod targets;
 pub mod text;
+pub mod texts;
 pub mod tune;

@@ -12,7 +12,7 @@ pub fn cosine(step: usize, steps: usize, warmup: usize) -> f64 {
     if step < warmup {
         return (step + 1) as f64 / warmup as f64;
     }
-    let done = (step - warmup) as f64 / (steps - warmup).max(1) as f64;
+    let done = (step - warmup) as f64 / steps.saturating_sub(warmup).max(1) as f64;
     0.5 * (1.0 + (std::f64::consts::PI * done.min(1.0)).cos())
 }
 

@@ -7,53 +7,7 @@ use candle_core::{DType, Device, Tensor};
 use rand::Rng;
 
 use super::grocery::{COARSE, FINE};
-
-/// Classes of ImageNet-1k.
-pub const EVERYDAY: usize = 1000;
-
-/// One row of `texts.tsv`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Text {
-    /// `prompt`, `template`, `name`, `caption`, `everyday` or `corpus`.
-    pub kind: String,
-    /// Fine class it names.
-    pub fine: Option<usize>,
-    /// Coarse class it names, or that of its fine class.
-    pub coarse: Option<usize>,
-    /// ImageNet class it names.
-    pub imagenet: Option<usize>,
-    /// The text itself.
-    pub text: String,
-}
-
-/// Reads `texts.tsv`.
-///
-/// # Errors
-/// A malformed row, with its number.
-pub fn read_texts(path: &Path) -> Result<Vec<Text>> {
-    let content = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    let id = |s: &str, below: usize| -> Result<Option<usize>> {
-        let id: i64 = s.parse()?;
-        ensure!(id < i64::try_from(below)?, "class {id} out of range");
-        Ok(usize::try_from(id).ok())
-    };
-    let mut texts = Vec::new();
-    for (number, row) in content.lines().enumerate().skip(1) {
-        let fields: Vec<&str> = row.split('\t').collect();
-        let place = || format!("{}, line {}", path.display(), number + 1);
-        let [kind, fine, coarse, imagenet, text] = fields[..] else {
-            anyhow::bail!("{}: five columns expected", place());
-        };
-        texts.push(Text {
-            kind: kind.to_owned(),
-            fine: id(fine, FINE).with_context(place)?,
-            coarse: id(coarse, COARSE).with_context(place)?,
-            imagenet: id(imagenet, EVERYDAY).with_context(place)?,
-            text: text.to_owned(),
-        });
-    }
-    Ok(texts)
-}
+pub use super::texts::{EVERYDAY, Text, read_texts};
 
 /// Reads the teacher's embeddings of those texts, `[N, 512] f32`.
 ///

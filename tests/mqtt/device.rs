@@ -9,6 +9,9 @@ use vedetta::event::{Event, EventType, SCHEMA};
 use vedetta::moment::Clock;
 use vedetta::publish::{self, Command, Outbox, Outgoing, Publisher};
 
+#[path = "../support/event.rs"]
+mod example;
+
 /// `B` of every device here.
 pub const BASE: &str = "vedetta/negozio-1";
 /// The discovery topic.
@@ -82,28 +85,7 @@ pub fn id(text: &str) -> Id {
 /// A `confirmed` event; `n` makes its id.
 pub fn event(n: u64) -> Outgoing {
     Outgoing::Event {
-        event: Box::new(Event {
-            schema: SCHEMA,
-            kind: EventType::Confirmed,
-            id: format!("01J{n:023}"),
-            sequence: 0,
-            boot: "7f3a0001".to_owned(),
-            time: "2026-10-02T09:14:05.120Z".parse().unwrap(),
-            clock: Clock::Synced,
-            camera: "corsia4".to_owned(),
-            zone: "r2-f07".to_owned(),
-            label: "scaffale-vuoto".to_owned(),
-            prompt: "uno scaffale vuoto".to_owned(),
-            probability: 0.83,
-            margin: 0.31,
-            threshold: 0.7,
-            frames: [6, 8],
-            since: "2026-10-02T09:13:20Z".parse().unwrap(),
-            bundle: "clip-italian@sha256:ab12".to_owned(),
-            evidence: None,
-            delayed: false,
-            reason: None,
-        }),
+        event: Box::new(example::event(&format!("01J{n:023}"))),
         evidence: None,
         open: None,
     }

@@ -4,12 +4,13 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use vedetta::event::CameraStatus;
+use vedetta::event::{CameraStatus, QueueHealth};
 use vedetta::publish::Outgoing;
 
 use crate::broker::{Broker, Wire, free_port};
 use crate::device::{BASE, Device, event, id, pictured, until};
 use crate::listener::{Heard, Listener};
+use crate::puppet::{CONNECT, PINGREQ, PUBLISH, Puppet};
 
 fn topic(rest: &str) -> String {
     format!("{BASE}/{rest}")
@@ -289,4 +290,60 @@ fn the_thread_shows_progress_also_without_a_broker() {
         progress.load(std::sync::atomic::Ordering::Relaxed) > now + 1
     });
     assert!(!device.publisher.is_connected());
+}
+
+/// A picture larger than the broker takes, and an event after it.
+fn picture_over_the_limit(version: &str) {
+    let Some(broker) = Broker::with(|_| "max_packet_size 50000\n".to_owned()) else {
+        return;
+    };
+    let listener = Listener::on(broker.port);
+    let device = Device::start(broker.port, &format!("version = \"{version}\""));
+    device.wait_connected();
+    device.publisher.send_all([pictured(1, 90_000), event(2)]);
+    let (first, heard) = listener.wait_sequences(&topic("event"), 1..=2);
+    assert_eq!(first, [1, 2]);
+    assert!(heard[0].json()["evidence"].is_null());
+    until("the acknowledgements", || {
+        device.publisher.queue_health().length == 0
+    });
+    let QueueHealth {
+        dropped,
+        pictures_dropped,
+        ..
+    } = device.publisher.queue_health();
+    assert_eq!((dropped, pictures_dropped), (0, 1));
+}
+
+#[test]
+fn a_picture_over_the_announced_limit_is_left_out_and_counted() {
+    picture_over_the_limit("5");
+}
+
+#[test]
+fn a_picture_the_broker_hangs_up_on_does_not_hold_the_events_with_mqtt_3_1_1() {
+    picture_over_the_limit("3.1.1");
+}
+
+#[test]
+fn a_broker_that_switches_keep_alive_off_is_not_pinged_to_death() {
+    // MQTT 5: accepted, with the property Server Keep Alive = 0.
+    let broker = Puppet::saying(&[0x20, 6, 0, 0, 3, 0x13, 0, 0]);
+    let device = Device::start(broker.port, "discovery = false");
+    device.wait_connected();
+    for n in 1..=20 {
+        device.publisher.send(event(n));
+        until("the acknowledgement", || {
+            device.publisher.queue_health().length == 0
+        });
+    }
+    // What it is sent besides: that it is online.
+    broker.wait(PUBLISH, 21);
+    assert!(device.publisher.shutdown(Duration::from_secs(10)));
+    assert_eq!(broker.count(CONNECT), 1);
+    assert!(
+        broker.count(PINGREQ) <= 2,
+        "{} pings",
+        broker.count(PINGREQ)
+    );
 }

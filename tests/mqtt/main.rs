@@ -7,4 +7,5 @@ mod device;
 mod faults;
 mod listener;
 mod login;
+mod puppet;
 mod requests;

@@ -244,5 +244,8 @@ fn a_retained_giant_turns_commands_off_and_not_the_device() {
     scene.device.publisher.send(crate::device::event(1));
     scene.listener.wait(&format!("{BASE}/event"), |_| true);
     let mqtt = scene.health().mqtt;
-    assert_eq!((mqtt.oversized, mqtt.connections), (2, 3));
+    assert_eq!(
+        (mqtt.oversized, mqtt.connections, mqtt.commands_off),
+        (2, 3, 1)
+    );
 }

@@ -7,3 +7,5 @@ mod bundle;
 mod demo_bundle;
 mod encoder;
 mod preprocess;
+mod score;
+mod tokenizer;

@@ -285,10 +285,10 @@ impl Demo {
         self.live.hear(topic, payload);
         if topic == HEALTH
             && let Ok(health) = serde_json::from_slice::<Health>(payload)
-            && health.encode_p50_ms > 0.0
+            && let Some(encode_ms) = health.encode_p50_ms
             && self.encodes_ms.len() < MOST_ENCODES
         {
-            self.encodes_ms.push(health.encode_p50_ms);
+            self.encodes_ms.push(encode_ms);
         }
         let is_online = self
             .live

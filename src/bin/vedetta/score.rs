@@ -1,5 +1,6 @@
 //! `vedetta score`.
 
+use std::collections::{BTreeMap, HashSet};
 use std::io::{BufRead, BufReader, Write};
 use std::num::NonZeroUsize;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,8 +16,8 @@ use image::RgbImage;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 use vedetta::annotate;
-use vedetta::bundle::{self, Bundle, Limits};
-use vedetta::config::Shape;
+use vedetta::bundle::{Bundle, Limits};
+use vedetta::config::{Environment, Shape};
 use vedetta::encoder::{self, Embedding, ImageEncoder};
 use vedetta::matcher;
 use vedetta::photo;
@@ -28,6 +29,8 @@ const MAX_LABELS_BYTES: u64 = 4 << 20;
 const MAX_LABELS: usize = 10_000;
 /// Pictures wait here until the ones before them are printed.
 const AHEAD: usize = 64;
+/// Labels in a table.
+const SHOWN: usize = 40;
 /// Labels drawn onto a picture.
 const DRAWN: usize = 5;
 
@@ -71,7 +74,7 @@ pub fn run(arguments: &ScoreArgs) -> Result<ExitCode> {
     let labels = labels(arguments)?;
     let path = match &arguments.bundle {
         Some(path) => path.clone(),
-        None => bundle::default_path()?,
+        None => Environment::current().installed_bundle()?,
     };
     let bundle = Bundle::open(&path, &Limits::default())?;
     let texts: Vec<&str> = labels.iter().map(String::as_str).collect();
@@ -110,7 +113,7 @@ pub fn run(arguments: &ScoreArgs) -> Result<ExitCode> {
                     let outcome = catch_unwind(AssertUnwindSafe(|| {
                         let (picture, scored) =
                             score(image, encoder.as_mut(), preprocessor, bank, scale)?;
-                        drawing.draw(image, picture, &scored, labels)?;
+                        drawing.draw(n, picture, &scored, labels)?;
                         Ok(scored)
                     }))
                     .unwrap_or_else(|_| Err(anyhow!("scoring it panicked")));
@@ -121,7 +124,7 @@ pub fn run(arguments: &ScoreArgs) -> Result<ExitCode> {
             });
         }
         drop(sender);
-        let mut waiting = std::collections::BTreeMap::new();
+        let mut waiting = BTreeMap::new();
         let mut printed = 0;
         for (n, outcome) in results {
             bar.inc(1);
@@ -241,7 +244,7 @@ fn table(scored: &Scored, labels: &[String]) -> Table {
     let mut table = Table::new();
     table.load_preset(UTF8_HORIZONTAL_ONLY);
     table.set_header(["label", "probability", "cosine"]);
-    for (row, (n, cosine, p)) in scored.iter().take(40).enumerate() {
+    for (row, (n, cosine, p)) in scored.iter().take(SHOWN).enumerate() {
         let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
         let label = Cell::new(&labels[*n]);
         let label = if row == 0 {
@@ -254,6 +257,10 @@ fn table(scored: &Scored, labels: &[String]) -> Table {
             right(format!("{:.1} %", p * 100.0)),
             right(format!("{cosine:.3}")),
         ]);
+    }
+    if scored.len() > SHOWN {
+        let more = scored.len() - SHOWN;
+        table.add_row([format!("and {more} more; --json prints all of them")]);
     }
     table
 }
@@ -271,31 +278,39 @@ fn progress(count: usize) -> ProgressBar {
     bar
 }
 
-/// Where annotated pictures go.
+/// Where annotated pictures go, one path per image; none when they are not wanted.
 struct Drawing {
-    target: Option<PathBuf>,
-    is_folder: bool,
+    targets: Vec<PathBuf>,
 }
 
 impl Drawing {
     fn new(arguments: &ScoreArgs) -> Result<Self> {
-        let target = arguments.annotate.clone();
-        let named_folder = |path: &PathBuf| path.is_dir() || path.to_string_lossy().ends_with('/');
-        let is_folder = arguments.images.len() > 1 || target.as_ref().is_some_and(named_folder);
-        if let (Some(folder), true) = (&target, is_folder) {
-            std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+        let Some(target) = &arguments.annotate else {
+            return Ok(Self { targets: vec![] });
+        };
+        let named_folder = target.is_dir() || target.to_string_lossy().ends_with('/');
+        if let ([image], false) = (arguments.images.as_slice(), named_folder) {
+            ensure!(
+                !same_file(image, target),
+                "--annotate {} is the photo itself: name another file",
+                target.display()
+            );
+            let targets = vec![target.clone()];
+            return Ok(Self { targets });
         }
-        Ok(Self { target, is_folder })
+        std::fs::create_dir_all(target).with_context(|| target.display().to_string())?;
+        let targets = targets(&arguments.images, target);
+        Ok(Self { targets })
     }
 
     fn draw(
         &self,
-        image: &Path,
+        n: usize,
         mut picture: RgbImage,
         scored: &Scored,
         labels: &[String],
     ) -> Result<()> {
-        let Some(target) = &self.target else {
+        let Some(path) = self.targets.get(n) else {
             return Ok(());
         };
         let best: Vec<(String, f32)> = scored
@@ -304,18 +319,65 @@ impl Drawing {
             .map(|(n, _, p)| (labels[*n].clone(), *p))
             .collect();
         annotate::scores(&mut picture, &best);
-        let path = if self.is_folder {
-            target
-                .join(image.file_name().context("an image without a name")?)
-                .with_extension("jpg")
+        let is_png = path
+            .extension()
+            .is_some_and(|extension| extension.eq_ignore_ascii_case("png"));
+        let saved = if is_png {
+            picture.save(path).map_err(anyhow::Error::from)
         } else {
-            target.clone()
+            std::fs::write(path, annotate::jpeg_at_most(&picture, usize::MAX))
+                .map_err(anyhow::Error::from)
         };
-        let saved = match path.extension().and_then(|e| e.to_str()) {
-            Some("png") => picture.save(&path).map_err(anyhow::Error::from),
-            _ => std::fs::write(&path, annotate::jpeg_at_most(&picture, usize::MAX))
-                .map_err(anyhow::Error::from),
-        };
-        saved.with_context(|| format!("cannot write {}", path.display()))
+        saved.map_err(|error| anyhow!("cannot write {}: {error}", path.display()))
+    }
+}
+
+/// `<stem>.jpg` in `folder` for every image; a number is added to a name that was given before or
+/// is one of the images.
+fn targets(images: &[PathBuf], folder: &Path) -> Vec<PathBuf> {
+    let mut taken: HashSet<PathBuf> = images
+        .iter()
+        .filter_map(|image| image.canonicalize().ok())
+        .collect();
+    let canonical = folder.canonicalize();
+    let folder = canonical.as_deref().unwrap_or(folder);
+    let free = |image: &PathBuf| {
+        let stem = image.file_stem().unwrap_or_default().to_string_lossy();
+        let numbered = (2_u32..).map(|again| folder.join(format!("{stem}-{again}.jpg")));
+        let plain = folder.join(format!("{stem}.jpg"));
+        std::iter::once(plain)
+            .chain(numbered)
+            .find(|path| taken.insert(path.clone()))
+            .unwrap_or_default()
+    };
+    images.iter().map(free).collect()
+}
+
+fn same_file(a: &Path, b: &Path) -> bool {
+    match (a.canonicalize(), b.canonicalize()) {
+        (Ok(a), Ok(b)) => a == b,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn photos_of_the_same_name_do_not_overwrite_each_other() {
+        let images = ["a/1.jpg", "b/1.png", "2.jpeg", "c/1.jpg"].map(PathBuf::from);
+        let expected = ["1.jpg", "1-2.jpg", "2.jpg", "1-3.jpg"];
+        let found = targets(&images, Path::new("/nowhere"));
+        assert_eq!(found, expected.map(|name| Path::new("/nowhere").join(name)));
+    }
+
+    #[test]
+    fn a_photo_is_not_overwritten_by_its_own_annotation() {
+        let folder = tempfile::tempdir().unwrap();
+        let photo = folder.path().join("1.jpg");
+        std::fs::write(&photo, "a photo").unwrap();
+        let found = targets(&[photo], folder.path());
+        assert_eq!(found[0].file_name().unwrap(), "1-2.jpg");
     }
 }

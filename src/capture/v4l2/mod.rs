@@ -3,17 +3,23 @@
 //! A timeout is not an error, and a damaged frame is not one either. Everything else that goes wrong
 //! ends the source: its owner drops it and opens the device again.
 
+mod calls;
+mod explain;
+mod failure;
 mod list;
 mod node;
+mod numbering;
 mod stream;
 
-use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use self::node::{Failure, Node, Settled};
+use self::explain::{cannot_open, failed, lost, no_capture, nothing_usable};
+use self::failure::Failure;
+use self::node::{Node, Settled};
+use self::numbering::Numbering;
 use self::stream::{Filled, Stream};
 use super::select::{self, Choice, Interval, Wanted};
 use super::{
@@ -30,8 +36,6 @@ const BUFFERS: u32 = 4;
 const ATTEMPTS: usize = 4;
 /// The pause when poll(2) says that a buffer is ready and the driver has none.
 const SPURIOUS_PAUSE: Duration = Duration::from_millis(5);
-/// Larger gaps in the driver's numbering are a new numbering, not lost frames.
-const MAX_GAP: u32 = 1000;
 
 /// An open, streaming device.
 pub struct V4l2Source {
@@ -251,28 +255,6 @@ impl FrameSource for V4l2Source {
     }
 }
 
-/// Frame numbers since the device was opened, from the driver's own 32-bit ones.
-#[derive(Clone, Copy, Debug, Default)]
-struct Numbering {
-    last: Option<u32>,
-    sequence: u64,
-    lost: u64,
-}
-
-impl Numbering {
-    fn note(&mut self, driver_sequence: u32) {
-        let Some(last) = self.last.replace(driver_sequence) else {
-            return;
-        };
-        let step = match driver_sequence.wrapping_sub(last) {
-            step @ 1..=MAX_GAP => u64::from(step),
-            _ => 1,
-        };
-        self.sequence += step;
-        self.lost += step - 1;
-    }
-}
-
 /// Whether `choice` takes less of the bus than `heavy`, which was too much for it.
 fn is_lighter(choice: &Choice, heavy: &Choice) -> bool {
     let pixels = |size: (u32, u32)| u64::from(size.0) * u64::from(size.1);
@@ -307,89 +289,6 @@ fn note(
     (!notes.is_empty()).then(|| notes.join(", "))
 }
 
-fn no_capture(path: &Path, is_multi_planar: bool) -> CaptureError {
-    let device = path.display();
-    if is_multi_planar {
-        CaptureError::fatal(format!(
-            "{device} delivers its frames in several planes, which is not supported; bridge it with \
-             v4l2loopback"
-        ))
-    } else {
-        // A loopback device starts to capture when somebody feeds it.
-        CaptureError::reopen(format!(
-            "{device} does not capture video; `vedetta cameras` lists the devices that do"
-        ))
-    }
-}
-
-fn nothing_usable(path: &Path, offers: &[select::Offer], wanted: &Wanted) -> CaptureError {
-    let mut codes: Vec<String> = offers
-        .iter()
-        .map(|offer| offer.fourcc.to_string())
-        .collect();
-    codes.dedup();
-    let offered = if codes.is_empty() {
-        "nothing".to_owned()
-    } else {
-        codes.join(", ")
-    };
-    let device = path.display();
-    CaptureError::fatal(match wanted.format {
-        Some(format) => format!(
-            "{device} does not offer {format}, which the configuration asks for; it offers {offered}"
-        ),
-        None => format!("{device} offers nothing that can be decoded; it offers {offered}"),
-    })
-}
-
-fn cannot_open(path: &Path, error: &io::Error) -> CaptureError {
-    let device = path.display();
-    match error.kind() {
-        io::ErrorKind::NotFound => CaptureError::gone(format!(
-            "{device} is not there; is the camera plugged in? `vedetta cameras` lists those that are"
-        )),
-        io::ErrorKind::PermissionDenied => CaptureError::gone(format!(
-            "{device}: permission denied; {}",
-            list::PERMISSION_HINT
-        )),
-        io::ErrorKind::ResourceBusy => CaptureError::reopen(in_use(path)),
-        _ => CaptureError::gone(format!("{device} cannot be opened: {error}")),
-    }
-}
-
-fn in_use(path: &Path) -> String {
-    format!("{} is in use by another program", path.display())
-}
-
-fn failed(path: &Path, failure: &Failure) -> CaptureError {
-    let device = path.display();
-    if failure.is_no_device() {
-        return CaptureError::gone(format!("{device} was unplugged: {failure}"));
-    }
-    if failure.is_no_bandwidth() {
-        return CaptureError::reopen(format!(
-            "{device}: the bus has no bandwidth left; use another port, a smaller size or the format \
-             mjpeg ({failure})"
-        ));
-    }
-    match failure.error.kind() {
-        io::ErrorKind::ResourceBusy => CaptureError::reopen(in_use(path)),
-        // ENOTTY and EINVAL of the first call: whatever this is, it is no video device.
-        _ if failure.call == "VIDIOC_QUERYCAP" => {
-            CaptureError::fatal(format!("{device} is not a video device: {failure}"))
-        }
-        _ => CaptureError::reopen(format!("{device}: {failure}")),
-    }
-}
-
-fn lost(failure: &Failure) -> CaptureError {
-    if failure.is_no_device() {
-        CaptureError::gone("the device was unplugged")
-    } else {
-        CaptureError::reopen(format!("the driver failed: {failure}"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -401,24 +300,6 @@ mod tests {
         size_px: None,
         rate_fps: 5.0,
     };
-
-    #[test]
-    fn gaps_in_the_numbering_are_lost_frames() {
-        let mut numbering = Numbering::default();
-        for sequence in [u32::MAX - 1, u32::MAX, 2] {
-            numbering.note(sequence);
-        }
-        assert_eq!((numbering.sequence, numbering.lost), (4, 2));
-    }
-
-    #[test]
-    fn a_numbering_that_starts_again_or_stands_still_loses_nothing() {
-        let mut numbering = Numbering::default();
-        for sequence in [500, 501, 0, 0, 0, 1_000_000] {
-            numbering.note(sequence);
-        }
-        assert_eq!((numbering.sequence, numbering.lost), (5, 0));
-    }
 
     #[test]
     fn a_device_that_is_not_there_is_gone_and_named() {

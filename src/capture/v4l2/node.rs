@@ -1,4 +1,4 @@
-//! The V4L2 calls that capturing takes, each behind a safe function.
+//! An open device node, each question to it behind a safe function.
 //!
 //! The crate `v4l` supplies the kernel's structs, its call numbers, the open device and poll(2). Its
 //! higher layers are not used: a stream there is unusable after any error, a timeout included;
@@ -7,23 +7,23 @@
 //! when the driver ends them. Here every failure is a value, and every enumeration has an end.
 
 use std::io;
-use std::marker::PhantomData;
-use std::mem::MaybeUninit;
 use std::path::Path;
 use std::time::Duration;
 
-use thiserror::Error;
 use v4l::Device;
 use v4l::v4l_sys::{
     V4L2_CAP_DEVICE_CAPS, V4L2_CAP_TIMEPERFRAME, V4L2_CAP_VIDEO_CAPTURE,
     V4L2_CAP_VIDEO_CAPTURE_MPLANE, V4L2_PIX_FMT_PRIV_MAGIC,
-    v4l2_buf_type_V4L2_BUF_TYPE_VIDEO_CAPTURE, v4l2_buffer, v4l2_capability, v4l2_fmtdesc,
-    v4l2_format, v4l2_fract, v4l2_frmivalenum, v4l2_frmivaltypes_V4L2_FRMIVAL_TYPE_DISCRETE,
-    v4l2_frmsizeenum, v4l2_frmsizetypes_V4L2_FRMSIZE_TYPE_DISCRETE, v4l2_requestbuffers,
-    v4l2_streamparm,
+    v4l2_buf_type_V4L2_BUF_TYPE_VIDEO_CAPTURE, v4l2_capability, v4l2_fmtdesc, v4l2_format,
+    v4l2_fract, v4l2_frmivalenum, v4l2_frmivaltypes_V4L2_FRMIVAL_TYPE_DISCRETE, v4l2_frmsizeenum,
+    v4l2_frmsizetypes_V4L2_FRMSIZE_TYPE_DISCRETE, v4l2_streamparm,
 };
-use v4l::v4l2::vidioc;
 
+use super::calls::{
+    Call, KernelStruct, VIDIOC_ENUM_FMT, VIDIOC_ENUM_FRAMEINTERVALS, VIDIOC_ENUM_FRAMESIZES,
+    VIDIOC_G_PARM, VIDIOC_QUERYCAP, VIDIOC_S_FMT, VIDIOC_S_PARM, zeroed,
+};
+use super::failure::Failure;
 use crate::capture::fourcc::FourCc;
 use crate::capture::select::{Choice, Interval, Offer, OfferedRate, OfferedSize, Steps};
 
@@ -36,120 +36,6 @@ const MAX_RATES: u32 = 64;
 
 /// `POLLIN` of poll(2).
 const POLLIN: i16 = 1;
-/// `ENXIO` and `ENODEV` of errno(3): there is no device behind the node, or no longer.
-const NO_DEVICE: [i32; 2] = [6, 19];
-/// `ENOSPC`: the bus has no bandwidth left.
-const NO_BANDWIDTH: i32 = 28;
-/// `ENOMEM`: the buffers do not fit the memory devices can reach.
-const NO_MEMORY: i32 = 12;
-
-/// A call that failed.
-#[derive(Debug, Error)]
-#[error("{call}: {error}")]
-pub(super) struct Failure {
-    /// Name of the call.
-    pub call: &'static str,
-    /// What the kernel said.
-    pub error: io::Error,
-}
-
-impl Failure {
-    /// The device is not there, or no longer.
-    pub fn is_no_device(&self) -> bool {
-        self.error
-            .raw_os_error()
-            .is_some_and(|code| NO_DEVICE.contains(&code))
-    }
-
-    /// The bus has no bandwidth left for this format, size and rate.
-    pub fn is_no_bandwidth(&self) -> bool {
-        self.error.raw_os_error() == Some(NO_BANDWIDTH)
-    }
-
-    /// The format, size or rate asks for more than the bus or the memory gives.
-    pub fn is_too_much(&self) -> bool {
-        self.is_no_bandwidth() || self.error.raw_os_error() == Some(NO_MEMORY)
-    }
-
-    /// Another format may do better: the driver refused this one, or cannot run it. Other failures
-    /// say nothing about the format.
-    pub fn is_about_format(&self) -> bool {
-        let is_late_refusal = matches!(self.call, "VIDIOC_S_FMT" | "VIDIOC_STREAMON")
-            && self.error.kind() != io::ErrorKind::ResourceBusy;
-        !self.is_no_device() && (self.is_too_much() || is_late_refusal)
-    }
-
-    /// There is nothing to be had just now.
-    pub fn is_not_ready(&self) -> bool {
-        self.error.kind() == io::ErrorKind::WouldBlock
-    }
-}
-
-/// An ioctl and the type of its argument.
-pub(super) struct Call<T> {
-    name: &'static str,
-    request: vidioc::_IOC_TYPE,
-    argument: PhantomData<T>,
-}
-
-/// A struct of `videodev2.h`.
-///
-/// # Safety
-/// All bytes zero is a value of it.
-pub(super) unsafe trait KernelStruct: Copy {}
-
-/// Declares each call once, with its number and the struct it takes in `videodev2.h`.
-macro_rules! calls {
-    ($($name:ident: $argument:ty),* $(,)?) => {$(
-        pub(super) const $name: Call<$argument> = Call {
-            name: stringify!($name),
-            request: vidioc::$name,
-            argument: PhantomData,
-        };
-    )*};
-}
-
-calls! {
-    VIDIOC_QUERYCAP: v4l2_capability,
-    VIDIOC_ENUM_FMT: v4l2_fmtdesc,
-    VIDIOC_ENUM_FRAMESIZES: v4l2_frmsizeenum,
-    VIDIOC_ENUM_FRAMEINTERVALS: v4l2_frmivalenum,
-    VIDIOC_S_FMT: v4l2_format,
-    VIDIOC_G_PARM: v4l2_streamparm,
-    VIDIOC_S_PARM: v4l2_streamparm,
-    VIDIOC_REQBUFS: v4l2_requestbuffers,
-    VIDIOC_QUERYBUF: v4l2_buffer,
-    VIDIOC_QBUF: v4l2_buffer,
-    VIDIOC_DQBUF: v4l2_buffer,
-    VIDIOC_STREAMON: u32,
-    VIDIOC_STREAMOFF: u32,
-}
-
-macro_rules! kernel_structs {
-    ($($name:ty),* $(,)?) => {$(
-        // SAFETY: integers, arrays and unions of integers, and pointers that may be null.
-        unsafe impl KernelStruct for $name {}
-    )*};
-}
-
-kernel_structs!(
-    u32,
-    v4l2_capability,
-    v4l2_fmtdesc,
-    v4l2_frmsizeenum,
-    v4l2_frmivalenum,
-    v4l2_format,
-    v4l2_streamparm,
-    v4l2_requestbuffers,
-    v4l2_buffer,
-);
-
-/// All bytes zero, as the kernel wants the fields nobody sets.
-pub(super) fn zeroed<T: KernelStruct>() -> T {
-    // SAFETY: that is what `KernelStruct` promises.
-    unsafe { MaybeUninit::zeroed().assume_init() }
-}
-
 /// Who a device says it is.
 #[derive(Clone, Debug)]
 pub(super) struct Identity {
@@ -204,13 +90,13 @@ impl Node {
             // SAFETY: a `Call<T>` pairs a request with the struct the kernel reads and writes for
             // it, and `argument` is an exclusive reference to one. None of the calls declared here
             // follows a pointer in it: buffers are of the single-plane, memory-mapped kind.
-            let outcome = unsafe { v4l::v4l2::ioctl(self.fd(), call.request, pointer) };
+            let outcome = unsafe { v4l::v4l2::ioctl(self.fd(), call.request(), pointer) };
             match outcome {
                 Ok(()) => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => {
                     return Err(Failure {
-                        call: call.name,
+                        call: call.name(),
                         error,
                     });
                 }
@@ -413,21 +299,6 @@ mod tests {
         assert_eq!(text(b"HD Webcam\0garbage"), "HD Webcam");
         assert_eq!(text(b"\xff\x1b[2Jcam"), "\u{fffd}[2Jcam");
         assert_eq!(text(&[0; 16]), "");
-    }
-
-    #[test]
-    fn only_a_refused_format_makes_way_for_another() {
-        let is_about_format = |call, code| {
-            let error = io::Error::from_raw_os_error(code);
-            Failure { call, error }.is_about_format()
-        };
-        let (eio, enomem, ebusy, enodev, einval, enospc) = (5, 12, 16, 19, 22, 28);
-        assert!(is_about_format("VIDIOC_S_FMT", einval));
-        assert!(is_about_format("VIDIOC_STREAMON", enospc));
-        assert!(is_about_format("VIDIOC_REQBUFS", enomem));
-        assert!(!is_about_format("VIDIOC_S_FMT", ebusy));
-        assert!(!is_about_format("VIDIOC_S_FMT", enodev));
-        assert!(!is_about_format("VIDIOC_REQBUFS", eio));
     }
 
     #[test]

@@ -9,10 +9,12 @@ use v4l::v4l_sys::{
     V4L2_BUF_FLAG_ERROR, v4l2_buffer, v4l2_memory_V4L2_MEMORY_MMAP, v4l2_requestbuffers,
 };
 
-use super::node::{
-    Failure, Node, VIDEO_CAPTURE, VIDIOC_DQBUF, VIDIOC_QBUF, VIDIOC_QUERYBUF, VIDIOC_REQBUFS,
-    VIDIOC_STREAMOFF, VIDIOC_STREAMON, zeroed,
+use super::calls::{
+    VIDIOC_DQBUF, VIDIOC_QBUF, VIDIOC_QUERYBUF, VIDIOC_REQBUFS, VIDIOC_STREAMOFF, VIDIOC_STREAMON,
+    zeroed,
 };
+use super::failure::Failure;
+use super::node::{Node, VIDEO_CAPTURE};
 
 const MMAP: u32 = v4l2_memory_V4L2_MEMORY_MMAP;
 /// `PROT_READ` and `MAP_SHARED` of mmap(2).

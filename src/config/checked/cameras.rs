@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::frame::{Bayer, BayerOrder, PixelFormat};
 
 use super::super::read::Field;
-use super::super::{Camera, Gate, Id, Label, Shape, Source, Zone, defaults, raw};
+use super::super::{BaselineRule, Camera, Gate, Id, Label, Shape, Source, Zone, defaults, raw};
 use super::values::{Context, given, narrow, seconds};
 
 /// Most cameras of a device.
@@ -104,7 +104,10 @@ fn camera(
         .unwrap_or(defaults::RATE_FPS);
     let source = source(context, raw, rate_fps);
     let stall_after = stall_after(context, raw, rate_fps);
+    let frozen_after = context.seconds(&raw.frozen_after_s, 1.0..=86_400.0);
+    let frozen_after = frozen_after.unwrap_or(seconds(defaults::FROZEN_AFTER_S));
     let gate = gate(context, raw);
+    let baseline = baseline(context, raw);
     let zones = zones(context, raw, id.as_ref().map(|(id, _)| id), place, taken);
     let (id, _) = id?;
     Some(Camera {
@@ -114,6 +117,8 @@ fn camera(
         zones: zones?,
         gate,
         stall_after,
+        baseline,
+        frozen_after: raw.replay.is_none().then_some(frozen_after),
         id,
     })
 }
@@ -149,6 +154,7 @@ fn source(context: &Context<'_>, raw: &raw::Camera, rate_fps: f64) -> Option<Sou
     let places = [
         raw.format.as_ref().map(|f| f.place),
         raw.size.as_ref().map(|f| f.place),
+        raw.frozen_after_s.as_ref().map(|f| f.place),
     ];
     for place in places.into_iter().flatten() {
         context.problems.at(place, "only goes with device");
@@ -187,6 +193,18 @@ fn stall_after(context: &Context<'_>, raw: &raw::Camera, rate_fps: f64) -> Durat
         }
         None => seconds(defaults::STALL_AFTER_S.max(replayed.unwrap_or(0.0) * 3.0)),
     }
+}
+
+/// Off unless it is enabled; wrong numbers are told either way.
+fn baseline(context: &Context<'_>, raw: &raw::Camera) -> Option<BaselineRule> {
+    let (_, raw) = given(&raw.baseline)?;
+    let deviations = context.number(&raw.deviations, 1.0..=20.0);
+    let forget_after = context.seconds(&raw.forget_after_s, 600.0..=604_800.0);
+    let rule = BaselineRule {
+        deviations: narrow(deviations.unwrap_or(defaults::BASELINE_DEVIATIONS)),
+        forget_after: forget_after.unwrap_or(seconds(defaults::BASELINE_FORGET_AFTER_S)),
+    };
+    context.flag(&raw.enabled).unwrap_or(false).then_some(rule)
 }
 
 fn gate(context: &Context<'_>, raw: &raw::Camera) -> Gate {

@@ -83,7 +83,7 @@ fn every_key_is_in_the_example_and_every_key_of_the_example_is_known() {
     }
     let found: BTreeSet<_> = keys.into_iter().collect();
     let mut known = BTreeSet::new();
-    let sections: [(&str, &[&str]); 11] = [
+    let sections: [(&str, &[&str]); 12] = [
         ("", fields::<raw::Config>()),
         ("model", fields::<raw::Model>()),
         ("mqtt", fields::<raw::Mqtt>()),
@@ -94,6 +94,7 @@ fn every_key_is_in_the_example_and_every_key_of_the_example_is_known() {
         ("label", fields::<raw::Label>()),
         ("camera", fields::<raw::Camera>()),
         ("camera.gate", fields::<raw::Gate>()),
+        ("camera.baseline", fields::<raw::Baseline>()),
         ("camera.zone", fields::<raw::Zone>()),
     ];
     let is_section = |name: &str| sections.iter().any(|(section, _)| *section == name);

@@ -3,7 +3,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::super::{
-    CommandName, Config, Id, Loaded, MqttVersion, Probability, PromptSource, Rule, Shape, Source,
+    BaselineRule, CommandName, Config, Id, Loaded, MqttVersion, Probability, PromptSource, Rule,
+    Shape, Source,
 };
 use super::{MINIMAL, environment, parse, parse_with};
 use crate::frame::PixelFormat;
@@ -68,6 +69,8 @@ id = "ingresso"
 device = "/dev/v4l/by-id/usb"
 format = "mjpeg"
 size = [1280, 720]
+frozen_after_s = 90
+baseline = { enabled = true, deviations = 3 }
 
 [[camera.zone]]
 id = "banco"
@@ -129,6 +132,13 @@ fn every_part_of_a_full_configuration_arrives() {
     };
     assert_eq!(shop.source, device);
     assert_eq!(shop.zones[0].labels, [1]);
+    assert_eq!(shop.frozen_after, Some(Duration::from_secs(90)));
+    assert_eq!(photos.frozen_after, None);
+    let usual = BaselineRule {
+        deviations: 3.0,
+        forget_after: Duration::from_secs(3600),
+    };
+    assert_eq!((shop.baseline, photos.baseline), (Some(usual), None));
     assert_eq!(shop.zones[1].labels, [0, 1]);
     assert!(matches!(&shop.zones[1].shape, Shape::Polygon(corners) if corners.len() == 3));
     let replay = Source::Replay {

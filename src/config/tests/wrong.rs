@@ -38,7 +38,7 @@ size = [1280]
         "vedetta.toml:12: label.enter = 1.4: must be 0 to 1",
         "vedetta.toml:13: label.dwell_s = \"long\": must be a number",
         "vedetta.toml:17: camera.fps: unknown key; did you mean rate_fps? Legal here: id, name, \
-         device, format, size, replay, repeat, rate_fps, stall_after_s, gate, zone",
+         device, format, size, replay, repeat, rate_fps, stall_after_s, frozen_after_s, gate, baseline, zone",
         "vedetta.toml:18: camera.size = [1280]: must be [width, height] in pixels, each 16 to 8192",
     ];
     assert_eq!(found, expected);
@@ -310,7 +310,9 @@ fn keys_that_belong_to_the_other_source_are_refused() {
         );
         errors(&text)
     };
-    assert!(replay("size = [640, 480]")[0].contains("only goes with device"));
+    for key in ["size = [640, 480]", "frozen_after_s = 60"] {
+        assert!(replay(key)[0].contains("only goes with device"));
+    }
     let slow = "rate_fps = 0.1\nstall_after_s = 5";
     assert!(replay(slow)[0].contains("must be more than the 10 s between two images"));
 }

@@ -4,12 +4,14 @@ mod changes;
 mod life;
 mod loss;
 mod properties;
+mod usual;
 
 use std::time::Duration;
 
 use jiff::SignedDuration;
 
 use super::*;
+use crate::calibrate::Platt;
 use crate::config::{Label, Probability, PromptSource, Rule, Shape};
 use crate::event::{EndReason, EventType};
 use crate::moment::{Clock, Moment};
@@ -47,6 +49,7 @@ fn label(slug: &str, group: Option<&str>) -> LabelPlan {
             rule: rule(),
         },
         prompt: format!("una {slug}"),
+        calibration: Platt::default(),
     }
 }
 
@@ -55,6 +58,7 @@ fn zone(labels: Vec<LabelPlan>) -> ZonePlan {
         camera: id("corsia4"),
         zone: id("r2"),
         shape: Shape::Full,
+        baseline: None,
         labels,
     }
 }

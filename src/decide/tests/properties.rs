@@ -6,6 +6,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use proptest::prelude::*;
 
+use crate::calibrate::Platt;
 use crate::config::{Label, Probability, PromptSource, Rule, Shape};
 use crate::decide::*;
 use crate::event::{EndReason, EventType};
@@ -94,11 +95,13 @@ fn zone(rules: [Rule; 3], variant: bool) -> ZonePlan {
             rule,
         },
         prompt: slug.to_owned(),
+        calibration: Platt::default(),
     };
     ZonePlan {
         camera: id("cam"),
         zone: id("zona"),
         shape: Shape::Full,
+        baseline: None,
         labels: labels.into_iter().zip(rules).map(label).collect(),
     }
 }

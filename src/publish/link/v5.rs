@@ -1,5 +1,7 @@
 //! MQTT 5.
 
+use std::time::Duration;
+
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{
     ConnectProperties, DisconnectReasonCode, Filter, LastWill, LastWillProperties, Packet,
@@ -103,12 +105,18 @@ pub fn prepare(options: &Options, resume: bool) -> (Link, Wire) {
         client,
         user_properties: properties,
     };
-    (Link::V5(sender), Wire::V5(Box::new(wire)))
+    let wire = Wire::V5(Box::new(wire), mqtt.keep_alive);
+    (Link::V5(sender), wire)
 }
 
-pub fn translate(event: Event, wire: &EventLoop) -> Happening {
+pub fn translate(event: Event, wire: &mut EventLoop, keep_alive: Duration) -> Happening {
     match event {
         Event::Incoming(Packet::ConnAck(accepted)) => {
+            // A broker that switches keep alive off (0) is pinged at our own pace all the same, to
+            // notice a silent one. The client library would ping it without a pause.
+            if wire.options.keep_alive().is_zero() {
+                wire.options.set_keep_alive(keep_alive);
+            }
             let limit = accepted.properties.and_then(|p| p.max_packet_size);
             let limit = limit.and_then(|bytes| usize::try_from(bytes).ok());
             Happening::Connected(Terms {

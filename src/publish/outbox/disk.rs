@@ -1,4 +1,4 @@
-//! The database file as the queue sees it: there, or to be tried again later.
+//! The database file as the queue sees it: there, there to be read, or to be tried again later.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ const RETRY: Duration = Duration::from_secs(30);
 
 /// What an attempt to open the file gave.
 pub(super) enum Opened {
-    /// The file was read.
+    /// The file was read; [`Disk::works`] says whether it can be written too.
     Read(Contents),
     /// The file was damaged, is out of the way, and an empty one took its place.
     Anew,
@@ -18,11 +18,19 @@ pub(super) enum Opened {
     No,
 }
 
-/// The store, while it works.
+/// What can be done with the file at the moment.
+enum Hold {
+    Nothing,
+    /// A disk that is full or became read-only.
+    Reading(Store),
+    Writing(Store),
+}
+
+/// The store, as far as the disk allows.
 pub(super) struct Disk {
     path: PathBuf,
     opener: Opener,
-    store: Option<Store>,
+    hold: Hold,
     retry_at: Option<Instant>,
     /// Damaged files that were moved aside.
     pub corrupt: u64,
@@ -34,32 +42,35 @@ impl Disk {
         Self {
             path: state_dir.join("outbox.redb"),
             opener,
-            store: None,
+            hold: Hold::Nothing,
             retry_at: None,
             corrupt: 0,
             complaint: None,
         }
     }
 
+    /// Whether it can be written, as far as is known.
     pub fn works(&self) -> bool {
-        self.store.is_some()
+        matches!(self.hold, Hold::Writing(_))
     }
 
-    /// Whether the disk is away and should be tried again.
+    /// Whether the disk refused and should be tried again.
     pub fn is_due(&self) -> bool {
-        self.store.is_none() && self.retry_at.is_none_or(|at| Instant::now() >= at)
+        !self.works() && self.retry_at.is_none_or(|at| Instant::now() >= at)
     }
 
     pub fn open(&mut self) -> Opened {
         self.retry_at = Some(Instant::now() + RETRY);
+        self.hold = Hold::Nothing;
         let error = match Store::open(&self.path, &self.opener) {
             Ok((store, contents)) => {
-                self.store = Some(store);
+                self.hold = Hold::Writing(store);
                 return Opened::Read(contents);
             }
             Err(StoreError::Refused(error)) => {
+                let found = self.look();
                 self.complain(&error);
-                return Opened::No;
+                return found.map_or(Opened::No, Opened::Read);
             }
             Err(StoreError::Corrupt(error)) => error,
         };
@@ -77,7 +88,7 @@ impl Disk {
         }
         match Store::open(&self.path, &self.opener) {
             Ok((store, _)) => {
-                self.store = Some(store);
+                self.hold = Hold::Writing(store);
                 Opened::Anew
             }
             Err(StoreError::Refused(error) | StoreError::Corrupt(error)) => {
@@ -87,9 +98,17 @@ impl Disk {
         }
     }
 
-    /// True when `change` is on disk. After a failure the disk is away until [`Disk::open`].
+    /// Tries to have the file open for reading only.
+    fn look(&mut self) -> Option<Contents> {
+        let (store, contents) = Store::look(&self.path, &self.opener).ok()?;
+        self.hold = Hold::Reading(store);
+        Some(contents)
+    }
+
+    /// True when `change` is on disk. After a failure the disk is read at best, until
+    /// [`Disk::open`].
     pub fn commit(&mut self, change: &Change) -> bool {
-        let Some(store) = &self.store else {
+        let Hold::Writing(store) = &self.hold else {
             return false;
         };
         match store.commit(change) {
@@ -108,7 +127,11 @@ impl Disk {
 
     /// What is stored under `sequence`, if anything; the outer `None` when that cannot be known now.
     pub fn read(&mut self, sequence: u64) -> Option<Option<Payload>> {
-        match self.store.as_ref()?.read(sequence) {
+        let store = match &self.hold {
+            Hold::Nothing => return None,
+            Hold::Reading(store) | Hold::Writing(store) => store,
+        };
+        match store.read(sequence) {
             Ok(found) => Some(found),
             Err(error) => {
                 self.lose(&error.to_string());
@@ -118,16 +141,25 @@ impl Disk {
     }
 
     fn lose(&mut self, error: &str) {
-        self.store = None;
+        let wrote = self.works();
+        // Before another look: two cannot have the file open.
+        self.hold = Hold::Nothing;
         self.retry_at = Some(Instant::now() + RETRY);
+        if wrote {
+            self.look();
+        }
         self.complain(error);
     }
 
     /// One line per change, not per attempt.
     fn complain(&mut self, error: &str) {
         if self.complaint.as_deref() != Some(error) {
+            let what = match self.hold {
+                Hold::Reading(_) => "written",
+                Hold::Nothing | Hold::Writing(_) => "used",
+            };
             log::error!(
-                "the outbox {} cannot be used: {error}; events live in memory until it can",
+                "the outbox {} cannot be {what}: {error}; new events live in memory until it can",
                 self.path.display()
             );
             self.complaint = Some(error.to_owned());

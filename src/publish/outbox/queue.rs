@@ -6,14 +6,16 @@ use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 
-use super::disk::{Disk, Opened};
+use super::disk::Disk;
 use super::entry::Entry;
-use super::store::{Change, Contents, Opener, Record};
+use super::store::Opener;
 use super::{EVIDENCE_EXPIRY, NewEvent, Ready};
 use crate::config;
 use crate::event::{Event, EventType, QueueHealth};
 use crate::moment::Clock;
 use crate::publish::MAX_PICTURE_BYTES;
+
+mod saving;
 
 /// Deletions wait this long for a transaction that has to be written anyway: every transaction
 /// wears the flash.
@@ -153,22 +155,11 @@ impl Queue {
         while self.entries.len() > self.limits.max_events {
             self.drop_oldest();
         }
-        if self.bytes <= self.limits.max_bytes {
-            return;
-        }
-        for entry in &mut self.entries {
+        for index in 0..self.entries.len() {
             if self.bytes <= self.limits.max_bytes {
                 return;
             }
-            if entry.evidence_bytes > 0 {
-                self.bytes -= entry.evidence_bytes;
-                entry.evidence_bytes = 0;
-                self.pictures_dropped += 1;
-                match &mut entry.unsaved {
-                    Some((_, evidence)) => *evidence = None,
-                    None => self.delete_evidence.push(entry.sequence),
-                }
-            }
+            self.take_picture_out(index);
         }
         while self.bytes > self.limits.max_bytes && !self.entries.is_empty() {
             self.drop_oldest();
@@ -185,6 +176,25 @@ impl Queue {
             self.bytes -= entry.bytes();
             if entry.unsaved.is_none() {
                 self.delete.push(entry.sequence);
+                self.delete_since.get_or_insert_with(Instant::now);
+            }
+        }
+    }
+
+    fn take_picture_out(&mut self, index: usize) {
+        let Some(entry) = self.entries.get_mut(index) else {
+            return;
+        };
+        if entry.evidence_bytes == 0 {
+            return;
+        }
+        self.bytes -= entry.evidence_bytes;
+        entry.evidence_bytes = 0;
+        self.pictures_dropped += 1;
+        match &mut entry.unsaved {
+            Some((_, evidence)) => *evidence = None,
+            None => {
+                self.delete_evidence.push(entry.sequence);
                 self.delete_since.get_or_insert_with(Instant::now);
             }
         }
@@ -209,6 +219,12 @@ impl Queue {
         }
     }
 
+    pub fn drop_picture(&mut self, sequence: u64) {
+        if let Some(index) = self.index_of(sequence) {
+            self.take_picture_out(index);
+        }
+    }
+
     pub fn next_ready(&mut self, busy: &BTreeSet<u64>) -> Option<Ready> {
         let (now, wall) = (Instant::now(), Timestamp::now());
         let mut index = 0;
@@ -228,7 +244,7 @@ impl Queue {
                 Some(unsaved) => Some(unsaved.clone()),
                 None => match self.disk.read(sequence) {
                     Some(found) => found,
-                    // The disk is away: newer events that are in memory do not wait for it.
+                    // The disk cannot even be read: newer events that are in memory do not wait for it.
                     None => {
                         index += 1;
                         continue;
@@ -244,10 +260,12 @@ impl Queue {
                 continue;
             };
             if evidence.is_some() && age > EVIDENCE_EXPIRY {
-                self.pictures_dropped += 1;
+                self.take_picture_out(index);
                 evidence = None;
             }
-            if evidence.is_none() {
+            // A picture that was given up is on a full disk for a while.
+            if evidence.is_none() || self.entries[index].evidence_bytes == 0 {
+                evidence = None;
                 event.evidence = None;
             }
             event.sequence = sequence;
@@ -295,115 +313,6 @@ impl Queue {
         if !self.delete.is_empty() || !self.delete_evidence.is_empty() {
             self.write();
         }
-    }
-
-    /// One transaction with everything the disk does not know yet.
-    fn write(&mut self) {
-        if !self.disk.works() {
-            self.open_stale = true;
-            self.open_changed.clear();
-            return;
-        }
-        let saved = self.entries.partition_point(|e| e.unsaved.is_none());
-        let put = self.entries.range(saved..).filter_map(|entry| {
-            let (event, evidence) = entry.unsaved.as_ref()?;
-            Some(Record {
-                sequence: entry.sequence,
-                unix_ms: entry.unix_ms,
-                synced: entry.synced,
-                event,
-                evidence: evidence.as_deref(),
-            })
-        });
-        let all = self
-            .open
-            .iter()
-            .map(|(id, json)| (id.as_str(), Some(json.as_slice())));
-        let some = self
-            .open_changed
-            .iter()
-            .map(|id| (id.as_str(), self.open.get(id).map(Vec::as_slice)));
-        let change = Change {
-            put: put.collect(),
-            delete: self.delete.clone(),
-            delete_evidence: self.delete_evidence.clone(),
-            clear_open: self.open_stale,
-            open: if self.open_stale {
-                all.collect()
-            } else {
-                some.collect()
-            },
-            next_sequence: self.next_sequence,
-        };
-        if self.disk.commit(&change) {
-            for entry in self.entries.range_mut(saved..) {
-                entry.unsaved = None;
-            }
-            self.delete.clear();
-            self.delete_evidence.clear();
-            self.delete_since = None;
-            self.open_stale = false;
-        } else {
-            self.open_stale = true;
-        }
-        self.open_changed.clear();
-    }
-
-    fn open_disk(&mut self) {
-        match self.disk.open() {
-            Opened::Read(contents) if self.read => self.reconcile(&contents),
-            Opened::Read(contents) => self.adopt(contents),
-            Opened::Anew => {
-                // Whatever was only on disk is lost.
-                let before = self.entries.len();
-                self.entries.retain(|entry| entry.unsaved.is_some());
-                self.bytes = self.entries.iter().map(Entry::bytes).sum();
-                self.dropped += (before - self.entries.len()) as u64;
-                self.delete.clear();
-                self.delete_evidence.clear();
-                self.open_stale = true;
-                self.read = true;
-            }
-            Opened::No => {}
-        }
-    }
-
-    /// The first look at the disk: its events come before those of this run.
-    fn adopt(&mut self, contents: Contents) {
-        let seen = Instant::now();
-        let first = self
-            .entries
-            .front()
-            .map_or(u64::MAX, |entry| entry.sequence);
-        for stored in contents.events.into_iter().rev() {
-            if stored.sequence >= first {
-                continue;
-            }
-            let entry = Entry::found(&stored, seen);
-            self.bytes += entry.bytes();
-            self.entries.push_front(entry);
-        }
-        for (id, json) in contents.open {
-            self.open.entry(id).or_insert(json);
-        }
-        self.open_stale |= first != u64::MAX;
-        self.next_sequence = self.next_sequence.max(contents.next_sequence).max(1);
-        self.read = true;
-        self.make_room();
-    }
-
-    /// The disk is back: what it has and the queue has not was already sent or dropped; what it
-    /// should have and has not is lost.
-    fn reconcile(&mut self, contents: &Contents) {
-        let on_disk: BTreeSet<u64> = contents.events.iter().map(|e| e.sequence).collect();
-        let before = self.entries.len();
-        self.entries
-            .retain(|e| e.unsaved.is_some() || on_disk.contains(&e.sequence));
-        self.dropped += (before - self.entries.len()) as u64;
-        self.bytes = self.entries.iter().map(Entry::bytes).sum();
-        let known: BTreeSet<u64> = self.entries.iter().map(|e| e.sequence).collect();
-        self.delete = on_disk.difference(&known).copied().collect();
-        self.open_stale = true;
     }
 
     /// Makes a disk that refused due at once.

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
 use thiserror::Error;
 
+use super::overlay::Overlay;
+
 /// Sequence → (when it was stored in unix ms, whether that clock was synchronised, event JSON).
 const EVENTS: TableDefinition<u64, (i64, bool, &[u8])> = TableDefinition::new("events");
 /// Sequence → JPEG.
@@ -75,16 +77,29 @@ pub(super) struct Change<'a> {
     pub next_sequence: u64,
 }
 
+/// What a database file is opened for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Access {
+    /// It is made when it is not there.
+    Write,
+    /// It is left as it is.
+    Read,
+}
+
 /// How a database file is opened; tests put a failing disk underneath.
-pub(super) type Opener = Box<dyn Fn(&Path) -> Result<Database, DatabaseError> + Send>;
+pub(super) type Opener = Box<dyn Fn(&Path, Access) -> Result<Database, DatabaseError> + Send>;
 
 /// Opens a file with a small cache, checking every page, so that a damaged file is an error here
 /// and not a surprise later.
-pub(super) fn open_file(path: &Path) -> Result<Database, DatabaseError> {
-    Database::builder()
+pub(super) fn open_file(path: &Path, access: Access) -> Result<Database, DatabaseError> {
+    let mut builder = Database::builder();
+    builder
         .set_cache_size(CACHE_BYTES)
-        .set_check_integrity_on_open(true)
-        .create(path)
+        .set_check_integrity_on_open(true);
+    match access {
+        Access::Write => builder.create(path),
+        Access::Read => builder.create_with_backend(Overlay::open(path)?),
+    }
 }
 
 /// An open database file.
@@ -95,7 +110,7 @@ pub(super) struct Store {
 impl Store {
     pub fn open(path: &Path, opener: &Opener) -> Result<(Self, Contents), StoreError> {
         guarded(|| {
-            let database = opener(path).map_err(classify_open)?;
+            let database = opener(path, Access::Write).map_err(classify_open)?;
             let transaction = database.begin_write().map_err(classify)?;
             {
                 // Made here so that reading never meets a missing table.
@@ -105,6 +120,15 @@ impl Store {
                 transaction.open_table(COUNTERS).map_err(classify)?;
             }
             transaction.commit().map_err(classify)?;
+            let contents = Self::contents(&database)?;
+            Ok((Self { database }, contents))
+        })
+    }
+
+    /// Opens a file that cannot be written, to read what is in it.
+    pub fn look(path: &Path, opener: &Opener) -> Result<(Self, Contents), StoreError> {
+        guarded(|| {
+            let database = opener(path, Access::Read).map_err(classify_open)?;
             let contents = Self::contents(&database)?;
             Ok((Self { database }, contents))
         })

@@ -3,16 +3,18 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
 
+use super::failing::{Mood, Switch};
 use super::queue::Queue;
 use super::*;
 use crate::event::{EndReason, EventType, SCHEMA};
 use crate::moment::Clock;
+
+#[path = "../../../tests/support/event.rs"]
+mod example;
 
 const ROOMY: config::Outbox = config::Outbox {
     max_events: 1000,
@@ -20,34 +22,9 @@ const ROOMY: config::Outbox = config::Outbox {
     expire_after: Duration::from_secs(86_400),
 };
 
-fn event(id: &str, kind: EventType) -> Event {
-    Event {
-        schema: SCHEMA,
-        kind,
-        id: id.to_owned(),
-        sequence: 0,
-        boot: "7f3a".to_owned(),
-        time: "2026-10-02T09:14:05.120Z".parse().unwrap(),
-        clock: Clock::Synced,
-        camera: "corsia4".to_owned(),
-        zone: "r2-f07".to_owned(),
-        label: "scaffale-vuoto".to_owned(),
-        prompt: "uno scaffale vuoto".to_owned(),
-        probability: 0.83,
-        margin: 0.31,
-        threshold: 0.7,
-        frames: [6, 8],
-        since: "2026-10-02T09:13:20Z".parse().unwrap(),
-        bundle: "clip-italian@sha256:ab12".to_owned(),
-        evidence: None,
-        delayed: false,
-        reason: (kind == EventType::Ended).then_some(EndReason::Left),
-    }
-}
-
 fn confirmed(id: &str) -> NewEvent {
     NewEvent {
-        event: Box::new(event(id, EventType::Confirmed)),
+        event: Box::new(example::event(id)),
         evidence: None,
         open: Some(json!({"zone": id})),
     }
@@ -55,7 +32,11 @@ fn confirmed(id: &str) -> NewEvent {
 
 fn ended(id: &str) -> NewEvent {
     NewEvent {
-        event: Box::new(event(id, EventType::Ended)),
+        event: Box::new(Event {
+            kind: EventType::Ended,
+            reason: Some(EndReason::Left),
+            ..example::event(id)
+        }),
         evidence: None,
         open: None,
     }
@@ -261,19 +242,78 @@ fn an_empty_file_after_a_power_cut_is_a_new_outbox() {
     assert!(outbox.health().durable);
 }
 
-/// An outbox whose disk refuses while the switch is on.
-fn on_a_bad_disk(folder: &Path) -> (Outbox, Arc<AtomicBool>) {
-    let broken = Arc::new(AtomicBool::new(false));
-    let opener = super::failing::opener(Arc::clone(&broken));
-    (Outbox::with(Queue::open(folder, ROOMY, opener)), broken)
+/// An outbox on a disk that can be made to refuse.
+fn on_a_bad_disk(folder: &Path) -> (Outbox, Switch) {
+    let switch = Switch::new();
+    let opener = super::failing::opener(switch.clone());
+    (Outbox::with(Queue::open(folder, ROOMY, opener)), switch)
+}
+
+#[test]
+fn on_a_full_disk_new_events_wait_behind_the_stored_ones() {
+    let folder = folder();
+    let (outbox, disk) = on_a_bad_disk(folder.path());
+    outbox.append(vec![confirmed("a"), pictured("b", 2000)]);
+    outbox.append(vec![pictured("c", 3000)]);
+    disk.set(Mood::Full);
+    outbox.append(vec![confirmed("d")]);
+    outbox.append(vec![pictured("e", 1000), ended("a")]);
+    assert!(!outbox.health().durable);
+    assert_eq!(ids(&outbox), ["a", "b", "c", "d", "e", "a"]);
+    outbox.acknowledge(1);
+    outbox.drop_picture(3);
+    let second = outbox.next_ready(&BTreeSet::new()).unwrap();
+    assert_eq!(second.evidence.map(|jpeg| jpeg.len()), Some(2000));
+    let third = outbox.next_ready(&BTreeSet::from([2])).unwrap();
+    assert_eq!((third.evidence, third.event.evidence), (None, None));
+    outbox.lock().hurry();
+    outbox.tend();
+    assert!(!outbox.health().durable, "it is still full");
+    assert_eq!(ids(&outbox), ["b", "c", "d", "e", "a"]);
+
+    disk.set(Mood::Fine);
+    outbox.lock().hurry();
+    outbox.tend();
+    let health = outbox.health();
+    assert_eq!(
+        (health.durable, health.dropped, health.pictures_dropped),
+        (true, 0, 1)
+    );
+    drop(outbox);
+    let outbox = Outbox::open(folder.path(), ROOMY);
+    assert_eq!(ids(&outbox), ["b", "c", "d", "e", "a"]);
+    let third = outbox.next_ready(&BTreeSet::from([2])).unwrap();
+    assert_eq!(third.evidence, None, "it stays given up");
+}
+
+#[test]
+fn what_waits_on_a_disk_that_is_full_at_the_start_is_sent_first() {
+    let folder = folder();
+    let outbox = Outbox::open(folder.path(), ROOMY);
+    outbox.append(vec![confirmed("a"), confirmed("b")]);
+    drop(outbox);
+    let switch = Switch::new();
+    switch.set(Mood::Full);
+    let opener = super::failing::opener(switch.clone());
+    let outbox = Outbox::with(Queue::open(folder.path(), ROOMY, opener));
+    assert_eq!(outbox.append(vec![ended("a")]), [3]);
+    assert!(!outbox.health().durable);
+    assert_eq!(ids(&outbox), ["a", "b", "a"]);
+    assert_eq!(outbox.open_events().len(), 1);
+    outbox.acknowledge(1);
+    switch.set(Mood::Fine);
+    outbox.lock().hurry();
+    outbox.tend();
+    drop(outbox);
+    assert_eq!(ids(&Outbox::open(folder.path(), ROOMY)), ["b", "a"]);
 }
 
 #[test]
 fn a_disk_that_refuses_degrades_to_memory_and_comes_back() {
     let folder = folder();
-    let (outbox, broken) = on_a_bad_disk(folder.path());
+    let (outbox, disk) = on_a_bad_disk(folder.path());
     outbox.append(vec![confirmed("a"), confirmed("b")]);
-    broken.store(true, Ordering::Relaxed);
+    disk.set(Mood::Gone);
     assert_eq!(outbox.append(vec![confirmed("c"), ended("a")]), [3, 4]);
     assert!(!outbox.health().durable);
     assert_eq!(
@@ -284,7 +324,7 @@ fn a_disk_that_refuses_degrades_to_memory_and_comes_back() {
     outbox.acknowledge(3);
     assert_eq!(outbox.append(vec![confirmed("d")]), [5]);
 
-    broken.store(false, Ordering::Relaxed);
+    disk.set(Mood::Fine);
     outbox.lock().hurry();
     outbox.tend();
     assert!(outbox.health().durable);

@@ -7,50 +7,7 @@ use candle_core::{D, Device, Tensor};
 use tokenizers::Tokenizer;
 
 use super::{EMBEDDING_DIM, MAX_TOKENS, Work};
-
-/// One line of `texts.tsv`.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Deserialize)]
-pub struct Text {
-    /// `prompt`, `template`, `name`, `caption`, `everyday` or `corpus`.
-    pub kind: String,
-    /// Fine grocery class, or −1.
-    pub fine: i32,
-    /// Coarse grocery class, or −1.
-    pub coarse: i32,
-    /// ImageNet class, or −1.
-    pub imagenet: i32,
-    /// The text itself.
-    pub text: String,
-}
-
-impl Text {
-    /// Whether the text is kept out of training to measure on: one in twenty of the general
-    /// texts, chosen by a hash (FNV-1a) of the text so that a grown corpus keeps its choice.
-    pub fn held_out(&self) -> bool {
-        let hash = self
-            .text
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-                (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-            });
-        self.kind == "corpus" && (hash >> 32).is_multiple_of(20)
-    }
-}
-
-/// Reads `texts.tsv`.
-///
-/// # Errors
-/// The file cannot be read or a line has the wrong columns; the message names the line.
-pub fn read_texts(path: &Path) -> Result<Vec<Text>> {
-    csv::ReaderBuilder::new()
-        .delimiter(b'\t')
-        .quoting(false)
-        .from_path(path)
-        .with_context(|| format!("{}: run the step `teacher` first", path.display()))?
-        .deserialize()
-        .collect::<Result<_, _>>()
-        .with_context(|| path.display().to_string())
-}
+pub use crate::train::texts::{Text, read_texts};
 
 /// The learned map from the teacher's space to the shared one:
 /// `y = A·x + C·relu(B·x + b)`, `M(x) = y / ‖y‖`.
@@ -153,10 +110,10 @@ impl Corpus {
     }
 
     /// Unit means `[classes, D]` of the targets whose class (by `class`) is 0, 1, …; row-major.
-    pub fn centroids(&self, classes: usize, class: impl Fn(&Text) -> i32) -> Vec<f32> {
+    pub fn centroids(&self, classes: usize, class: impl Fn(&Text) -> Option<usize>) -> Vec<f32> {
         let mut sums = vec![0.0; classes * EMBEDDING_DIM];
         for (row, text) in self.texts.iter().enumerate() {
-            let Ok(id) = usize::try_from(class(text)) else {
+            let Some(id) = class(text) else {
                 continue;
             };
             if id < classes && text.kind != "template" {

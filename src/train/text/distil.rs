@@ -112,6 +112,9 @@ fn cosine_loss(student: &Tensor, target: &Tensor) -> Result<Tensor> {
     Ok((1.0 - ((student * target)?.sum_all()? / f64::from(u32::try_from(student.dim(0)?)?))?)?)
 }
 
+/// Which class a text names.
+type Class = fn(&Text) -> Option<usize>;
+
 /// Class centroids `[D, classes]` and which column of the file counts.
 struct Classes {
     fine: Tensor,
@@ -120,15 +123,15 @@ struct Classes {
 
 impl Classes {
     fn new(corpus: &Corpus) -> Result<Self> {
-        let count = |class: fn(&Text) -> i32| {
+        let count = |class: Class| {
             corpus
                 .texts
                 .iter()
-                .filter_map(|text| usize::try_from(class(text) + 1).ok())
+                .filter_map(class)
                 .max()
-                .unwrap_or(0)
+                .map_or(0, |last| last + 1)
         };
-        let tensor = |class: fn(&Text) -> i32| -> Result<Tensor> {
+        let tensor = |class: Class| -> Result<Tensor> {
             let classes = count(class);
             let centroids = Tensor::from_vec(
                 corpus.centroids(classes, class),
@@ -147,7 +150,6 @@ impl Classes {
     /// the batch; `None` when no row does.
     fn loss(&self, corpus: &Corpus, rows: &[usize], student: &Tensor) -> Result<Option<Tensor>> {
         let mut total: Option<Tensor> = None;
-        type Class = fn(&Text) -> i32;
         let kinds: [(&Tensor, Class); 2] = [
             (&self.fine, |text| text.fine),
             (&self.coarse, |text| text.coarse),
@@ -155,9 +157,9 @@ impl Classes {
         for (centroids, class) in kinds {
             let (mut places, mut labels) = (Vec::new(), Vec::new());
             for (place, row) in rows.iter().enumerate() {
-                if let Ok(label) = u32::try_from(class(&corpus.texts[*row])) {
+                if let Some(label) = class(&corpus.texts[*row]) {
                     places.push(u32::try_from(place)?);
-                    labels.push(label);
+                    labels.push(u32::try_from(label)?);
                 }
             }
             if places.is_empty() {

@@ -6,6 +6,8 @@ use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor, Var};
 use rayon::prelude::*;
 
+use crate::train::optimizer::cosine;
+
 const BETA1: f32 = 0.9;
 const BETA2: f32 = 0.98;
 const EPSILON: f32 = 1e-8;
@@ -149,13 +151,12 @@ impl AdamW {
 
 /// Learning rate at `step` of `steps`: linear warm-up to `peak`, then half a cosine to a hundredth.
 pub fn warm_up_and_cosine(step: usize, steps: usize, warm_up: usize, peak: f32) -> f32 {
-    #[expect(clippy::cast_precision_loss, reason = "steps are thousands")]
-    let share = |a: usize, b: usize| a as f32 / b.max(1) as f32;
+    #[expect(clippy::cast_possible_truncation, reason = "a share of 1")]
+    let share = cosine(step, steps, warm_up) as f32;
     if step < warm_up {
-        return peak * share(step + 1, warm_up);
+        return peak * share;
     }
-    let done = share(step - warm_up, steps.saturating_sub(warm_up)).min(1.0);
-    peak * (0.01 + 0.99 * 0.5 * (1.0 + (std::f32::consts::PI * done).cos()))
+    peak * (0.01 + 0.99 * share)
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use vedetta::config::{Environment, Id};
+use vedetta::config::{Environment, Id, listed_places};
 
 use super::showings;
 
@@ -41,7 +41,7 @@ pub fn find(environment: &Environment) -> anyhow::Result<PathBuf> {
         "the bundled photos are in none of these places:\n{}\n\
          Run the demo from the root of the repository, set VEDETTA_MODELS to the folder `models` \
          of it, or name a folder of photos with --photos.",
-        listed(&places)
+        listed_places(&places)
     )
 }
 
@@ -81,10 +81,4 @@ pub fn list(folder: &Path, labels: &[(Id, String)]) -> anyhow::Result<Vec<Photo>
     }
     photos.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(photos)
-}
-
-/// Places as an error message shows them.
-pub fn listed(places: &[PathBuf]) -> String {
-    let lines = places.iter().map(|place| format!("  {}", place.display()));
-    lines.collect::<Vec<_>>().join("\n")
 }

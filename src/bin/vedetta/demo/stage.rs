@@ -63,7 +63,7 @@ impl Stage {
         let environment = Environment::current();
         let bundle = absolute(&match bundle {
             Some(path) => given_bundle(path)?,
-            None => find_bundle(&environment)?,
+            None => environment.installed_bundle()?,
         })?;
         let folder = absolute(&match photos {
             Some(path) => path.to_owned(),
@@ -155,19 +155,6 @@ fn given_bundle(path: &Path) -> anyhow::Result<PathBuf> {
         bail!("{} is no bundle: it has no bundle.toml", path.display());
     }
     Ok(path.to_owned())
-}
-
-fn find_bundle(environment: &Environment) -> anyhow::Result<PathBuf> {
-    let found = environment.find_bundle();
-    if found.exists() {
-        return Ok(found);
-    }
-    bail!(
-        "there is no model bundle in any of these places:\n{}\n\
-         Run the demo from the root of the repository, set VEDETTA_MODELS to the folder `models` \
-         of it, or name a bundle with --bundle.",
-        photos::listed(&environment.bundle_places())
-    )
 }
 
 /// `mela verde`, or `mela=mela verde` to choose the id.
@@ -308,11 +295,10 @@ mod tests {
         environment
             .variables
             .insert("VEDETTA_MODELS".to_owned(), "/none".to_owned());
-        for error in [
-            find_bundle(&environment).unwrap_err(),
-            photos::find(&environment).unwrap_err(),
+        for text in [
+            environment.installed_bundle().unwrap_err().to_string(),
+            photos::find(&environment).unwrap_err().to_string(),
         ] {
-            let text = error.to_string();
             assert!(
                 text.contains("VEDETTA_MODELS") && text.contains("/nowhere/models"),
                 "{text}"

@@ -3,12 +3,12 @@ use super::*;
 fn toy() -> Corpus {
     let (mut texts, mut tokens, mut targets) = (Vec::new(), Vec::new(), Vec::new());
     for i in 0..24_u32 {
-        let class = i32::try_from(i % 3).unwrap();
+        let class = usize::try_from(i % 3).ok();
         texts.push(Text {
             kind: "prompt".to_owned(),
             fine: class,
             coarse: class,
-            imagenet: -1,
+            imagenet: None,
             text: format!("testo {i}"),
         });
         // The order of the two middle tokens decides, so that no bag of words can know it.

@@ -1,0 +1,113 @@
+//! Another configuration, put in force while everything runs.
+
+use super::start::load_model;
+use super::{FAREWELL, MQTT, SILENCE, Supervisor};
+use crate::bundle::{Bundle, Limits};
+use crate::config::Config;
+use crate::daemon::inference::Request;
+use crate::daemon::plan;
+use crate::publish;
+
+impl Supervisor<'_> {
+    /// Reads the configuration again and puts it in force; on an error the old one stays.
+    ///
+    /// # Errors
+    /// Why the new configuration was refused, for people.
+    pub(in crate::daemon) fn reload(&mut self) -> Result<(), String> {
+        self.systemd.reloading();
+        let outcome = (self.load)()
+            .map_err(|error| error.to_string())
+            .and_then(|configured| {
+                let before = std::mem::replace(&mut self.configured, configured);
+                self.put_in_force()
+                    .inspect_err(|_| self.configured = before)
+            });
+        match &outcome {
+            Ok(()) => log::info!("configuration reloaded"),
+            Err(error) => {
+                log::error!("the new configuration is refused, the old one stays: {error}")
+            }
+        }
+        let status = self.status();
+        self.systemd.ready(&status);
+        outcome
+    }
+
+    /// Applies `settings` over `configured` and changes whatever has to change.
+    ///
+    /// # Errors
+    /// Why it cannot be done; what was in force still is.
+    pub(in crate::daemon) fn put_in_force(&mut self) -> Result<(), String> {
+        let mut config = self.configured.clone();
+        self.settings.apply(&mut config);
+        if config == self.config {
+            return Ok(());
+        }
+        if only_rules_differ(&self.config, &config) {
+            self.config = config;
+            self.request(Request::Rules(self.config.labels.clone()));
+            self.report_settings();
+            return Ok(());
+        }
+        let mut replacement = None;
+        if config.model != self.config.model {
+            let bundle = Bundle::open(&config.model.bundle, &Limits::default())
+                .map_err(|error| error.to_string())?;
+            let model = load_model(&bundle, &config).map_err(|error| error.to_string())?;
+            replacement = Some((bundle, model));
+        }
+        let bundle = replacement
+            .as_ref()
+            .map_or(&self.bundle, |(bundle, _)| bundle);
+        let watched = plan::watch(&config, bundle, &self.config.state_dir)
+            .map_err(|error| error.to_string())?;
+        if !self.publisher.announce(&config) {
+            self.change_publisher(&config)?;
+        }
+        if config.state_dir != self.config.state_dir || config.outbox != self.config.outbox {
+            log::warn!("state_dir and outbox change only at a restart");
+        }
+        self.config = config;
+        let model = replacement.map(|(bundle, model)| {
+            self.backend = model.encoder.describe();
+            let id = bundle.id();
+            self.bundle = bundle;
+            (model, id)
+        });
+        self.start_cameras().map_err(|error| error.to_string())?;
+        self.configure_inference(watched, model);
+        self.introduce();
+        Ok(())
+    }
+
+    /// Another broker, login or prefix. The old publisher leaves first: two with one client id would
+    /// throw each other out.
+    pub(super) fn change_publisher(&mut self, config: &Config) -> Result<(), String> {
+        publish::check(&config.mqtt).map_err(|error| error.to_string())?;
+        self.publisher.shutdown(FAREWELL);
+        self.publisher = publish::spawn(
+            config,
+            &self.boot,
+            self.outbox.clone(),
+            self.commands.clone(),
+        )
+        .map_err(|error| error.to_string())?;
+        self.relays.remove(MQTT);
+        let now = self.clock.uptime();
+        let progress = self.publisher.progress();
+        self.relays
+            .add(&mut self.watchdog, MQTT, progress, SILENCE, now);
+        Ok(())
+    }
+}
+
+fn only_rules_differ(before: &Config, after: &Config) -> bool {
+    if before.labels.len() != after.labels.len() {
+        return false;
+    }
+    let mut before = before.clone();
+    for (old, new) in before.labels.iter_mut().zip(&after.labels) {
+        old.rule = new.rule;
+    }
+    before == *after
+}
