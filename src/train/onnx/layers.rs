@@ -45,7 +45,7 @@ pub enum Activation {
 }
 
 /// How a row is split for multi-head attention.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Heads {
     /// How many.
     pub count: usize,
