@@ -84,18 +84,6 @@ pub struct Described {
     tokens: config::Text,
 }
 
-/// Both towers and what only their weights could tell.
-pub struct Towers {
-    /// `image.onnx`.
-    pub image: Model,
-    /// `text.onnx`.
-    pub text: Model,
-    /// Linear factor before the softmax.
-    pub logit_scale: f32,
-    /// What the user should know.
-    pub notes: Vec<String>,
-}
-
 /// Reads `folder/config.json`.
 ///
 /// # Errors
@@ -164,42 +152,48 @@ impl Described {
         self.tokens.positions
     }
 
-    /// Makes both graphs.
+    /// `image.onnx`.
     ///
     /// # Errors
-    /// A tensor that is missing, unknown, misshapen or not finite, with its name.
-    pub fn towers(&self, mut weights: Weights, store: Store) -> Result<Towers> {
+    /// A tensor that is missing, misshapen or not finite, with its name.
+    pub fn image(&self, weights: &mut Weights, store: Store) -> Result<Model> {
+        vit::clip(weights, &self.vision, self.dim, store)
+    }
+
+    /// `text.onnx`.
+    ///
+    /// # Errors
+    /// As [`Self::image`].
+    pub fn tokens(&self, weights: &mut Weights, store: Store) -> Result<Model> {
+        match self.family {
+            Family::DualEncoder => bert::pooled(weights, &self.tokens, self.dim, store),
+            Family::Clip => clip_text::clip(weights, &self.tokens, self.dim, store),
+        }
+    }
+
+    /// The linear factor before the softmax, and what the user should know about it.
+    ///
+    /// # Errors
+    /// A scale that is missing where the family has one, or out of range.
+    pub fn logit_scale(&self, weights: &mut Weights) -> Result<(f32, Option<String>)> {
         let stored = weights.scalar("logit_scale")?;
-        let image = vit::clip(&mut weights, &self.vision, self.dim, store)?;
-        let text = match self.family {
-            Family::DualEncoder => bert::pooled(&mut weights, &self.tokens, self.dim, store)?,
-            Family::Clip => clip_text::clip(&mut weights, &self.tokens, self.dim, store)?,
-        };
-        weights.finish()?;
-        let mut notes = Vec::new();
-        let logit_scale = match self.family {
+        match self.family {
             Family::DualEncoder => {
                 let found = stored.map_or("none".to_owned(), |scale| scale.to_string());
-                notes.push(format!(
+                let note = format!(
                     "logit scale {DUAL_ENCODER_SCALE}, as CLIP-Italian was trained; the checkpoint's own \
                      ({found}) was never trained. --logit-scale overrides it"
-                ));
-                DUAL_ENCODER_SCALE
+                );
+                Ok((DUAL_ENCODER_SCALE, Some(note)))
             }
             Family::Clip => {
                 let scale = stored.context("tensor logit_scale is missing")?.exp();
                 if !(1.0..=1000.0).contains(&scale) {
                     bail!("tensor logit_scale gives a scale of {scale}; legal: 1 to 1000");
                 }
-                scale
+                Ok((scale, None))
             }
-        };
-        Ok(Towers {
-            image,
-            text,
-            logit_scale,
-            notes,
-        })
+        }
     }
 }
 

@@ -88,7 +88,7 @@ pub fn import(source: &Path, out: &Path, options: &Options, bar: &ProgressBar) -
     let config = family::read_config(folder)?;
     Family::of(&config)?;
     let checkpoint = Checkpoint::open(source)?;
-    let weights = family::weights(&config, &checkpoint)?;
+    let mut weights = family::weights(&config, &checkpoint)?;
     let described = Described::read(&config, &weights)?;
     let (image, note) = preprocessor::read(folder, described.size_px, &described.preprocessing)?;
     let mut notes: Vec<String> = note.into_iter().collect();
@@ -97,13 +97,18 @@ pub fn import(source: &Path, out: &Path, options: &Options, bar: &ProgressBar) -
     notes.extend(tokenizer.note);
 
     let hashes = write::hash_sources(&checkpoint, bar)?;
-    bar.set_message("reading weights");
-    let towers = described.towers(weights, options.store)?;
-    notes.extend(towers.notes);
+    let (logit_scale, note) = described.logit_scale(&mut weights)?;
+    notes.extend(note);
     let card = card::Card::read(folder, options.licence.as_deref())?;
     notes.extend(card.note());
-    let mut files = staging.model("image.onnx", towers.image, bar)?;
-    files.extend(staging.model("text.onnx", towers.text, bar)?);
+    // One tower after the other: each is in memory only until it is written.
+    bar.set_message("reading image tower");
+    let tower = described.image(&mut weights, options.store)?;
+    let mut files = staging.model("image.onnx", tower, bar)?;
+    bar.set_message("reading text tower");
+    let tower = described.tokens(&mut weights, options.store)?;
+    weights.finish()?;
+    files.extend(staging.model("text.onnx", tower, bar)?);
     files.extend(staging.file("tokenizer.json", tokenizer.json.as_bytes())?);
     let title = title(folder);
     files.extend(staging.file("LICENSES.md", card.licences(&title, &hashes).as_bytes())?);
@@ -130,7 +135,7 @@ pub fn import(source: &Path, out: &Path, options: &Options, bar: &ProgressBar) -
             pad_id: tokenizer.pad_id.unwrap_or(described.text.pad_id),
         },
         scoring: Scoring {
-            logit_scale: options.logit_scale.unwrap_or(towers.logit_scale),
+            logit_scale: options.logit_scale.unwrap_or(logit_scale),
         },
         precision: Precision {
             image: precision.to_owned(),
