@@ -17,7 +17,7 @@ use candle_core::{D, DType, Device, Tensor, Var};
 use candle_nn::ops::{log_softmax, softmax};
 
 use super::efficientnet::FEATURES;
-use super::onnx::{Graph, Pretrained};
+use super::onnx::{self, Graph, Pretrained};
 use super::targets::{Bank, EVERYDAY, unit_rows};
 
 /// Width of the hidden layer.
@@ -197,7 +197,7 @@ impl Head {
             "Softmax",
             &[&y],
             "classifier.softmax",
-            vec![super::onnx::int("axis", -1)],
+            vec![onnx::int("axis", -1)],
         );
         let y = graph.node("MatMul", &[&y, &names], "everyday", Vec::new());
         Ok(graph.node("Add", &[&x, &y], "embedding", Vec::new()))

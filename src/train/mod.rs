@@ -5,9 +5,12 @@
 //!                                                                                │ student_texts
 //! photos ─► augment ─► efficientnet (frozen │ tuned) ─► head ◄── everyday anchors ◄┘
 //!                                     └─► onnx ─► pack ─► models/demo ─► evaluate
+//!
+//!
+//! public checkpoint ─► import ─► a float bundle
 //! ```
 //!
-//! The image tower is written out by hand ([`efficientnet`]): one image's activations are gone
+//! The demo's image tower is written out by hand ([`efficientnet`]): one image's activations are gone
 //! through layer by layer in channel-last order, which a CPU likes better than a general graph.
 //! The head and the shared space are small enough for candle's automatic differentiation.
 
@@ -20,6 +23,7 @@ pub mod efficientnet;
 pub mod evaluate;
 pub mod grocery;
 pub mod head;
+pub mod import;
 pub mod onnx;
 pub mod optimizer;
 pub mod pack;

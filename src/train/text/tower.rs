@@ -11,12 +11,10 @@ use rand::{Rng, SeedableRng};
 
 use super::vocabulary::PAD_ID;
 use super::{EMBEDDING_DIM, MAX_TOKENS};
+use crate::train::onnx::layers::MASKED_SCORE;
 
 /// Epsilon of every layer normalisation.
 pub const LAYER_NORM_EPSILON: f32 = 1e-5;
-
-/// Added to the attention score of a padded position.
-pub const MASKED_SCORE: f32 = -1e4;
 
 /// Sizes of a tower.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,18 +1,14 @@
-//! Reading weights out of ONNX and writing the image tower as ONNX, with tract's protobuf types.
+//! EfficientNet-Lite0 from the published ONNX, and back into a graph.
 
 use std::collections::HashMap;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use prost::Message;
-use tract_onnx::pb::{
-    AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
-    TensorShapeProto, TypeProto, ValueInfoProto, attribute_proto::AttributeType,
-    tensor_proto::DataType, tensor_shape_proto, type_proto,
-};
-use tract_onnx::prelude::f16;
+use tract_onnx::pb::{ModelProto, NodeProto, TensorProto, tensor_proto::DataType};
 
-use super::efficientnet::{Architecture, FEATURES, Kind};
+use super::graph::{Graph, int, ints, signed};
+use crate::train::efficientnet::{Architecture, FEATURES, Kind};
 
 /// Weights of EfficientNet-Lite0 as published, with its ImageNet classifier.
 pub struct Pretrained {
@@ -118,145 +114,6 @@ fn floats(t: &TensorProto) -> Result<Vec<f32>> {
         .collect())
 }
 
-/// Collects nodes and weights of a graph with one input and one output.
-#[derive(Default)]
-pub struct Graph {
-    nodes: Vec<NodeProto>,
-    initializers: Vec<TensorProto>,
-}
-
-impl Graph {
-    /// Adds a weight stored as IEEE half and cast to f32 on load; returns its name.
-    pub fn half(&mut self, name: &str, dims: &[usize], values: &[f32]) -> String {
-        assert_eq!(
-            dims.iter().product::<usize>(),
-            values.len(),
-            "shape of {name}"
-        );
-        let raw = values
-            .iter()
-            .flat_map(|v| f16::from_f32(*v).to_le_bytes())
-            .collect();
-        self.initializers.push(TensorProto {
-            name: format!("{name}.f16"),
-            dims: dims.iter().map(|d| d.cast_signed() as i64).collect(),
-            data_type: DataType::Float16 as i32,
-            raw_data: raw,
-            ..TensorProto::default()
-        });
-        self.node(
-            "Cast",
-            &[&format!("{name}.f16")],
-            name,
-            vec![int("to", DataType::Float as i64)],
-        )
-    }
-
-    /// Adds an f32 constant; returns its name.
-    pub fn float(&mut self, name: &str, dims: &[usize], values: &[f32]) -> String {
-        assert_eq!(
-            dims.iter().product::<usize>(),
-            values.len(),
-            "shape of {name}"
-        );
-        self.initializers.push(TensorProto {
-            name: name.to_owned(),
-            dims: dims.iter().map(|d| d.cast_signed() as i64).collect(),
-            data_type: DataType::Float as i32,
-            raw_data: values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-            ..TensorProto::default()
-        });
-        name.to_owned()
-    }
-
-    /// Adds a node with one output; returns the output's name.
-    pub fn node(
-        &mut self,
-        op: &str,
-        inputs: &[&str],
-        output: &str,
-        attribute: Vec<AttributeProto>,
-    ) -> String {
-        self.nodes.push(NodeProto {
-            op_type: op.to_owned(),
-            name: output.to_owned(),
-            input: inputs.iter().map(|s| (*s).to_owned()).collect(),
-            output: vec![output.to_owned()],
-            attribute,
-            ..NodeProto::default()
-        });
-        output.to_owned()
-    }
-
-    /// The finished file: `input [n, …]` → `output [n, width]`, opset 17.
-    pub fn finish(self, name: &str, input: (&str, &[usize]), output: (&str, usize)) -> Vec<u8> {
-        let graph = GraphProto {
-            name: name.to_owned(),
-            node: self.nodes,
-            initializer: self.initializers,
-            input: vec![value(input.0, input.1)],
-            output: vec![value(output.0, &[output.1])],
-            ..GraphProto::default()
-        };
-        ModelProto {
-            ir_version: 8,
-            producer_name: "vedetta-train".to_owned(),
-            opset_import: vec![OperatorSetIdProto {
-                domain: String::new(),
-                version: 17,
-            }],
-            graph: Some(graph),
-            ..ModelProto::default()
-        }
-        .encode_to_vec()
-    }
-}
-
-fn value(name: &str, dims: &[usize]) -> ValueInfoProto {
-    use tensor_shape_proto::{Dimension, dimension::Value};
-    let batch = Dimension {
-        value: Some(Value::DimParam("n".to_owned())),
-        ..Dimension::default()
-    };
-    let rest = dims.iter().map(|d| Dimension {
-        value: Some(Value::DimValue(d.cast_signed() as i64)),
-        ..Dimension::default()
-    });
-    ValueInfoProto {
-        name: name.to_owned(),
-        r#type: Some(TypeProto {
-            value: Some(type_proto::Value::TensorType(type_proto::Tensor {
-                elem_type: DataType::Float as i32,
-                shape: Some(TensorShapeProto {
-                    dim: std::iter::once(batch).chain(rest).collect(),
-                }),
-            })),
-            ..TypeProto::default()
-        }),
-        ..ValueInfoProto::default()
-    }
-}
-
-/// An integer attribute.
-pub fn int(name: &str, i: i64) -> AttributeProto {
-    AttributeProto {
-        name: name.to_owned(),
-        r#type: AttributeType::Int as i32,
-        i,
-        ..AttributeProto::default()
-    }
-}
-
-/// A list of integers.
-pub fn ints(name: &str, values: &[usize]) -> AttributeProto {
-    AttributeProto {
-        name: name.to_owned(),
-        r#type: AttributeType::Ints as i32,
-        ints: values.iter().map(|v| v.cast_signed() as i64).collect(),
-        ..AttributeProto::default()
-    }
-}
-
 /// Adds EfficientNet-Lite0 in channel-first form for inputs of `size_px`; returns the name of its
 /// pooled features `[n, 1280]`.
 pub fn write_lite0(graph: &mut Graph, parameters: &[f32], input: &str, size_px: usize) -> String {
@@ -301,11 +158,11 @@ pub fn write_lite0(graph: &mut Graph, parameters: &[f32], input: &str, size_px: 
             &[&names[index], &weight, &bias],
             &format!("{name}.conv"),
             vec![
-                ints("kernel_shape", &[kernel, kernel]),
-                ints("strides", &[stride, stride]),
+                ints("kernel_shape", &[kernel, kernel].map(signed)),
+                ints("strides", &[stride, stride].map(signed)),
                 ints("dilations", &[1, 1]),
-                ints("pads", &[before, before, after, after]),
-                int("group", groups.cast_signed() as i64),
+                ints("pads", &[before, before, after, after].map(signed)),
+                int("group", signed(groups)),
             ],
         );
         if layer.relu6 {

@@ -1,0 +1,208 @@
+use std::fs;
+use std::path::PathBuf;
+
+use super::*;
+
+/// A committed checkpoint.
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures/import")
+        .join(name)
+}
+
+/// The tensors of a fixture, to change and to write again.
+struct Copy {
+    folder: tempfile::TempDir,
+    header: serde_json::Map<String, serde_json::Value>,
+    data: Vec<u8>,
+}
+
+impl Copy {
+    fn of(name: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        for entry in fs::read_dir(fixture(name)).unwrap() {
+            let entry = entry.unwrap();
+            fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+        }
+        let bytes = fs::read(folder.path().join("model.safetensors")).unwrap();
+        let length = usize::try_from(u64::from_le_bytes(bytes[..8].try_into().unwrap())).unwrap();
+        Self {
+            folder,
+            header: serde_json::from_slice(&bytes[8..8 + length]).unwrap(),
+            data: bytes[8 + length..].to_vec(),
+        }
+    }
+
+    /// Adds a tensor of one element.
+    fn add(&mut self, name: &str) {
+        let from = self.data.len();
+        self.data.extend_from_slice(&1_f32.to_le_bytes());
+        let info =
+            serde_json::json!({"dtype": "F32", "shape": [1], "data_offsets": [from, from + 4]});
+        self.header.insert(name.to_owned(), info);
+    }
+
+    fn import(&self) -> Result<Report> {
+        let header = serde_json::to_vec(&self.header).unwrap();
+        let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+        bytes.extend_from_slice(&header);
+        bytes.extend_from_slice(&self.data);
+        fs::write(self.folder.path().join("model.safetensors"), bytes).unwrap();
+        self.run(&Options::default())
+    }
+
+    fn run(&self, options: &Options) -> Result<Report> {
+        let out = tempfile::tempdir().unwrap();
+        let options = Options {
+            name: Some("tiny".to_owned()),
+            command: "a test".to_owned(),
+            ..options.clone()
+        };
+        let out = out.path().join("bundle");
+        let report = import(self.folder.path(), &out, &options, &ProgressBar::hidden());
+        assert_eq!(report.is_ok(), out.join("bundle.toml").exists());
+        assert!(!out.with_file_name("bundle.partial").exists());
+        report
+    }
+
+    fn refusal(&self) -> String {
+        format!("{:#}", self.import().unwrap_err())
+    }
+
+    fn named(&self, end: &str) -> String {
+        let found = self.header.keys().find(|name| name.ends_with(end));
+        found.unwrap_or_else(|| panic!("no {end}")).clone()
+    }
+}
+
+#[test]
+fn a_bundle_says_what_it_was_made_from() {
+    let report = Copy::of("dual-encoder").import().unwrap();
+    let manifest = &report.manifest;
+    assert_eq!(report.family, Family::DualEncoder);
+    assert_eq!(manifest.embedding_dim, 12);
+    assert_eq!(manifest.image.size_px, 32);
+    assert_eq!(manifest.text.max_tokens, 64);
+    assert_eq!(manifest.scoring.logit_scale, 20.0);
+    assert!(
+        report
+            .notes
+            .iter()
+            .any(|note| note.contains("logit scale 20"))
+    );
+    let [source] = &manifest.provenance.sources[..] else {
+        panic!("{:?}", manifest.provenance.sources)
+    };
+    let bytes = fs::read(fixture("dual-encoder").join("model.safetensors")).unwrap();
+    let reread = Copy::of("dual-encoder");
+    assert_ne!(reread.data.len(), bytes.len());
+    assert!(source.contains("model.safetensors sha256:") && source.contains("gpl-3.0"));
+}
+
+#[test]
+fn a_missing_tensor_is_refused_with_its_name() {
+    for end in ["visual_projection.weight", "text_projection.weight"] {
+        let mut copy = Copy::of("dual-encoder");
+        let name = copy.named(end);
+        let info = copy.header.remove(&name).unwrap();
+        // Its bytes stay, under a name that is ignored.
+        copy.header
+            .insert("text_model.embeddings.position_ids".to_owned(), info);
+        let refusal = copy.refusal();
+        assert!(
+            refusal.contains(&name) && refusal.contains("missing"),
+            "{refusal}"
+        );
+    }
+}
+
+#[test]
+fn an_unknown_tensor_is_refused_with_its_name() {
+    let mut copy = Copy::of("dual-encoder");
+    copy.add("text_model.encoder.layer.7.extra.weight");
+    assert!(
+        copy.refusal()
+            .contains("text_model.encoder.layer.7.extra.weight")
+    );
+}
+
+#[test]
+fn a_misshapen_tensor_is_refused_with_its_name() {
+    let mut copy = Copy::of("dual-encoder");
+    let name = copy.named("fc1.weight");
+    copy.header[&name]["shape"] = serde_json::json!([16, 32]);
+    let refusal = copy.refusal();
+    assert!(
+        refusal.contains(&name) && refusal.contains("[16, 32]"),
+        "{refusal}"
+    );
+}
+
+#[test]
+fn a_tensor_that_is_not_finite_is_refused_with_its_name() {
+    for value in [f32::NAN, f32::INFINITY] {
+        let mut copy = Copy::of("clip-new");
+        let name = copy.named("final_layer_norm.bias");
+        let at = copy.header[&name]["data_offsets"][0].as_u64().unwrap();
+        let at = usize::try_from(at).unwrap();
+        copy.data[at + 8..at + 12].copy_from_slice(&value.to_le_bytes());
+        let refusal = copy.refusal();
+        assert!(
+            refusal.contains(&name) && refusal.contains("element 2"),
+            "{refusal}"
+        );
+    }
+}
+
+#[test]
+fn another_models_tokenizer_is_refused() {
+    let copy = Copy::of("dual-encoder");
+    let options = Options {
+        tokenizer: Some(fixture("clip-old")),
+        ..Options::default()
+    };
+    let error = format!("{:#}", copy.run(&options).unwrap_err());
+    assert!(error.contains("another model's tokenizer"), "{error}");
+}
+
+#[test]
+fn more_tokens_than_positions_are_refused() {
+    let options = Options {
+        max_tokens: Some(65),
+        ..Options::default()
+    };
+    let error = Copy::of("dual-encoder").run(&options).unwrap_err();
+    assert!(
+        format!("{error:#}").contains("--max-tokens 65"),
+        "{error:#}"
+    );
+}
+
+#[test]
+fn a_bundle_is_replaced_only_when_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("bundle");
+    let run = |force| {
+        let options = Options {
+            force,
+            command: "a test".to_owned(),
+            ..Options::default()
+        };
+        import(
+            &fixture("dual-encoder"),
+            &out,
+            &options,
+            &ProgressBar::hidden(),
+        )
+    };
+    run(false).unwrap();
+    assert!(format!("{:#}", run(false).unwrap_err()).contains("--force"));
+    run(true).unwrap();
+    fs::remove_file(out.join("bundle.toml")).unwrap();
+    let error = run(true).unwrap_err();
+    assert!(
+        format!("{error:#}").contains("is there already"),
+        "only bundles are replaced"
+    );
+    assert!(out.join("image.onnx").exists());
+}

@@ -1,0 +1,8 @@
+//! Reading and writing ONNX with tract's protobuf types.
+
+pub mod graph;
+pub mod layers;
+pub mod lite0;
+
+pub use graph::{Dim, Graph, Model, Port, Store, float, int, ints, signed};
+pub use lite0::{Pretrained, read_lite0, write_lite0};

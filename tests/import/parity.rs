@@ -1,0 +1,165 @@
+use std::collections::BTreeMap;
+use std::fs;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+
+use indicatif::ProgressBar;
+use serde::Deserialize;
+use vedetta::bundle::manifest::Padding;
+use vedetta::bundle::{Bundle, Limits, MANIFEST};
+use vedetta::config::Shape;
+use vedetta::encoder::tract::{TractImageEncoder, TractTextEncoder};
+use vedetta::encoder::{Embedding, ImageEncoder, TextEncoder};
+use vedetta::photo;
+use vedetta::preprocess::Preprocessor;
+use vedetta::train::import::{Options, Report, import};
+
+/// f32 against f32.
+const MIN_COSINE: f32 = 0.99999;
+const MAX_DIFFERENCE: f32 = 1e-4;
+
+/// JPEG decoders differ by a step of 255 here and there, which no tower undoes.
+const MIN_COSINE_JPEG: f32 = 0.9995;
+
+#[derive(Deserialize)]
+struct Reference {
+    photos: BTreeMap<String, Vec<f32>>,
+    sentences: Vec<Sentence>,
+}
+
+#[derive(Deserialize)]
+struct Sentence {
+    text: String,
+    ids: Vec<u32>,
+    alone: Vec<f32>,
+    padded: Vec<f32>,
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn reference(folder: &Path) -> Reference {
+    serde_json::from_str(&fs::read_to_string(folder.join("reference.json")).unwrap()).unwrap()
+}
+
+fn run(source: &Path, out: &Path) -> Report {
+    let options = Options {
+        name: Some("parity".to_owned()),
+        command: "a test".to_owned(),
+        ..Options::default()
+    };
+    import(source, out, &options, &ProgressBar::hidden()).unwrap_or_else(|e| panic!("{e:#}"))
+}
+
+fn assert_same(what: &str, ours: &Embedding, theirs: &[f32], min_cosine: f32, exact: bool) {
+    assert_eq!(ours.as_slice().len(), theirs.len(), "{what}");
+    let theirs = Embedding::normalized(theirs.to_vec()).unwrap();
+    let cosine = ours.dot(&theirs);
+    let pairs = ours.as_slice().iter().zip(theirs.as_slice());
+    let difference = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    println!("{what}: cosine {cosine}, largest difference {difference:e}");
+    assert!(cosine >= min_cosine, "{what}: cosine {cosine}");
+    assert!(
+        !exact || difference <= MAX_DIFFERENCE,
+        "{what}: {difference}"
+    );
+}
+
+fn images_agree(bundle: &Bundle, reference: &Reference) {
+    let mut encoder = TractImageEncoder::load(bundle, NonZeroUsize::MIN).unwrap();
+    let preprocessor = Preprocessor::new(&bundle.manifest().image);
+    assert!(reference.photos.len() > 2);
+    for (name, theirs) in &reference.photos {
+        let rgb = photo::read(&root().join(name)).unwrap();
+        let input = preprocessor.prepare(&rgb, &Shape::Full).unwrap();
+        let ours = encoder.encode_images(&[input]).unwrap();
+        let lossless = name.ends_with(".png");
+        let least = if lossless {
+            MIN_COSINE
+        } else {
+            MIN_COSINE_JPEG
+        };
+        assert_same(name, &ours[0], theirs, least, lossless);
+    }
+}
+
+fn texts_agree(bundle: &Bundle, reference: &Reference) {
+    let mut encoder = TractTextEncoder::load(bundle).unwrap();
+    for sentence in &reference.sentences {
+        let text = sentence.text.as_str();
+        assert_eq!(
+            encoder.tokenize(text).unwrap().ids(),
+            sentence.ids,
+            "{text}"
+        );
+        let ours = encoder.encode_texts(&[text]).unwrap();
+        assert_same(text, &ours[0], &sentence.alone, MIN_COSINE, true);
+        assert_same(text, &ours[0], &sentence.padded, MIN_COSINE, true);
+    }
+}
+
+/// Imports `source` and compares both towers with the reference in `folder`, texts padded as little
+/// and as much as can be.
+fn agrees(source: &Path, folder: &Path) -> Report {
+    let out = tempfile::tempdir().unwrap();
+    let out = out.path().join("bundle");
+    let mut report = run(source, &out);
+    let reference = reference(folder);
+    let bundle = Bundle::open(&out, &Limits::default()).unwrap();
+    images_agree(&bundle, &reference);
+    texts_agree(&bundle, &reference);
+    let other = match report.manifest.text.padding {
+        Padding::Longest => Padding::MaxLength,
+        Padding::MaxLength => return report,
+    };
+    report.manifest.text.padding = other;
+    let manifest = toml::to_string(&report.manifest).unwrap();
+    fs::write(out.join(MANIFEST), manifest).unwrap();
+    texts_agree(&Bundle::open(&out, &Limits::default()).unwrap(), &reference);
+    report
+}
+
+fn fixture(name: &str) -> PathBuf {
+    root().join("tests/fixtures/import").join(name)
+}
+
+#[test]
+fn clip_italians_layout_agrees_with_transformers() {
+    let folder = fixture("dual-encoder");
+    let report = agrees(&folder, &folder);
+    assert_eq!(report.manifest.scoring.logit_scale, 20.0);
+}
+
+#[test]
+fn clip_with_quick_gelu_and_the_old_end_of_text_agrees_with_transformers() {
+    let folder = fixture("clip-old");
+    let report = agrees(&folder, &folder);
+    assert!((report.manifest.scoring.logit_scale - 3_f32.exp()).abs() < 1e-4);
+    assert!(report.notes.iter().any(|note| note.contains("merges.txt")));
+}
+
+#[test]
+fn clip_with_gelu_and_the_new_end_of_text_agrees_with_transformers() {
+    let folder = fixture("clip-new");
+    agrees(&folder, &folder);
+}
+
+/// Full-size checkpoints, too large to commit: `make.py --full DIR`, then `VEDETTA_IMPORT_FULL=DIR`.
+#[test]
+fn full_size_checkpoints_agree_with_transformers() {
+    let Some(folder) = std::env::var_os("VEDETTA_IMPORT_FULL") else {
+        println!("SKIPPED: VEDETTA_IMPORT_FULL names no folder with full-size checkpoints");
+        return;
+    };
+    let mut found = 0;
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.join("reference.json").exists() {
+            println!("{}", path.display());
+            agrees(&path, &path);
+            found += 1;
+        }
+    }
+    assert!(found > 0, "no checkpoint there");
+}
