@@ -12,6 +12,13 @@ pub struct Shape {
 }
 
 impl Shape {
+    /// No pixel.
+    pub const EMPTY: Self = Self {
+        channels: 0,
+        height: 0,
+        width: 0,
+    };
+
     /// Rows times columns.
     pub fn pixels(self) -> usize {
         self.height * self.width

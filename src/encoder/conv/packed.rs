@@ -1,7 +1,7 @@
 //! Weights in the order in which the kernels read them.
 
 use super::kernels::buffer::Buffer;
-use super::kernels::{Kernels, LANES, RowKernel, Run, Step};
+use super::kernels::{Ahead, Kernels, LANES, RowKernel, Run, Step};
 use super::network::{Convolution, Window};
 
 /// Some neighbouring blocks of output channels, computed together.
@@ -94,6 +94,16 @@ impl Dense {
         let (first, width) = (panel.first * LANES, panel.blocks * LANES);
         let weights = &self.weights[first * self.k..][..width * self.k];
         (weights, &self.bias[first..][..width])
+    }
+
+    /// What to prefetch while `panel` is used: the weights of the one after it.
+    pub fn ahead(&self, panel: Panel) -> Ahead<'_> {
+        let end = (panel.first + panel.blocks) * LANES * self.k;
+        let next = &self.weights[end..];
+        Ahead {
+            weights: &next[..next.len().min(panel.blocks * LANES * self.k)],
+            per_tile: self.k * LANES,
+        }
     }
 
     /// The runs in a source whose planes (or blocks) are `plane` floats apart, its rows `pitch`.

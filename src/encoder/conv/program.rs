@@ -9,8 +9,8 @@ use super::kernels::{Kernels, LANES};
 use super::network::{Kind, Layer, Network, Shape, Window};
 use super::packed::{Dense, Depthwise, Taps};
 
-/// What the intermediate maps of a fused step may take together, floats: half of a common L2 cache.
-const BAND_FLOATS: usize = (512 << 10) / size_of::<f32>();
+/// What the intermediate maps of a fused step may take together, floats: they stay in a common L2 cache.
+const BAND_FLOATS: usize = (640 << 10) / size_of::<f32>();
 
 /// Where a value lies.
 #[derive(Clone, Copy, Debug)]

@@ -126,6 +126,7 @@ pub unsafe fn dense(
         (rows, width)
     };
     let (weights, bias) = dense.panel(panel);
+    let mut ahead = dense.ahead(panel);
     for row in 0..rows {
         // SAFETY: the bounds of source, target and add were checked above for the whole band; a flat
         // band is the same floats as one row. The panel's weights and bias are of its width. The
@@ -135,6 +136,7 @@ pub unsafe fn dense(
                 runs: &taps.runs,
                 src: source.start.add(row * source.pitch),
                 weights: weights.as_ptr(),
+                ahead: weights.as_ptr(),
                 bias: bias.as_ptr(),
                 dst: target.start.add(row * target.pitch),
                 dst_plane: target.plane,
@@ -145,7 +147,7 @@ pub unsafe fn dense(
                 residual_plane: add.map_or(0, |add| add.plane),
                 clip: dense.clip,
             };
-            kernels.dense_row(&tile, dense.step, panel.blocks, width);
+            kernels.dense_row(&tile, (dense.step, panel.blocks, width), &mut ahead);
         }
     }
 }

@@ -36,6 +36,8 @@ pub struct Tile<'a> {
     pub src: *const f32,
     /// `[K, blocks·LANES]`.
     pub weights: *const f32,
+    /// Weights that will be wanted next: a cache line of them is prefetched per value of `k`.
+    pub ahead: *const f32,
     /// `[blocks·LANES]`.
     pub bias: *const f32,
     /// First output pixel of the first block; pixels are `LANES` apart.
@@ -72,6 +74,7 @@ pub unsafe fn tile<V: Register, const STEP: usize, const R: usize, const M: usiz
             }
         }
         let mut weights = tile.weights;
+        let mut ahead = tile.ahead;
         for run in tile.runs {
             let mut src = tile.src.add(run.offset);
             let end = src.add(run.len);
@@ -86,6 +89,8 @@ pub unsafe fn tile<V: Register, const STEP: usize, const R: usize, const M: usiz
                         *sum = sum.mul_add(value, weight);
                     }
                 }
+                V::prefetch(ahead);
+                ahead = ahead.wrapping_add(super::LANES);
                 weights = weights.add(M * V::WIDTH);
                 src = src.add(1);
             }

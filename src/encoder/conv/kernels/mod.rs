@@ -22,9 +22,6 @@ pub mod register;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 
-#[cfg(test)]
-mod tests;
-
 pub use dense::{Run, Tile};
 pub use depthwise::DepthwiseRow;
 pub use register::Register;
@@ -75,6 +72,27 @@ impl Step {
     }
 }
 
+/// Weights to prefetch while others are used, `per_tile` floats with each tile.
+#[derive(Clone, Debug)]
+pub struct Ahead<'a> {
+    /// What is left to prefetch.
+    pub weights: &'a [f32],
+    /// [`LANES`] for each value that a tile sums.
+    pub per_tile: usize,
+}
+
+impl Ahead<'_> {
+    /// Where the next tile begins to prefetch: `hot` weights, which costs little, when all is done.
+    fn next(&mut self, hot: *const f32) -> *const f32 {
+        if self.weights.is_empty() {
+            return hot;
+        }
+        let (now, later) = self.weights.split_at(self.per_tile.min(self.weights.len()));
+        self.weights = later;
+        now.as_ptr()
+    }
+}
+
 /// The kernels of one instruction set.
 pub struct Kernels {
     /// Instruction set.
@@ -122,7 +140,12 @@ impl Kernels {
     ///
     /// # Panics
     /// With `blocks` that [`Kernels::panels`] does not give.
-    pub unsafe fn dense_row(&self, row: &Tile<'_>, step: Step, blocks: usize, pixels: usize) {
+    pub unsafe fn dense_row(
+        &self,
+        row: &Tile<'_>,
+        (step, blocks, pixels): (Step, usize, usize),
+        ahead: &mut Ahead<'_>,
+    ) {
         let kernels = self.dense[step as usize][blocks - 1];
         let tiles = pixels.div_ceil(kernels.len());
         let mut tile = *row;
@@ -137,6 +160,7 @@ impl Kernels {
                 if !row.residual.is_null() {
                     tile.residual = row.residual.add(done * LANES);
                 }
+                tile.ahead = ahead.next(row.weights);
                 kernels[take - 1](&tile);
             }
             done = end;

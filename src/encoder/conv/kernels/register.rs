@@ -44,6 +44,9 @@ pub trait Register: Copy {
     /// As [`Register::splat`].
     unsafe fn add(self, other: Self) -> Self;
 
+    /// Asks for the cache line of `address`, which may be any, in the second-level cache.
+    fn prefetch(address: *const f32);
+
     /// `self > low ? self : low`, then `that < high ? that : high`. NaN becomes `low`.
     ///
     /// # Safety
@@ -85,6 +88,9 @@ impl Register for Portable {
     unsafe fn add(self, other: Self) -> Self {
         Self(std::array::from_fn(|i| self.0[i] + other.0[i]))
     }
+
+    #[inline(always)]
+    fn prefetch(_: *const f32) {}
 
     #[inline(always)]
     unsafe fn clamp(self, low: Self, high: Self) -> Self {
