@@ -2,6 +2,7 @@
 
 use thiserror::Error;
 
+pub mod int8;
 pub mod tract;
 
 /// A unit vector in the shared image–text space, `[D] f32`.
