@@ -97,17 +97,60 @@ impl Epilogue<'_> {
         // SAFETY: as the caller promises. One loop per function, so that none decides inside.
         unsafe {
             match self.sink {
-                Sink::Add => columns.each(|y, old| old.add(y), true),
-                Sink::Store(Activation::None) => columns.each(|y, _| y, false),
-                Sink::Store(Activation::Gelu) => {
-                    columns.each(|y, _| activate(y, Activation::Gelu), false);
-                }
-                Sink::Store(Activation::QuickGelu) => {
-                    columns.each(|y, _| activate(y, Activation::QuickGelu), false);
-                }
-                Sink::Store(other) => columns.each(|y, _| activate(y, other), false),
+                Sink::Add => columns.each::<Residual>(),
+                Sink::Store(Activation::None) => columns.each::<Identity>(),
+                Sink::Store(Activation::Gelu) => columns.each::<Gelu>(),
+                Sink::Store(Activation::QuickGelu) => columns.each::<QuickGelu>(),
+                Sink::Store(Activation::GeluTanh) => columns.each::<GeluTanh>(),
+                Sink::Store(Activation::Relu) => columns.each::<Relu>(),
+                Sink::Store(Activation::Tanh) => columns.each::<Tanh>(),
             }
         }
+    }
+}
+
+/// What a value becomes. A trait and not a closure, for `#[inline(always)]`: code that is not
+/// inlined would be compiled without the instruction set.
+trait Finish {
+    /// Whether it looks at the old output.
+    const READS: bool = false;
+    fn apply<L: Lanes>(y: L, old: L) -> L;
+}
+
+macro_rules! finish {
+    ($($name:ident),*) => {
+        $(
+            struct $name;
+
+            impl Finish for $name {
+                #[inline(always)]
+                fn apply<L: Lanes>(y: L, _: L) -> L {
+                    activate(y, Activation::$name)
+                }
+            }
+        )*
+    };
+}
+
+finish!(Gelu, QuickGelu, GeluTanh, Relu, Tanh);
+
+struct Identity;
+
+impl Finish for Identity {
+    #[inline(always)]
+    fn apply<L: Lanes>(y: L, _: L) -> L {
+        y
+    }
+}
+
+struct Residual;
+
+impl Finish for Residual {
+    const READS: bool = true;
+
+    #[inline(always)]
+    fn apply<L: Lanes>(y: L, old: L) -> L {
+        old.add(y)
     }
 }
 
@@ -115,7 +158,7 @@ impl<L: Lanes> Columns<'_, L> {
     /// # Safety
     /// As [`Epilogue::finish`].
     #[inline(always)]
-    unsafe fn each(self, f: impl Fn(L, L) -> L, reads: bool) {
+    unsafe fn each<F: Finish>(self) {
         for (row, (&scale, &zero)) in self.row_scales.iter().zip(self.row_zeros).enumerate() {
             // SAFETY: the pointers are valid for all rows, the output for `width` columns.
             unsafe {
@@ -125,15 +168,15 @@ impl<L: Lanes> Columns<'_, L> {
                 let y = exact.mul_add(scale, self.bias);
                 let out = self.out.add(row * self.n);
                 if self.width == LANES {
-                    let old = if reads { L::load(out) } else { y };
-                    f(y, old).store(out);
+                    let old = if F::READS { L::load(out) } else { y };
+                    F::apply(y, old).store(out);
                 } else {
-                    let old = if reads {
+                    let old = if F::READS {
                         L::load_partial(out, self.width, 0.0)
                     } else {
                         y
                     };
-                    f(y, old).store_partial(out, self.width);
+                    F::apply(y, old).store_partial(out, self.width);
                 }
             }
         }

@@ -31,6 +31,9 @@ pub(super) use epilogue::{Epilogue, Sink};
 /// Most rows of any microkernel.
 const MOST_ROWS: usize = 64;
 
+/// Bytes that a kernel prefetches ahead where it reads each weight once.
+const AHEAD: usize = 32 << 10;
+
 /// Sums of a tile, `[rows][64] i32`.
 #[repr(C, align(64))]
 struct Sums(MaybeUninit<[i32; MOST_ROWS * PANEL]>);
@@ -127,7 +130,12 @@ impl Product<'_> {
             // Blocks of equal height, so that the last is not left with one row.
             let first = rows.start + block * rows.len() / blocks;
             let count = rows.start + (block + 1) * rows.len() / blocks - first;
-            let ahead = panel_len + block * panel_len / blocks;
+            // With one block the panel itself is being streamed: stay a little ahead of it.
+            let ahead = if blocks == 1 {
+                panel_len.min(AHEAD)
+            } else {
+                panel_len + block * panel_len / blocks
+            };
             let tile = Tile {
                 rows: x.codes()[first * stride..].as_ptr(),
                 stride,
