@@ -60,7 +60,6 @@ impl Epilogue<'_> {
         first: usize,
         count: usize,
         sums: *const i32,
-        centre: i32,
     ) {
         let n = w.n();
         assert!(first + count <= x.rows() && self.bias.len() == n);
@@ -79,7 +78,7 @@ impl Epilogue<'_> {
                     bias: L::load_partial(self.bias[at..].as_ptr(), width, 0.0),
                     row_scales: &x.scales()[first..first + count],
                     row_zeros: &x.zeros()[first..first + count],
-                    centre,
+                    centre: i32::from(x.centre()),
                     out,
                     n,
                     width,

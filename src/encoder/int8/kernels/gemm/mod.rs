@@ -17,6 +17,12 @@ mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx_vnni;
 mod epilogue;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(target_arch = "aarch64")]
+mod neon_dot;
+#[cfg(target_arch = "aarch64")]
+mod neon_i8mm;
 mod scalar;
 
 use std::mem::MaybeUninit;
@@ -61,14 +67,12 @@ trait Microkernel {
     type Lanes: Lanes;
     /// Most rows of a tile.
     const ROWS: usize;
-    /// What the kernel subtracts from each activation before multiplying.
-    const CENTRE: i32 = 0;
-
     /// # Safety
     /// The CPU has the instruction set.
     unsafe fn begin() -> Self;
 
-    /// Writes `sums[r][n] = Σₖ (a[r][k] − CENTRE) · w[n][k]`.
+    /// Writes `sums[r][n] = Σₖ a[r][k] · w[n][k]` of the stored codes: what they have been lessened
+    /// by is the epilogue's.
     ///
     /// # Safety
     /// The CPU has the instruction set; the pointers are valid for the sizes given in [`Tile`], and
@@ -101,6 +105,12 @@ impl Product<'_> {
                 Isa::AvxVnni => avx_vnni::run(self, panel, rows),
                 #[cfg(target_arch = "x86_64")]
                 Isa::Avx2 => avx2::run(self, panel, rows),
+                #[cfg(target_arch = "aarch64")]
+                Isa::NeonI8mm => neon_i8mm::run(self, panel, rows),
+                #[cfg(target_arch = "aarch64")]
+                Isa::NeonDot => neon_dot::run(self, panel, rows),
+                #[cfg(target_arch = "aarch64")]
+                Isa::Neon => neon::run(self, panel, rows),
                 _ => self.run_with::<scalar::Scalar>(panel, rows),
             }
         }
@@ -151,7 +161,7 @@ impl Product<'_> {
             unsafe {
                 kernel.tile(tile);
                 self.epilogue
-                    .run::<M::Lanes>(x, w, panel, first, count, sums, M::CENTRE);
+                    .run::<M::Lanes>(x, w, panel, first, count, sums);
             }
         }
     }

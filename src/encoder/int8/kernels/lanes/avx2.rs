@@ -48,7 +48,7 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn store_u8(self, p: *mut u8) {
+    unsafe fn store_codes(self, p: *mut u8) {
         // SAFETY: a value exists, so the CPU has AVX2; the caller gives 16 writable bytes.
         unsafe {
             // Packing works within 128-bit lanes: 0–3 8–11 | 4–7 12–15, put right by the permute.

@@ -45,7 +45,7 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn store_u8(self, p: *mut u8) {
+    unsafe fn store_codes(self, p: *mut u8) {
         // SAFETY: a value exists, so the CPU has AVX-512; the caller gives 16 writable bytes.
         unsafe { _mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(self.0))) };
     }

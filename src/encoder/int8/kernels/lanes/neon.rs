@@ -47,6 +47,7 @@ fn exp2_of_integer(n: float32x4_t) -> float32x4_t {
 
 impl Lanes for Neon {
     const TILE_COLUMNS: usize = 1;
+    const CENTRE: u8 = 128;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
@@ -80,7 +81,7 @@ impl Lanes for Neon {
     }
 
     #[inline(always)]
-    unsafe fn store_u8(self, p: *mut u8) {
+    unsafe fn store_codes(self, p: *mut u8) {
         // SAFETY: the caller gives 16 writable bytes.
         unsafe {
             let half = |a, b| {
@@ -93,7 +94,7 @@ impl Lanes for Neon {
                 vqmovn_u16(half(self.0, self.1)),
                 vqmovn_u16(half(self.2, self.3)),
             );
-            vst1q_u8(p, bytes);
+            vst1q_u8(p, veorq_u8(bytes, vdupq_n_u8(Self::CENTRE)));
         }
     }
 

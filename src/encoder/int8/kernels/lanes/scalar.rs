@@ -38,7 +38,7 @@ impl Lanes for Scalar {
         clippy::cast_sign_loss,
         reason = "the caller promises 0..=255, and the cast saturates"
     )]
-    unsafe fn store_u8(self, p: *mut u8) {
+    unsafe fn store_codes(self, p: *mut u8) {
         let bytes = self.0.map(|x| x.round_ties_even() as u8);
         // SAFETY: the caller gives 16 writable bytes.
         unsafe { p.cast::<[u8; LANES]>().write_unaligned(bytes) };
