@@ -3,6 +3,7 @@
 use thiserror::Error;
 
 pub mod conv;
+pub mod int8;
 pub mod tract;
 
 /// A unit vector in the shared image–text space, `[D] f32`.

@@ -28,6 +28,19 @@ pub struct Report {
     pub multiply_adds: usize,
 }
 
+impl Report {
+    /// Says in the log who computes the convolutions of `file`.
+    pub fn log(&self, file: &str) {
+        let (taken, kernels) = (self.taken, Kernels::best().name);
+        let macs = self.multiply_adds / 1_000_000;
+        log::debug!("{file}: {taken} convolutions ({macs} M multiply-adds) on {kernels} kernels");
+        if !self.left.is_empty() {
+            let names = self.left.join(", ");
+            log::info!("{file}: convolutions left to tract: {names}");
+        }
+    }
+}
+
 /// Replaces every segment of `model` that `kernels` can run.
 ///
 /// # Errors

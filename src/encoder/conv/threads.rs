@@ -3,6 +3,8 @@
 use std::cell::RefCell;
 use std::sync::Arc;
 
+use crate::encoder::int8::kernels::Context;
+
 /// Runs a piece of work on several threads at once.
 pub trait Threads: Sync {
     /// Threads, the calling one included; at least 1.
@@ -24,6 +26,16 @@ impl Threads for Single {
 
     fn run(&self, work: &(dyn Fn(usize) + Sync)) {
         work(0);
+    }
+}
+
+impl Threads for Context {
+    fn count(&self) -> usize {
+        self.threads()
+    }
+
+    fn run(&self, work: &(dyn Fn(usize) + Sync)) {
+        self.parallel(self.threads(), work);
     }
 }
 

@@ -16,6 +16,8 @@ use tract_onnx::tract_core::runtime::RunOptions;
 use super::ENGINE;
 use crate::bundle::Bundle;
 use crate::encoder::EncodeError;
+use crate::encoder::conv::kernels::Kernels;
+use crate::encoder::conv::recognise::replace_towers;
 
 /// One input of a graph, as [`crate::bundle::Manifest`] documents it.
 pub(super) struct Input {
@@ -61,7 +63,8 @@ pub(super) fn parse(bundle: &Bundle, file: &str) -> Result<InferenceModel, Encod
     })
 }
 
-/// Fixes the inputs, folds constants and optimises. The graph's inputs must be exactly `inputs`, in
+/// Fixes the inputs, replaces convolutional towers by our own operator, folds constants and
+/// optimises. The graph's inputs must be exactly `inputs`, in
 /// any order; the result takes them in the order given. Its only output is `embedding`, `[n, dim]`.
 pub(super) fn plan(
     model: &InferenceModel,
@@ -108,6 +111,10 @@ pub(super) fn plan(
         };
         model.select_output_outlets(&[output])?;
         let mut model = model.into_typed()?;
+        let report = replace_towers(&mut model, Kernels::best())?;
+        if report.taken > 0 {
+            report.log(file);
+        }
         fold_weight_casts(&mut model)?;
         let model = model.into_optimized()?;
         let fact = model.output_fact(0)?;
