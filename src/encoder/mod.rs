@@ -6,6 +6,8 @@ use thiserror::Error;
 
 use crate::bundle::Bundle;
 
+pub mod conv;
+pub mod int8;
 pub mod tract;
 
 /// Loads the image tower of `bundle` with the engine that serves its precision.

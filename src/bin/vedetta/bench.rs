@@ -9,7 +9,7 @@ use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{Cell, CellAlignment, Table};
 use indicatif::ProgressBar;
 use vedetta::bench::{self, Options, Report};
-use vedetta::bundle;
+use vedetta::config::Environment;
 
 /// Longest `--seconds`.
 const MAX_SECONDS: f64 = 3600.0;
@@ -43,7 +43,7 @@ pub fn run(arguments: &BenchArgs) -> Result<()> {
     }
     let path = match &arguments.bundle {
         Some(path) => path.clone(),
-        None => bundle::default_path()?,
+        None => Environment::current().installed_bundle()?,
     };
     let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let counts = match arguments.threads {

@@ -15,6 +15,8 @@ use tract_onnx::tract_core::runtime::RunOptions;
 
 use super::ENGINE;
 use crate::bundle::Bundle;
+use crate::encoder::conv::kernels::Kernels;
+use crate::encoder::conv::recognise::replace_towers;
 use crate::encoder::{EncodeError, Workload};
 
 /// One input of a graph, as [`crate::bundle::Manifest`] documents it.
@@ -68,7 +70,8 @@ pub(super) struct Prepared {
     pub workload: Workload,
 }
 
-/// Fixes the inputs, folds constants and optimises. The graph's inputs must be exactly `inputs`, in
+/// Fixes the inputs, replaces convolutional towers by our own operator, folds constants and
+/// optimises. The graph's inputs must be exactly `inputs`, in
 /// any order; the result takes them in the order given. Its only output is `embedding`, `[n, dim]`.
 pub(super) fn plan(
     model: &InferenceModel,
@@ -115,9 +118,12 @@ pub(super) fn plan(
         };
         model.select_output_outlets(&[output])?;
         let mut model = model.into_typed()?;
-        fold_weight_casts(&mut model)?;
-        let model = model.into_decluttered()?;
         let workload = workload(&model)?;
+        let report = replace_towers(&mut model, Kernels::best())?;
+        if report.taken > 0 {
+            report.log(file);
+        }
+        fold_weight_casts(&mut model)?;
         let model = model.into_optimized()?;
         let fact = model.output_fact(0)?;
         let batch = inputs.first().map_or(1, |input| input.shape[0]);

@@ -9,6 +9,8 @@ use tract_onnx::prelude::*;
 use super::ENGINE;
 use super::graph::{Input, Prepared, engine_error, guarded, parse, plan};
 use crate::bundle::Bundle;
+use crate::encoder::conv::threads;
+use crate::encoder::int8::kernels::{Context, Isa};
 use crate::encoder::{Embedding, EncodeError, ImageEncoder, ModelInput, Workload};
 
 /// The file inside a bundle.
@@ -24,6 +26,8 @@ pub struct TractImageEncoder {
     plan: Arc<TypedRunnableModel>,
     /// Splits single products over all threads; `None` with one thread.
     pool: Option<Executor>,
+    /// The same for our own operators.
+    context: Option<Arc<Context>>,
     threads: NonZeroUsize,
     size_px: usize,
     precision: String,
@@ -54,9 +58,11 @@ impl TractImageEncoder {
                 })
             })
             .transpose()?;
+        let context = (threads.get() > 1).then(|| Context::new(Isa::detect(), threads));
         let mut encoder = Self {
             plan,
             pool,
+            context: context.map(Arc::new),
             threads,
             size_px: size,
             precision: manifest.precision.image.clone(),
@@ -102,21 +108,22 @@ impl ImageEncoder for TractImageEncoder {
         for input in batch {
             self.check(input)?;
         }
-        let threads = self.threads.get();
-        if batch.len() < threads || threads == 1 {
+        let count = self.threads.get();
+        if batch.len() < count || count == 1 {
             let run = || {
                 batch
                     .iter()
                     .map(|input| encode(&self.plan, input))
                     .collect()
             };
-            return match &self.pool {
-                Some(pool) => tract_linalg::multithread::multithread_tract_scope(pool.clone(), run),
-                None => run(),
+            let (Some(pool), Some(context)) = (&self.pool, &self.context) else {
+                return run();
             };
+            let run = || threads::scope(Arc::clone(context) as Arc<_>, run);
+            return tract_linalg::multithread::multithread_tract_scope(pool.clone(), run);
         }
         let plan = &self.plan;
-        let share = batch.len().div_ceil(threads);
+        let share = batch.len().div_ceil(count);
         std::thread::scope(|scope| {
             let workers: Vec<_> = batch
                 .chunks(share)
@@ -157,6 +164,7 @@ impl ImageEncoder for TractImageEncoder {
         Box::new(Self {
             plan: Arc::clone(&self.plan),
             pool: None,
+            context: None,
             threads: NonZeroUsize::MIN,
             size_px: self.size_px,
             precision: self.precision.clone(),

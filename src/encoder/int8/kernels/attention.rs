@@ -1,0 +1,391 @@
+//! Multi-head attention in f32.
+
+use std::cell::RefCell;
+
+use super::buffer::{Aligned, Disjoint};
+use super::context::Context;
+use super::lanes::{LANES, Lanes, Stage, transpose};
+use super::math::exp;
+use super::norm::fold;
+
+/// Queries of a block.
+const BLOCK: usize = 6;
+/// Parts per thread that the work is split into at least.
+const PARTS_PER_THREAD: usize = 4;
+
+/// Scaled dot product attention of every head.
+///
+/// `qkv` is `[batch · tokens, 3 · heads · dim]`: in each row all heads of q, then of k, then of v.
+/// `scale` multiplies q·k (often 1/√dim). `mask` is `[batch, tokens]`, added to the scores of a key
+/// (0, or −∞ or a large negative number to leave the key out). With `causal`, a query sees the keys
+/// up to its own place. `out` is `[batch · tokens, heads · dim]`.
+///
+/// ```text
+/// s[j] = scale · Σ_d q[i][d] k[j][d] + mask[j]
+/// p[j] = exp(s[j] − max s)        out[i] = Σⱼ p[j] v[j] / Σⱼ p[j]
+/// ```
+///
+/// Sums over d and j run in order, each step one fused multiply–add; the sum of p is taken as the
+/// sums of [`layer_norm`](super::layer_norm) are. A query all of whose keys are at −∞, or that meets
+/// a NaN, gives NaN.
+///
+/// A head's keys are transposed once, then six queries at a time are held against up to 4 × 16 keys
+/// in registers; the six rows of scores stay in the first-level cache until they have met v. Each
+/// thread keeps its scratch memory between calls.
+///
+/// # Panics
+/// When a slice has not the length that the shape asks for.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the shape and parameters of one operator"
+)]
+pub fn attention(
+    cx: &Context,
+    qkv: &[f32],
+    batch: usize,
+    tokens: usize,
+    heads: usize,
+    dim: usize,
+    scale: f32,
+    mask: Option<&[f32]>,
+    causal: bool,
+    out: &mut [f32],
+) {
+    let width = heads * dim;
+    assert_eq!(qkv.len(), batch * tokens * 3 * width, "q, k and v");
+    assert_eq!(out.len(), batch * tokens * width, "output of attention");
+    if let Some(mask) = mask {
+        assert_eq!(mask.len(), batch * tokens, "mask of [{batch}, {tokens}]");
+    }
+    if out.is_empty() {
+        return;
+    }
+    let blocks = tokens.div_ceil(BLOCK);
+    let parts = parts(cx.threads(), batch * heads, blocks);
+    let out = Disjoint::new(out);
+    cx.parallel(batch * heads * parts, |task| {
+        let (unit, part) = (task / parts, task % parts);
+        let (image, head) = (unit / heads, unit % heads);
+        SCRATCH.with_borrow_mut(|scratch| {
+            cx.run_stage(Head {
+                qkv: &qkv[image * tokens * 3 * width..][..tokens * 3 * width],
+                tokens,
+                width,
+                column: head * dim,
+                dim,
+                scale,
+                mask: mask.map(|mask| &mask[image * tokens..][..tokens]),
+                causal,
+                blocks: (part * blocks / parts, (part + 1) * blocks / parts),
+                out,
+                out_row: image * tokens,
+                scratch,
+            });
+        });
+    });
+}
+
+/// Into how many parts the queries of a head are split; each transposes the keys for itself.
+fn parts(threads: usize, units: usize, blocks: usize) -> usize {
+    if threads == 1 {
+        return 1;
+    }
+    (PARTS_PER_THREAD * threads).div_ceil(units).min(blocks)
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Aligned<f32>> = const { RefCell::new(Aligned::new()) };
+}
+
+/// Some queries of one head of one image.
+struct Head<'a> {
+    /// `[tokens, 3 · width]`.
+    qkv: &'a [f32],
+    tokens: usize,
+    /// heads · dim.
+    width: usize,
+    /// Where the head starts in q, k, v and the output.
+    column: usize,
+    dim: usize,
+    scale: f32,
+    /// `[tokens]`.
+    mask: Option<&'a [f32]>,
+    causal: bool,
+    /// Blocks of queries, from and to.
+    blocks: (usize, usize),
+    /// `[batch · tokens, width]`.
+    out: Disjoint<'a, f32>,
+    /// The row of the image's first token in the output.
+    out_row: usize,
+    scratch: &'a mut Aligned<f32>,
+}
+
+/// Pointers into the scratch memory of a head.
+#[derive(Clone, Copy)]
+struct Parts {
+    /// kᵀ, `[dim][padded tokens]`, zeros past the tokens.
+    keys: *mut f32,
+    /// Added to the scores, `[padded tokens]`, −∞ past the tokens.
+    mask: *mut f32,
+    /// Scores, `[BLOCK][padded tokens]`.
+    scores: *mut f32,
+    /// v with rows of whole vectors.
+    values: *const f32,
+    value_stride: usize,
+}
+
+impl Stage for Head<'_> {
+    #[inline(always)]
+    unsafe fn run<L: Lanes>(mut self) {
+        // SAFETY: the caller has the instruction set.
+        unsafe {
+            let parts = self.prepare::<L>();
+            for block in self.blocks.0..self.blocks.1 {
+                self.block::<L>(block * BLOCK, parts);
+            }
+        }
+    }
+}
+
+impl Head<'_> {
+    fn padded_tokens(&self) -> usize {
+        self.tokens.next_multiple_of(LANES)
+    }
+
+    /// Row `token` of q (0), k (1) or v (2).
+    fn row(&self, token: usize, which: usize) -> &[f32] {
+        let start = (token * 3 + which) * self.width + self.column;
+        &self.qkv[start..start + self.dim]
+    }
+
+    /// Transposes the keys, pads the mask and, where rows of v are not whole vectors, v.
+    ///
+    /// # Safety
+    /// The CPU has the instruction set.
+    #[inline(always)]
+    unsafe fn prepare<L: Lanes>(&mut self) -> Parts {
+        let padded = self.padded_tokens();
+        let value_width = self.dim.next_multiple_of(LANES);
+        let copies_values = value_width != self.dim;
+        let sizes = [
+            self.dim * padded,
+            padded,
+            BLOCK * padded,
+            self.tokens * value_width * usize::from(copies_values),
+        ];
+        self.scratch.resize(sizes.iter().sum());
+        let (keys, rest) = self.scratch.split_at_mut(sizes[0]);
+        let (mask, rest) = rest.split_at_mut(sizes[1]);
+        let (scores, copied) = rest.split_at_mut(sizes[2]);
+        let parts = Parts {
+            keys: keys.as_mut_ptr(),
+            mask: mask.as_mut_ptr(),
+            scores: scores.as_mut_ptr(),
+            values: copied.as_ptr(),
+            value_stride: value_width,
+        };
+        mask.fill(f32::NEG_INFINITY);
+        match self.mask {
+            Some(given) => mask[..self.tokens].copy_from_slice(given),
+            None => mask[..self.tokens].fill(0.0),
+        }
+        let parts = if copies_values {
+            let copied = copied.as_mut_ptr();
+            for token in 0..self.tokens {
+                let v = self.row(token, 2);
+                for at in (0..self.dim).step_by(LANES) {
+                    // SAFETY: the copy has rows of whole vectors.
+                    unsafe {
+                        L::load_partial(v[at..].as_ptr(), (self.dim - at).min(LANES), 0.0)
+                            .store(copied.add(token * value_width + at));
+                    }
+                }
+            }
+            parts
+        } else {
+            Parts {
+                values: self.row(0, 2).as_ptr(),
+                value_stride: 3 * self.width,
+                ..parts
+            }
+        };
+        // SAFETY: the caller has the instruction set; `keys` is `[dim][padded]`.
+        unsafe { self.transpose_keys::<L>(parts.keys) };
+        parts
+    }
+
+    /// # Safety
+    /// The CPU has the instruction set; `keys` is writable for `[dim][padded tokens]`.
+    #[inline(always)]
+    unsafe fn transpose_keys<L: Lanes>(&self, keys: *mut f32) {
+        let padded = self.padded_tokens();
+        for first in (0..self.tokens).step_by(LANES) {
+            for at in (0..self.dim).step_by(LANES) {
+                let n = (self.dim - at).min(LANES);
+                // SAFETY: the caller has the instruction set; rows hold `n` values from `at`, and
+                // `keys` sixteen from column `first` of each of the `n` rows.
+                unsafe {
+                    let mut square = [L::splat(0.0); LANES];
+                    for (i, lanes) in square.iter_mut().enumerate() {
+                        if first + i < self.tokens {
+                            let k = self.row(first + i, 1)[at..].as_ptr();
+                            *lanes = if n == LANES {
+                                L::load(k)
+                            } else {
+                                L::load_partial(k, n, 0.0)
+                            };
+                        }
+                    }
+                    transpose(&mut square);
+                    for (i, lanes) in square.iter().take(n).enumerate() {
+                        lanes.store(keys.add((at + i) * padded + first));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Six queries from `first` on (the last one again where there are fewer).
+    ///
+    /// # Safety
+    /// The CPU has the instruction set; `parts` is what `prepare` gave.
+    #[inline(always)]
+    unsafe fn block<L: Lanes>(&self, first: usize, parts: Parts) {
+        let padded = self.padded_tokens();
+        let queries: [usize; BLOCK] = std::array::from_fn(|i| (first + i).min(self.tokens - 1));
+        let seen = if self.causal {
+            (first + BLOCK).min(self.tokens)
+        } else {
+            self.tokens
+        };
+        let columns = seen.next_multiple_of(LANES);
+        let rows: [*const f32; BLOCK] = queries.map(|query| self.row(query, 0).as_ptr());
+        // SAFETY: the caller has the instruction set; q rows hold `dim` values, the scratch parts
+        // whole vectors; each query's part of the output belongs to this head and block alone.
+        unsafe {
+            let scale = L::splat(self.scale);
+            product::<L>(rows, self.dim, parts.keys, padded, columns, |i, at, sum| {
+                let mask = L::load(parts.mask.add(at));
+                sum.mul_add(scale, mask)
+                    .store(parts.scores.add(i * padded + at));
+            });
+            let mut factors = [0.0; BLOCK];
+            for (i, &query) in queries.iter().enumerate() {
+                let scores = parts.scores.add(i * padded);
+                if self.causal {
+                    for key in query + 1..columns {
+                        scores.add(key).write(f32::NEG_INFINITY);
+                    }
+                }
+                factors[i] = 1.0 / softmax_row::<L>(scores, columns);
+            }
+            let rows = std::array::from_fn(|i| parts.scores.add(i * padded).cast_const());
+            let outs: [*mut f32; BLOCK] = queries.map(|query| {
+                let at = (self.out_row + query) * self.width + self.column;
+                self.out.part(at, self.dim)
+            });
+            let width = self.dim.next_multiple_of(LANES);
+            product::<L>(
+                rows,
+                seen,
+                parts.values,
+                parts.value_stride,
+                width,
+                |i, at, sum| {
+                    let value = sum.mul(L::splat(factors[i]));
+                    if at + LANES <= self.dim {
+                        value.store(outs[i].add(at));
+                    } else {
+                        value.store_partial(outs[i].add(at), self.dim - at);
+                    }
+                },
+            );
+        }
+    }
+}
+
+/// Replaces `n` scores (whole vectors) by exp(s − max s), and returns their sum.
+///
+/// # Safety
+/// The CPU has the instruction set; `scores` holds `n` f32.
+#[inline(always)]
+unsafe fn softmax_row<L: Lanes>(scores: *mut f32, n: usize) -> f32 {
+    // SAFETY: the caller has the instruction set and gives `n` f32.
+    unsafe {
+        let lowest = L::splat(f32::NEG_INFINITY);
+        let [a, b, c, d] = fold::<L>(scores, n, f32::NEG_INFINITY, lowest, |m, s| s.max(m));
+        let max = lowest.same(a.max(b).max(c.max(d)).reduce_max());
+        let mut sums = [lowest.same(0.0); 4];
+        let mut at = 0;
+        while at < n {
+            let p = exp(L::load(scores.add(at)).sub(max));
+            p.store(scores.add(at));
+            let sum = &mut sums[at / LANES % 4];
+            *sum = sum.add(p);
+            at += LANES;
+        }
+        sums[0].add(sums[1]).add(sums[2].add(sums[3])).reduce_add()
+    }
+}
+
+/// `done(i, at, Σₗ a[i][l] · b[l][at..at + 16])` for six rows of `depth` values and every vector of
+/// `columns` columns; `b` has rows of `stride` values.
+///
+/// # Safety
+/// The CPU has the instruction set; `a` and `b` are readable for these sizes.
+#[inline(always)]
+unsafe fn product<L: Lanes>(
+    a: [*const f32; BLOCK],
+    depth: usize,
+    b: *const f32,
+    stride: usize,
+    columns: usize,
+    done: impl Fn(usize, usize, L),
+) {
+    let mut at = 0;
+    while at < columns {
+        let vectors = ((columns - at) / LANES).min(L::TILE_COLUMNS);
+        // SAFETY: as the caller promises; `vectors` whole vectors are left.
+        unsafe {
+            match vectors {
+                4 => tile::<L, 4>(a, depth, b.add(at), stride, |i, j, s| done(i, at + j, s)),
+                3 => tile::<L, 3>(a, depth, b.add(at), stride, |i, j, s| done(i, at + j, s)),
+                2 => tile::<L, 2>(a, depth, b.add(at), stride, |i, j, s| done(i, at + j, s)),
+                _ => tile::<L, 1>(a, depth, b.add(at), stride, |i, j, s| done(i, at + j, s)),
+            }
+        }
+        at += vectors * LANES;
+    }
+}
+
+/// Six rows × C vectors, all sums in registers.
+///
+/// # Safety
+/// As [`product`].
+#[inline(always)]
+unsafe fn tile<L: Lanes, const C: usize>(
+    a: [*const f32; BLOCK],
+    depth: usize,
+    b: *const f32,
+    stride: usize,
+    done: impl Fn(usize, usize, L),
+) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let mut sums = [[L::splat(0.0); C]; BLOCK];
+        for l in 0..depth {
+            let b: [L; C] = std::array::from_fn(|j| L::load(b.add(l * stride + j * LANES)));
+            for i in 0..BLOCK {
+                let a = L::splat(a[i].add(l).read());
+                for j in 0..C {
+                    sums[i][j] = a.mul_add(b[j], sums[i][j]);
+                }
+            }
+        }
+        for (i, sums) in sums.iter().enumerate() {
+            for (j, &sum) in sums.iter().enumerate() {
+                done(i, j * LANES, sum);
+            }
+        }
+    }
+}

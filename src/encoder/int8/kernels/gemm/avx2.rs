@@ -1,0 +1,80 @@
+//! AVX2: 4 rows × 8 columns, widened to 16 bits so that nothing saturates.
+
+use std::arch::x86_64::*;
+use std::ops::Range;
+
+use super::super::lanes;
+use super::super::layout::{GROUP, PANEL};
+use super::{Microkernel, Product, Tile};
+
+/// # Safety
+/// As [`Product::run`]; the CPU has AVX2 and FMA.
+#[target_feature(enable = "avx2,fma")]
+pub(super) unsafe fn run(product: &Product<'_>, panel: usize, rows: Range<usize>) {
+    // SAFETY: as the caller promises.
+    unsafe { product.run_with::<Avx2>(panel, rows) };
+}
+
+/// `vpmaddubsw` would add two products u8 · s8 in 16 bits and saturate (2 · 255 · 127 > 32767).
+/// Here both sides are widened to i16 first, and `vpmaddwd` adds two products exactly in 32 bits. A
+/// register then holds four columns × two halves of a group; the halves are added at the end.
+struct Avx2;
+
+/// Columns of a register of 16-bit weights.
+const VECTOR: usize = 4;
+const VECTORS: usize = 2;
+
+impl Microkernel for Avx2 {
+    type Lanes = lanes::Avx2;
+    const ROWS: usize = 4;
+
+    #[inline(always)]
+    unsafe fn begin() -> Self {
+        Self
+    }
+
+    #[inline(always)]
+    unsafe fn tile(&mut self, tile: Tile) {
+        // SAFETY: as the caller promises.
+        unsafe {
+            match tile.count {
+                1 => rows::<1>(tile),
+                2 => rows::<2>(tile),
+                3 => rows::<3>(tile),
+                _ => rows::<4>(tile),
+            }
+        }
+    }
+}
+
+/// # Safety
+/// As [`Microkernel::tile`] for `R` rows.
+#[inline(always)]
+unsafe fn rows<const R: usize>(tile: Tile) {
+    for column in (0..PANEL).step_by(VECTOR * VECTORS) {
+        // SAFETY: the caller has the instruction set; all loads lie within the rows and the panel.
+        unsafe {
+            let mut sums = [[_mm256_setzero_si256(); VECTORS]; R];
+            for group in 0..tile.groups {
+                let w = tile.panel.add((group * PANEL + column) * GROUP);
+                let w: [__m256i; VECTORS] = std::array::from_fn(|j| {
+                    _mm256_cvtepi8_epi16(_mm_loadu_si128(w.add(16 * j).cast()))
+                });
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    let a = tile.rows.add(r * tile.stride + group * GROUP);
+                    let a = _mm_set1_epi32(a.cast::<i32>().read_unaligned());
+                    let a = _mm256_cvtepu8_epi16(a);
+                    for (sum, w) in sums.iter_mut().zip(w) {
+                        *sum = _mm256_add_epi32(*sum, _mm256_madd_epi16(a, w));
+                    }
+                }
+            }
+            for (r, [low, high]) in sums.iter().enumerate() {
+                // Columns 0 1 4 5 | 2 3 6 7, put right by the permute.
+                let pairs = _mm256_hadd_epi32(*low, *high);
+                let columns = _mm256_permute4x64_epi64::<0b11_01_10_00>(pairs);
+                _mm256_storeu_si256(tile.sums.add(r * PANEL + column).cast(), columns);
+            }
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! AVX-512 VNNI: 6 rows × 64 columns in 24 registers.
+
+use std::arch::x86_64::*;
+use std::ops::Range;
+
+use super::super::lanes;
+use super::super::layout::{GROUP, PANEL};
+use super::{Microkernel, Product, Tile};
+
+/// # Safety
+/// As [`Product::run`]; the CPU has AVX-512 F, BW, VL, DQ and VNNI.
+#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
+pub(super) unsafe fn run(product: &Product<'_>, panel: usize, rows: Range<usize>) {
+    // SAFETY: as the caller promises.
+    unsafe { product.run_with::<Avx512Vnni>(panel, rows) };
+}
+
+/// `vpdpbusd`: sixteen sums of four products u8 · s8 each, wrapping (not the saturating form), two
+/// per cycle. With six rows, 24 of them stand against four loads of weights and six broadcasts of
+/// activations, which leaves the load ports idle enough to prefetch the next panel.
+struct Avx512Vnni;
+
+/// Groups between two looks at the prefetch.
+const STEP: usize = 4;
+const LINE: usize = 64;
+
+impl Microkernel for Avx512Vnni {
+    type Lanes = lanes::Avx512;
+    const ROWS: usize = 6;
+
+    #[inline(always)]
+    unsafe fn begin() -> Self {
+        Self
+    }
+
+    #[inline(always)]
+    unsafe fn tile(&mut self, tile: Tile) {
+        // SAFETY: as the caller promises.
+        unsafe {
+            match tile.count {
+                1 => rows::<1>(tile),
+                2 => rows::<2>(tile),
+                3 => rows::<3>(tile),
+                4 => rows::<4>(tile),
+                5 => rows::<5>(tile),
+                _ => rows::<6>(tile),
+            }
+        }
+    }
+}
+
+/// # Safety
+/// As [`Microkernel::tile`] for `R` rows.
+#[inline(always)]
+unsafe fn rows<const R: usize>(tile: Tile) {
+    const VECTORS: usize = PANEL * GROUP / 64;
+    // SAFETY: the caller has the instruction set; `groups` is a multiple of 16, so all loads lie
+    // within the rows and the panel. Prefetches may name any address.
+    unsafe {
+        let mut sums = [[_mm512_setzero_si512(); VECTORS]; R];
+        let ahead_step = tile.ahead_len * STEP / tile.groups;
+        for step in 0..tile.groups / STEP {
+            let ahead = tile.ahead.wrapping_add(step * ahead_step);
+            for line in (0..ahead_step).step_by(LINE) {
+                _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add(line));
+            }
+            for group in step * STEP..(step + 1) * STEP {
+                let w = tile.panel.add(group * PANEL * GROUP);
+                let w: [__m512i; VECTORS] =
+                    std::array::from_fn(|j| _mm512_loadu_si512(w.add(64 * j).cast()));
+                for (r, sums) in sums.iter_mut().enumerate() {
+                    let a = tile.rows.add(r * tile.stride + group * GROUP);
+                    let a = _mm512_set1_epi32(a.cast::<i32>().read_unaligned());
+                    for (sum, w) in sums.iter_mut().zip(w) {
+                        *sum = _mm512_dpbusd_epi32(*sum, a, w);
+                    }
+                }
+            }
+        }
+        for (r, sums) in sums.iter().enumerate() {
+            for (j, sum) in sums.iter().enumerate() {
+                _mm512_storeu_si512(tile.sums.add(r * PANEL + 16 * j).cast(), *sum);
+            }
+        }
+    }
+}

@@ -1,0 +1,183 @@
+//! From integer sums to outputs.
+
+use super::super::buffer::Disjoint;
+use super::super::lanes::{LANES, Lanes};
+use super::super::layout::{PANEL, PackedMatrix};
+use super::super::math::{Activation, activate};
+use super::super::rows::QuantizedRows;
+
+/// What becomes of a value.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(in super::super) enum Sink {
+    /// `out = activation(y)`.
+    Store(Activation),
+    /// `out = out + y`.
+    Add,
+}
+
+/// Bias, activation or residual, and where the values go.
+pub(in super::super) struct Epilogue<'a> {
+    /// `[n]`.
+    pub(in super::super) bias: &'a [f32],
+    pub(in super::super) sink: Sink,
+    /// `[rows, n]`.
+    pub(in super::super) out: Disjoint<'a, f32>,
+}
+
+/// One column vector of a tile.
+#[derive(Clone, Copy)]
+struct Columns<'a, L> {
+    /// Integer sums of the first row, 64 apart from row to row.
+    sums: *const i32,
+    column_sums: *const i32,
+    scale: L,
+    bias: L,
+    row_scales: &'a [f32],
+    row_zeros: &'a [i32],
+    centre: i32,
+    /// The output of the first row, `n` apart from row to row.
+    out: *mut f32,
+    n: usize,
+    width: usize,
+}
+
+impl Epilogue<'_> {
+    /// Finishes `count` rows from `first` of one panel.
+    ///
+    /// # Safety
+    /// The CPU has the instruction set; `sums` holds `[count][64]`; this part of the output belongs
+    /// to the calling thread.
+    #[inline(always)]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the position of a tile in a product"
+    )]
+    pub(super) unsafe fn run<L: Lanes>(
+        &self,
+        x: &QuantizedRows,
+        w: &PackedMatrix,
+        panel: usize,
+        first: usize,
+        count: usize,
+        sums: *const i32,
+    ) {
+        let n = w.n();
+        assert!(first + count <= x.rows() && self.bias.len() == n);
+        let start = panel * PANEL;
+        let mut at = start;
+        while at < n.min(start + PANEL) {
+            let width = (n - at).min(LANES);
+            // SAFETY: the caller owns these columns of these rows; scales and column sums are padded
+            // to whole panels, the bias holds `width` values from `at`.
+            unsafe {
+                let out = self.out.part(first * n + at, (count - 1) * n + width);
+                let columns = Columns {
+                    sums: sums.add(at - start),
+                    column_sums: w.padded_column_sums()[at..].as_ptr(),
+                    scale: L::load(w.padded_scales()[at..].as_ptr()),
+                    bias: L::load_partial(self.bias[at..].as_ptr(), width, 0.0),
+                    row_scales: &x.scales()[first..first + count],
+                    row_zeros: &x.zeros()[first..first + count],
+                    centre: i32::from(x.centre()),
+                    out,
+                    n,
+                    width,
+                };
+                self.finish(columns);
+            }
+            at += LANES;
+        }
+    }
+
+    /// # Safety
+    /// The CPU has the instruction set and the pointers are valid for all rows.
+    #[inline(always)]
+    unsafe fn finish<L: Lanes>(&self, columns: Columns<'_, L>) {
+        // SAFETY: as the caller promises. One loop per function, so that none decides inside.
+        unsafe {
+            match self.sink {
+                Sink::Add => columns.each::<Residual>(),
+                Sink::Store(Activation::None) => columns.each::<Identity>(),
+                Sink::Store(Activation::Gelu) => columns.each::<Gelu>(),
+                Sink::Store(Activation::QuickGelu) => columns.each::<QuickGelu>(),
+                Sink::Store(Activation::GeluTanh) => columns.each::<GeluTanh>(),
+                Sink::Store(Activation::Relu) => columns.each::<Relu>(),
+                Sink::Store(Activation::Tanh) => columns.each::<Tanh>(),
+            }
+        }
+    }
+}
+
+/// What a value becomes. A trait and not a closure, for `#[inline(always)]`: code that is not
+/// inlined would be compiled without the instruction set.
+trait Finish {
+    /// Whether it looks at the old output.
+    const READS: bool = false;
+    fn apply<L: Lanes>(y: L, old: L) -> L;
+}
+
+macro_rules! finish {
+    ($($name:ident),*) => {
+        $(
+            struct $name;
+
+            impl Finish for $name {
+                #[inline(always)]
+                fn apply<L: Lanes>(y: L, _: L) -> L {
+                    activate(y, Activation::$name)
+                }
+            }
+        )*
+    };
+}
+
+finish!(Gelu, QuickGelu, GeluTanh, Relu, Tanh);
+
+struct Identity;
+
+impl Finish for Identity {
+    #[inline(always)]
+    fn apply<L: Lanes>(y: L, _: L) -> L {
+        y
+    }
+}
+
+struct Residual;
+
+impl Finish for Residual {
+    const READS: bool = true;
+
+    #[inline(always)]
+    fn apply<L: Lanes>(y: L, old: L) -> L {
+        old.add(y)
+    }
+}
+
+impl<L: Lanes> Columns<'_, L> {
+    /// # Safety
+    /// As [`Epilogue::finish`].
+    #[inline(always)]
+    unsafe fn each<F: Finish>(self) {
+        for (row, (&scale, &zero)) in self.row_scales.iter().zip(self.row_zeros).enumerate() {
+            // SAFETY: the pointers are valid for all rows, the output for `width` columns.
+            unsafe {
+                let sums = self.sums.add(row * PANEL);
+                let exact = L::dequantize(sums, self.column_sums, zero - self.centre);
+                let scale = self.scale.same(scale).mul(self.scale);
+                let y = exact.mul_add(scale, self.bias);
+                let out = self.out.add(row * self.n);
+                if self.width == LANES {
+                    let old = if F::READS { L::load(out) } else { y };
+                    F::apply(y, old).store(out);
+                } else {
+                    let old = if F::READS {
+                        L::load_partial(out, self.width, 0.0)
+                    } else {
+                        y
+                    };
+                    F::apply(y, old).store_partial(out, self.width);
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! The matrix product: a driver over panels and row blocks, and one microkernel per instruction set.
+//!
+//! ```text
+//! acc[r][n] = Σₖ a[r][k] · w[n][k]                          exact in i32 (K ≤ 65536)
+//! y[r][n]   = (acc − zero[r] · Σₖ w[n][k]) as f32 · (scale[r] · scale[n]) + bias[n]
+//! ```
+//!
+//! with the last product and sum rounded once. A microkernel gives the integers of up to
+//! [`Microkernel::ROWS`] rows × 64 columns; the epilogue is the same code for all.
+
+#[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+#[cfg(target_arch = "x86_64")]
+mod avx_vnni;
+mod epilogue;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(target_arch = "aarch64")]
+mod neon_dot;
+#[cfg(target_arch = "aarch64")]
+mod neon_i8mm;
+mod scalar;
+
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
+use super::isa::Isa;
+use super::lanes::Lanes;
+use super::layout::{GROUP, PANEL, PackedMatrix, padded_k};
+use super::rows::QuantizedRows;
+pub(super) use epilogue::{Epilogue, Sink};
+
+/// Most rows of any microkernel.
+const MOST_ROWS: usize = 64;
+
+/// Bytes that a kernel prefetches ahead where it reads each weight once.
+const AHEAD: usize = 32 << 10;
+
+/// Sums of a tile, `[rows][64] i32`.
+#[repr(C, align(64))]
+struct Sums(MaybeUninit<[i32; MOST_ROWS * PANEL]>);
+
+/// A tile to compute: rows of activations against one panel.
+#[derive(Clone, Copy)]
+struct Tile {
+    /// `rows` rows of `4 · groups` bytes, `stride` bytes apart.
+    rows: *const u8,
+    stride: usize,
+    count: usize,
+    /// `[groups][64][4] s8`; `groups` is a multiple of 16.
+    panel: *const i8,
+    groups: usize,
+    /// Where the sums go, `[count][64]`.
+    sums: *mut i32,
+    /// What to prefetch while at it (only an address: it need not be readable), and how many bytes.
+    ahead: *const i8,
+    ahead_len: usize,
+}
+
+/// The integer product of a few rows with a panel.
+trait Microkernel {
+    /// For the epilogue.
+    type Lanes: Lanes;
+    /// Most rows of a tile.
+    const ROWS: usize;
+    /// # Safety
+    /// The CPU has the instruction set.
+    unsafe fn begin() -> Self;
+
+    /// Writes `sums[r][n] = Σₖ a[r][k] · w[n][k]` of the stored codes: what they have been lessened
+    /// by is the epilogue's.
+    ///
+    /// # Safety
+    /// The CPU has the instruction set; the pointers are valid for the sizes given in [`Tile`], and
+    /// 1 ≤ count ≤ [`Microkernel::ROWS`].
+    unsafe fn tile(&mut self, tile: Tile);
+}
+
+/// One product, shared by the threads.
+pub(super) struct Product<'a> {
+    pub(super) x: &'a QuantizedRows,
+    pub(super) w: &'a PackedMatrix,
+    pub(super) epilogue: Epilogue<'a>,
+}
+
+impl Product<'_> {
+    /// Computes `rows` of one panel.
+    ///
+    /// # Safety
+    /// The CPU supports `isa`; `x` and `w` have the same k; no other thread touches this part of the
+    /// output.
+    pub(super) unsafe fn run(&self, isa: Isa, panel: usize, rows: Range<usize>) {
+        // SAFETY: the CPU supports `isa`, the rest as the caller promises (all branches).
+        unsafe {
+            match isa {
+                #[cfg(target_arch = "x86_64")]
+                Isa::Amx => amx::run(self, panel, rows),
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx512Vnni => avx512::run(self, panel, rows),
+                #[cfg(target_arch = "x86_64")]
+                Isa::AvxVnni => avx_vnni::run(self, panel, rows),
+                #[cfg(target_arch = "x86_64")]
+                Isa::Avx2 => avx2::run(self, panel, rows),
+                #[cfg(target_arch = "aarch64")]
+                Isa::NeonI8mm => neon_i8mm::run(self, panel, rows),
+                #[cfg(target_arch = "aarch64")]
+                Isa::NeonDot => neon_dot::run(self, panel, rows),
+                #[cfg(target_arch = "aarch64")]
+                Isa::Neon => neon::run(self, panel, rows),
+                _ => self.run_with::<scalar::Scalar>(panel, rows),
+            }
+        }
+    }
+
+    /// # Safety
+    /// As [`Product::run`], for the instruction set of `M`.
+    #[inline(always)]
+    unsafe fn run_with<M: Microkernel>(&self, panel: usize, rows: Range<usize>) {
+        let (x, w) = (self.x, self.w);
+        let stride = x.stride();
+        let panel_len = w.panel_len();
+        let packed = w.packed();
+        assert!(
+            rows.end <= x.rows() && x.k() == w.k() && (panel + 1) * panel_len <= packed.len(),
+            "rows {rows:?} of {}, panel {panel} of {}",
+            x.rows(),
+            w.panels()
+        );
+        let weights = packed[panel * panel_len..].as_ptr().cast::<i8>();
+        let blocks = rows.len().div_ceil(M::ROWS);
+        let mut sums = Sums(MaybeUninit::uninit());
+        let sums = sums.0.as_mut_ptr().cast::<i32>();
+        // SAFETY: the caller has the instruction set.
+        let mut kernel = unsafe { M::begin() };
+        for block in 0..blocks {
+            // Blocks of equal height, so that the last is not left with one row.
+            let first = rows.start + block * rows.len() / blocks;
+            let count = rows.start + (block + 1) * rows.len() / blocks - first;
+            // With one block the panel itself is being streamed: stay a little ahead of it.
+            let ahead = if blocks == 1 {
+                panel_len.min(AHEAD)
+            } else {
+                panel_len + block * panel_len / blocks
+            };
+            let tile = Tile {
+                rows: x.codes()[first * stride..].as_ptr(),
+                stride,
+                count,
+                panel: weights,
+                groups: padded_k(w.k()) / GROUP,
+                sums,
+                ahead: weights.wrapping_add(ahead),
+                ahead_len: panel_len / blocks,
+            };
+            // SAFETY: the caller has the instruction set; the codes hold whole rows up to
+            // `rows.end`, the weights a panel from here, the sums the most rows of any kernel.
+            unsafe {
+                kernel.tile(tile);
+                self.epilogue
+                    .run::<M::Lanes>(x, w, panel, first, count, sums);
+            }
+        }
+    }
+}

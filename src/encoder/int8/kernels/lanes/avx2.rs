@@ -1,0 +1,154 @@
+//! Two 256-bit registers.
+
+use std::arch::x86_64::*;
+
+use super::{Lanes, Stage};
+
+/// # Safety
+/// The CPU has AVX2 and FMA.
+#[target_feature(enable = "avx2,fma")]
+pub(super) unsafe fn run<S: Stage>(stage: S) {
+    // SAFETY: the features of `Avx2` are enabled here.
+    unsafe { stage.run::<Avx2>() };
+}
+
+#[derive(Clone, Copy)]
+pub(in super::super) struct Avx2(__m256, __m256);
+
+/// An operation on both halves of values: each exists only where AVX2 and FMA do.
+macro_rules! op {
+    ($f:ident $(::<$c:tt>)?, $($arg:expr),+) => {
+        // SAFETY: a value of `Avx2` exists, so the CPU has AVX2 and FMA.
+        unsafe { Self($f$(::<$c>)?($($arg.0),+), $f$(::<$c>)?($($arg.1),+)) }
+    };
+}
+
+impl Lanes for Avx2 {
+    const TILE_COLUMNS: usize = 1;
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self {
+        // SAFETY: the caller has AVX2.
+        unsafe { Self(_mm256_set1_ps(x), _mm256_set1_ps(x)) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> Self {
+        // SAFETY: the caller has AVX2 and gives 16 readable f32.
+        unsafe { Self(_mm256_loadu_ps(p), _mm256_loadu_ps(p.add(8))) }
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32) {
+        // SAFETY: a value exists, so the CPU has AVX2; the caller gives 16 writable f32.
+        unsafe {
+            _mm256_storeu_ps(p, self.0);
+            _mm256_storeu_ps(p.add(8), self.1);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_codes(self, p: *mut u8) {
+        // SAFETY: a value exists, so the CPU has AVX2; the caller gives 16 writable bytes.
+        unsafe {
+            // Packing works within 128-bit lanes: 0–3 8–11 | 4–7 12–15, put right by the permute.
+            let words = _mm256_packs_epi32(_mm256_cvtps_epi32(self.0), _mm256_cvtps_epi32(self.1));
+            let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(words);
+            let bytes = _mm_packus_epi16(
+                _mm256_castsi256_si128(words),
+                _mm256_extracti128_si256::<1>(words),
+            );
+            _mm_storeu_si128(p.cast(), bytes);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn dequantize(acc: *const i32, sums: *const i32, zero: i32) -> Self {
+        // SAFETY: the caller has AVX2 and gives 16 readable i32 in each.
+        unsafe {
+            let half = |at: usize| {
+                let sums = _mm256_loadu_si256(sums.add(at).cast());
+                let shift = _mm256_mullo_epi32(sums, _mm256_set1_epi32(zero));
+                let acc = _mm256_loadu_si256(acc.add(at).cast());
+                _mm256_cvtepi32_ps(_mm256_sub_epi32(acc, shift))
+            };
+            Self(half(0), half(8))
+        }
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        op!(_mm256_add_ps, self, other)
+    }
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        op!(_mm256_sub_ps, self, other)
+    }
+
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        op!(_mm256_mul_ps, self, other)
+    }
+
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        op!(_mm256_div_ps, self, other)
+    }
+
+    #[inline(always)]
+    fn mul_add(self, b: Self, c: Self) -> Self {
+        op!(_mm256_fmadd_ps, self, b, c)
+    }
+
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        op!(_mm256_max_ps, self, other)
+    }
+
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        op!(_mm256_min_ps, self, other)
+    }
+
+    #[inline(always)]
+    fn abs(self) -> Self {
+        let sign = self.same(-0.0);
+        op!(_mm256_andnot_ps, sign, self)
+    }
+
+    #[inline(always)]
+    fn round(self) -> Self {
+        op!(
+            _mm256_round_ps::<{ _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC }>,
+            self
+        )
+    }
+
+    #[inline(always)]
+    fn exp2_of_integer(self) -> Self {
+        // SAFETY: a value exists, so the CPU has AVX2.
+        unsafe {
+            let half = |n: __m256| {
+                let biased = _mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127));
+                _mm256_castsi256_ps(_mm256_slli_epi32::<23>(biased))
+            };
+            Self(half(self.0), half(self.1))
+        }
+    }
+
+    #[inline(always)]
+    fn zip(self, other: Self) -> (Self, Self) {
+        // SAFETY: a value exists, so the CPU has AVX2.
+        unsafe {
+            let half = |a: __m256, b: __m256| {
+                let (low, high) = (_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+                Self(
+                    _mm256_permute2f128_ps::<0x20>(low, high),
+                    _mm256_permute2f128_ps::<0x31>(low, high),
+                )
+            };
+            (half(self.0, other.0), half(self.1, other.1))
+        }
+    }
+}

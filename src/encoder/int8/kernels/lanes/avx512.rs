@@ -1,0 +1,150 @@
+//! One 512-bit register.
+
+use std::arch::x86_64::*;
+
+use super::{Lanes, Stage};
+
+/// # Safety
+/// The CPU has AVX-512 F, BW, VL, DQ.
+#[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vl,avx512dq")]
+pub(super) unsafe fn run<S: Stage>(stage: S) {
+    // SAFETY: the features of `Avx512` are enabled here.
+    unsafe { stage.run::<Avx512>() };
+}
+
+#[derive(Clone, Copy)]
+pub(in super::super) struct Avx512(__m512);
+
+/// An operation on values: each exists only where AVX-512 does.
+macro_rules! op {
+    ($expr:expr) => {
+        // SAFETY: a value of `Avx512` exists, so the CPU has AVX-512.
+        Self(unsafe { $expr })
+    };
+}
+
+impl Lanes for Avx512 {
+    const TILE_COLUMNS: usize = 4;
+
+    #[inline(always)]
+    unsafe fn splat(x: f32) -> Self {
+        // SAFETY: the caller has AVX-512.
+        Self(unsafe { _mm512_set1_ps(x) })
+    }
+
+    #[inline(always)]
+    unsafe fn load(p: *const f32) -> Self {
+        // SAFETY: the caller has AVX-512 and gives 16 readable f32.
+        Self(unsafe { _mm512_loadu_ps(p) })
+    }
+
+    #[inline(always)]
+    unsafe fn store(self, p: *mut f32) {
+        // SAFETY: a value exists, so the CPU has AVX-512; the caller gives 16 writable f32.
+        unsafe { _mm512_storeu_ps(p, self.0) };
+    }
+
+    #[inline(always)]
+    unsafe fn store_codes(self, p: *mut u8) {
+        // SAFETY: a value exists, so the CPU has AVX-512; the caller gives 16 writable bytes.
+        unsafe { _mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(self.0))) };
+    }
+
+    #[inline(always)]
+    unsafe fn dequantize(acc: *const i32, sums: *const i32, zero: i32) -> Self {
+        // SAFETY: the caller has AVX-512 and gives 16 readable i32 in each.
+        unsafe {
+            let shift =
+                _mm512_mullo_epi32(_mm512_loadu_si512(sums.cast()), _mm512_set1_epi32(zero));
+            let exact = _mm512_sub_epi32(_mm512_loadu_si512(acc.cast()), shift);
+            Self(_mm512_cvtepi32_ps(exact))
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn load_partial(p: *const f32, n: usize, fill: f32) -> Self {
+        // SAFETY: the caller has AVX-512; lanes that the mask leaves out are not read.
+        Self(unsafe { _mm512_mask_loadu_ps(_mm512_set1_ps(fill), first(n), p) })
+    }
+
+    #[inline(always)]
+    unsafe fn store_partial(self, p: *mut f32, n: usize) {
+        // SAFETY: a value exists, so the CPU has AVX-512; lanes outside the mask are not written.
+        unsafe { _mm512_mask_storeu_ps(p, first(n), self.0) };
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        op!(_mm512_add_ps(self.0, other.0))
+    }
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        op!(_mm512_sub_ps(self.0, other.0))
+    }
+
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        op!(_mm512_mul_ps(self.0, other.0))
+    }
+
+    #[inline(always)]
+    fn div(self, other: Self) -> Self {
+        op!(_mm512_div_ps(self.0, other.0))
+    }
+
+    #[inline(always)]
+    fn mul_add(self, b: Self, c: Self) -> Self {
+        op!(_mm512_fmadd_ps(self.0, b.0, c.0))
+    }
+
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        op!(_mm512_max_ps(self.0, other.0))
+    }
+
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        op!(_mm512_min_ps(self.0, other.0))
+    }
+
+    #[inline(always)]
+    fn abs(self) -> Self {
+        op!(_mm512_abs_ps(self.0))
+    }
+
+    #[inline(always)]
+    fn round(self) -> Self {
+        op!(_mm512_roundscale_ps::<
+            { _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC },
+        >(self.0))
+    }
+
+    #[inline(always)]
+    fn exp2_of_integer(self) -> Self {
+        op!(_mm512_castsi512_ps(_mm512_slli_epi32::<23>(
+            _mm512_add_epi32(_mm512_cvtps_epi32(self.0), _mm512_set1_epi32(127),)
+        )))
+    }
+
+    #[inline(always)]
+    fn zip(self, other: Self) -> (Self, Self) {
+        // SAFETY: a value exists, so the CPU has AVX-512.
+        unsafe {
+            let low = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+            let high =
+                _mm512_setr_epi32(8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31);
+            (
+                Self(_mm512_permutex2var_ps(self.0, low, other.0)),
+                Self(_mm512_permutex2var_ps(self.0, high, other.0)),
+            )
+        }
+    }
+}
+
+/// The mask of the first `n` ≤ 16 lanes.
+#[inline(always)]
+fn first(n: usize) -> __mmask16 {
+    debug_assert!(n <= 16, "{n} lanes of 16");
+    if n >= 16 { !0 } else { (1 << n) - 1 }
+}

@@ -1,0 +1,3 @@
+//! Transformer encoders in int8 on the CPU.
+
+pub mod kernels;
