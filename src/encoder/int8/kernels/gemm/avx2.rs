@@ -1,4 +1,4 @@
-//! AVX2: 4 rows × 8 columns, widened to 16 bits so that nothing saturates.
+//! AVX2: 6 rows × 8 columns, widened to 16 bits so that nothing saturates.
 
 use std::arch::x86_64::*;
 use std::ops::Range;
@@ -26,7 +26,7 @@ const VECTORS: usize = 2;
 
 impl Microkernel for Avx2 {
     type Lanes = lanes::Avx2;
-    const ROWS: usize = 4;
+    const ROWS: usize = 6;
 
     #[inline(always)]
     unsafe fn begin() -> Self {
@@ -41,7 +41,9 @@ impl Microkernel for Avx2 {
                 1 => rows::<1>(tile),
                 2 => rows::<2>(tile),
                 3 => rows::<3>(tile),
-                _ => rows::<4>(tile),
+                4 => rows::<4>(tile),
+                5 => rows::<5>(tile),
+                _ => rows::<6>(tile),
             }
         }
     }

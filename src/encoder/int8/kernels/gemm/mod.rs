@@ -23,6 +23,8 @@ mod neon;
 mod neon_dot;
 #[cfg(target_arch = "aarch64")]
 mod neon_i8mm;
+#[cfg(target_arch = "aarch64")]
+mod neon_prefetch;
 mod scalar;
 
 use std::mem::MaybeUninit;
@@ -46,6 +48,10 @@ struct Sums(MaybeUninit<[i32; MOST_ROWS * PANEL]>);
 
 /// A tile to compute: rows of activations against one panel.
 #[derive(Clone, Copy)]
+#[cfg_attr(
+    not(any(target_arch = "x86_64", target_arch = "aarch64")),
+    expect(dead_code, reason = "the scalar kernel does not prefetch")
+)]
 struct Tile {
     /// `rows` rows of `4 · groups` bytes, `stride` bytes apart.
     rows: *const u8,

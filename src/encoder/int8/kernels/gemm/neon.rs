@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use super::super::lanes;
 use super::super::layout::{GROUP, PANEL};
+use super::neon_prefetch::prefetch;
 use super::{Microkernel, Product, Tile};
 
 /// # Safety
@@ -55,6 +56,9 @@ unsafe fn rows<const R: usize>(tile: Tile) {
         unsafe {
             let mut sums = [[[vdupq_n_s32(0); 2]; VECTORS]; R];
             for group in (0..tile.groups).step_by(2) {
+                if column == 0 {
+                    prefetch(&tile, group / 2, tile.groups / 2);
+                }
                 let weights = |group: usize, j: usize| {
                     vld1q_s8(
                         tile.panel

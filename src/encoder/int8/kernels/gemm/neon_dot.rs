@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use super::super::lanes;
 use super::super::layout::{GROUP, PANEL};
+use super::neon_prefetch::prefetch;
 use super::{Microkernel, Product, Tile};
 
 /// # Safety
@@ -82,6 +83,9 @@ unsafe fn rows<const R: usize>(tile: Tile) {
         unsafe {
             let mut sums = [[vdupq_n_s32(0); VECTORS]; R];
             for step in 0..tile.groups / STEP {
+                if column == 0 {
+                    prefetch(&tile, step, tile.groups / STEP);
+                }
                 let a: [int8x16_t; R] = std::array::from_fn(|r| {
                     vld1q_s8(tile.rows.add(r * tile.stride + step * 16).cast())
                 });

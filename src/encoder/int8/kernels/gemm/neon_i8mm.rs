@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use super::super::lanes;
 use super::super::layout::{GROUP, PANEL};
+use super::neon_prefetch::prefetch;
 use super::{Microkernel, Product, Tile};
 
 /// # Safety
@@ -104,6 +105,9 @@ unsafe fn pairs<const P: usize>(tile: Tile) {
         unsafe {
             let mut sums = [[[vdupq_n_s32(0); 2]; VECTORS]; P];
             for step in 0..tile.groups / STEP {
+                if column == 0 {
+                    prefetch(&tile, step, tile.groups / STEP);
+                }
                 let row = |r: usize| {
                     let at = r.min(tile.count - 1) * tile.stride + step * 16;
                     vld1q_s8(tile.rows.add(at).cast())
