@@ -1,5 +1,6 @@
 //! One frame's way from the camera's buffer to scores, stage by stage.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
@@ -61,7 +62,7 @@ pub fn measure(
     let bank = LabelBank {
         labels: labels.to_vec(),
         groups: vec![Some(0); labels.len()],
-        negatives: Vec::new(),
+        negatives: Arc::default(),
     };
     let mut samples: [Samples; 4] = Default::default();
     let until = Instant::now() + budget;
