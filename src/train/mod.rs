@@ -21,6 +21,7 @@ pub mod convolution;
 pub mod demo;
 pub mod efficientnet;
 pub mod evaluate;
+pub mod fitting;
 pub mod grocery;
 pub mod head;
 pub mod import;

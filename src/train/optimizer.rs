@@ -16,7 +16,35 @@ pub fn cosine(step: usize, steps: usize, warmup: usize) -> f64 {
     0.5 * (1.0 + (std::f64::consts::PI * done.min(1.0)).cos())
 }
 
-/// AdamW (Loshchilov & Hutter, 2019) with β = 0.9, 0.999.
+/// One step of Adam (Kingma & Ba, ICLR 2015): the decay rates of the moments and their bias
+/// corrections `1 − βᵗ`.
+#[derive(Clone, Copy, Debug)]
+pub struct Step {
+    betas: (f32, f32),
+    corrections: (f32, f32),
+}
+
+impl Step {
+    /// Step number `t`, counted from 1.
+    pub fn new(betas: (f32, f32), t: i32) -> Self {
+        Self {
+            betas,
+            corrections: (1.0 - betas.0.powi(t), 1.0 - betas.1.powi(t)),
+        }
+    }
+
+    /// Takes gradient `g` of one parameter into its moments; how far, at rate 1, it moves down.
+    #[inline]
+    pub fn direction(&self, first: &mut f32, second: &mut f32, g: f32) -> f32 {
+        let (b1, b2) = self.betas;
+        *first = b1 * *first + (1.0 - b1) * g;
+        *second = b2 * *second + (1.0 - b2) * g * g;
+        (*first / self.corrections.0) / ((*second / self.corrections.1).sqrt() + 1e-8)
+    }
+}
+
+/// AdamW (Loshchilov & Hutter, ICLR 2019) with β = 0.9, 0.999 over one flat vector whose parameters
+/// have rates of their own.
 pub struct Adam {
     first: Vec<f32>,
     second: Vec<f32>,
@@ -49,13 +77,9 @@ impl Adam {
         rate: f32,
         decay: f32,
     ) {
-        let (b1, b2) = (0.9f32, 0.999f32);
-        let (c1, c2) = (1.0 - b1.powi(self.step), 1.0 - b2.powi(self.step));
+        let step = Step::new((0.9, 0.999), self.step);
         for i in 0..parameters.len() {
-            let g = gradient[i];
-            self.first[i] = b1 * self.first[i] + (1.0 - b1) * g;
-            self.second[i] = b2 * self.second[i] + (1.0 - b2) * g * g;
-            let move_by = (self.first[i] / c1) / ((self.second[i] / c2).sqrt() + 1e-8);
+            let move_by = step.direction(&mut self.first[i], &mut self.second[i], gradient[i]);
             parameters[i] -= rate * (rates[i] * move_by + decay * (parameters[i] - anchor[i]));
         }
     }

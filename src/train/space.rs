@@ -11,11 +11,12 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor, Var};
 use candle_nn::optim::{AdamW, Optimizer, ParamsAdamW};
-use rand::{Rng, SeedableRng, rngs::StdRng};
+use rand::{SeedableRng, rngs::StdRng};
 
 use super::anchors::Anchors;
 use super::contrast::{Goals, Shares, Shows, top1};
 use super::demo::report_line;
+use super::fitting::{draw, head_optimizer, mixed_batch};
 use super::head::{Dropout, Head, everyday_names};
 use super::optimizer::cosine;
 use super::targets::{Bank, EVERYDAY, select, unit_rows};
@@ -200,36 +201,13 @@ pub fn fit(
             ..ParamsAdamW::default()
         },
     )?;
-    let mut head_optimizer = AdamW::new(
-        head.variables(),
-        ParamsAdamW {
-            weight_decay: 0.02,
-            ..ParamsAdamW::default()
-        },
-    )?;
+    let mut head_optimizer = head_optimizer(head)?;
     let texts = teacher.dim(0)?;
     progress.set_length(settings.steps as u64);
     for step in 0..settings.steps {
         head_optimizer.set_learning_rate(1e-3 * cosine(step, settings.steps, 50));
         map_optimizer.set_learning_rate(4e-4 * cosine(step, settings.steps, 50));
-        let photos: Vec<u32> = draw(&mut rng, examples.shows.len(), 192)?;
-        let made: Vec<u32> = draw(&mut rng, anchors.classes.len(), 64)?;
-        let features = Tensor::cat(
-            &[
-                select(&examples.features, &photos)?,
-                select(&anchors.features, &made)?,
-            ],
-            0,
-        )?;
-        let shows: Vec<Vec<(Shows, f32)>> = photos
-            .iter()
-            .map(|p| examples.shows[*p as usize])
-            .chain(
-                made.iter()
-                    .map(|a| Shows::Everyday(anchors.classes[*a as usize])),
-            )
-            .map(|s| vec![(s, 1.0)])
-            .collect();
+        let (features, shows) = mixed_batch(examples, anchors, &mut rng)?;
         let candidates = space.map(&select(teacher, &bank.draw(0.4, &mut rng))?)?;
         let names = candidates.narrow(0, candidates.dim(0)? - EVERYDAY, EVERYDAY)?;
         let embeddings = head.forward(
@@ -307,12 +285,6 @@ pub fn report(bank: &Bank, head: &Head, texts: &Tensor, check: &Examples) -> Res
             &classes(false),
         )?,
     ))
-}
-
-fn draw(rng: &mut impl Rng, below: usize, count: usize) -> Result<Vec<u32>> {
-    Ok((0..count)
-        .map(|_| u32::try_from(rng.random_range(0..below)))
-        .collect::<Result<_, _>>()?)
 }
 
 #[cfg(test)]

@@ -6,11 +6,9 @@ use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor, Var};
 use rayon::prelude::*;
 
-use crate::train::optimizer::cosine;
+use crate::train::optimizer::{Step, cosine};
 
-const BETA1: f32 = 0.9;
-const BETA2: f32 = 0.98;
-const EPSILON: f32 = 1e-8;
+const BETAS: (f32, f32) = (0.9, 0.98);
 
 /// Values a worker takes at a time.
 const CHUNK: usize = 1 << 16;
@@ -97,7 +95,7 @@ impl AdamW {
             1.0
         };
         self.step += 1;
-        let correction = (1.0 - BETA2.powi(self.step)).sqrt() / (1.0 - BETA1.powi(self.step));
+        let step = Step::new(BETAS, self.step);
         #[expect(clippy::cast_precision_loss, reason = "steps are thousands")]
         let passed = self.step as f32;
         let keep = self.average_decay.min((1.0 + passed) / (10.0 + passed));
@@ -112,10 +110,8 @@ impl AdamW {
                 .for_each(|((((weights, first), second), average), gradient)| {
                     for i in 0..weights.len() {
                         let g = gradient[i] * scale;
-                        first[i] = BETA1 * first[i] + (1.0 - BETA1) * g;
-                        second[i] = BETA2 * second[i] + (1.0 - BETA2) * g * g;
-                        weights[i] = weights[i] * decay
-                            - rate * correction * first[i] / (second[i].sqrt() + EPSILON);
+                        let move_by = step.direction(&mut first[i], &mut second[i], g);
+                        weights[i] = weights[i] * decay - rate * move_by;
                         average[i] = keep * average[i] + (1.0 - keep) * weights[i];
                     }
                 });
