@@ -132,6 +132,21 @@ fn clip_italians_layout_agrees_with_transformers() {
 }
 
 #[test]
+fn every_file_format_gives_the_same_model() {
+    let folder = fixture("dual-encoder");
+    for file in [
+        "model.safetensors.index.json",
+        "pytorch_model.bin",
+        "flax_model.msgpack",
+    ] {
+        println!("{file}");
+        let report = agrees(&folder.join(file), &folder);
+        let files = report.manifest.provenance.sources.len();
+        assert_eq!(files, if file.ends_with(".json") { 2 } else { 1 });
+    }
+}
+
+#[test]
 fn clip_with_quick_gelu_and_the_old_end_of_text_agrees_with_transformers() {
     let folder = fixture("clip-old");
     let report = agrees(&folder, &folder);

@@ -12,9 +12,12 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
 
+mod flax;
+mod pickle;
 mod safetensors;
 mod shards;
 mod stored;
+mod torch;
 
 pub use stored::{Kind, Stored};
 
@@ -28,17 +31,23 @@ const MAX_TENSORS: usize = 100_000;
 const MAX_NAME_BYTES: usize = 512;
 
 /// Weight files that are looked for in a folder, the safest format first.
-const CANDIDATES: [(&str, Format); 4] = [
-    ("model.safetensors.index.json", Format::Shards),
+const CANDIDATES: [(&str, Format); 8] = [
     ("model.safetensors", Format::Safetensors),
+    ("model.safetensors.index.json", Format::Shards),
     ("open_clip_model.safetensors", Format::Safetensors),
     ("pytorch_model.safetensors", Format::Safetensors),
+    ("flax_model.msgpack", Format::Flax),
+    ("pytorch_model.bin", Format::Torch),
+    ("pytorch_model.bin.index.json", Format::Shards),
+    ("open_clip_pytorch_model.bin", Format::Torch),
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Format {
     Safetensors,
     Shards,
+    Flax,
+    Torch,
 }
 
 /// A file of a checkpoint.
@@ -103,6 +112,8 @@ impl Checkpoint {
         };
         match format {
             Format::Safetensors => checkpoint.add(path, safetensors::index),
+            Format::Flax => checkpoint.add(path, flax::index),
+            Format::Torch => checkpoint.add(path, torch::index),
             Format::Shards => shards::open(&mut checkpoint, path),
         }
         .with_context(|| path.display().to_string())?;
@@ -168,8 +179,12 @@ impl Checkpoint {
 fn format_of(name: &str) -> Result<Format> {
     Ok(match name.rsplit('.').next() {
         Some("safetensors") => Format::Safetensors,
+        Some("msgpack") => Format::Flax,
+        Some("bin" | "pt" | "pth") => Format::Torch,
         Some("json") => Format::Shards,
-        _ => bail!("{name} is no weight file; give a folder, or a .safetensors file"),
+        _ => bail!(
+            "{name} is no weight file; give a folder, or a .safetensors, .msgpack or .bin file"
+        ),
     })
 }
 

@@ -1,13 +1,13 @@
-//! A checkpoint in several files, with `model.safetensors.index.json` saying what is where.
+//! A checkpoint in several files, with `….index.json` saying what is where.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
 use super::{Checkpoint, MAX_JSON_BYTES, format_of, read_text};
-use super::{Format, safetensors};
+use super::{Format, safetensors, torch};
 
 /// Most files of a checkpoint.
 const MAX_SHARDS: usize = 512;
@@ -28,14 +28,13 @@ pub(super) fn open(checkpoint: &mut Checkpoint, path: &Path) -> Result<()> {
         ensure!(plain, "{shard:?} is no name of a file beside the index");
         let file = path.with_file_name(shard);
         let context = || format!("shard {shard}");
-        ensure!(
-            format_of(shard)? == Format::Safetensors,
-            "shard {shard} is not a .safetensors file"
-        );
+        let index_of = match format_of(shard)? {
+            Format::Safetensors => safetensors::index,
+            Format::Torch => torch::index,
+            _ => bail!("shard {shard} is neither a .safetensors nor a .bin file"),
+        };
         let before: BTreeSet<String> = checkpoint.tensors.keys().cloned().collect();
-        checkpoint
-            .add(&file, safetensors::index)
-            .with_context(context)?;
+        checkpoint.add(&file, index_of).with_context(context)?;
         let added = checkpoint
             .tensors
             .keys()

@@ -151,8 +151,163 @@ fn axes_are_read_in_any_order() {
     assert!(stored.rows(1..3).is_err());
 }
 
+fn fixture(name: &str) -> Vec<u8> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/import/dual-encoder");
+    std::fs::read(folder.join(name)).unwrap()
+}
+
+/// A pickle in a zip archive of one member, as `torch.save` would write it.
+fn torch(pickle: &[u8]) -> Vec<u8> {
+    use std::io::Write;
+    let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    let stored =
+        zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    zip.start_file("archive/data.pkl", stored).unwrap();
+    zip.write_all(pickle).unwrap();
+    zip.finish().unwrap().into_inner()
+}
+
+#[test]
+fn a_pickle_that_would_run_something_is_refused_with_its_name() {
+    let folder = tempfile::tempdir().unwrap();
+    for (pickle, named) in [
+        (
+            &b"\x80\x02cposix\nsystem\nX\x04\0\0\0true\x85R."[..],
+            "posix.system",
+        ),
+        (b"\x80\x02c__builtin__\neval\n.", "__builtin__.eval"),
+        (b"\x80\x02ctorch\nload\n.", "torch.load"),
+        (b"\x80\x02(iposix\nsystem\n.", "opcode 0x69"),
+        (b"\x80\x02\x8c\x05posix\x8c\x06system\x93.", "opcode 0x8c"),
+        (b"\x80\x04N.", "protocol 4"),
+        (b"\x80\x02}K\x01R.", "tuple"),
+        (b"\x80\x02N)R.", "calls something"),
+        (b"\x80\x02NNb.", "attributes"),
+        (b"\x80\x02h\x07.", "slot 7"),
+        (b"\x80\x02Nq\x07.", "skips a slot"),
+        (b"\x80\x02.", "takes more"),
+        (b"\x80\x02t.", "no mark"),
+        (b"\x80\x02}X\x01\0\0\0aNs.", "a is no tensor"),
+        (b"\x80\x02]N.", "dictionary of tensors"),
+        (b"\x80\x02X\xff\xff\xff\xffa", "ends in the middle"),
+    ] {
+        let error = open(folder.path(), "pytorch_model.bin", &torch(pickle)).unwrap_err();
+        let error = format!("{error:#}");
+        assert!(error.contains(named), "{named}: {error}");
+    }
+}
+
+#[test]
+fn a_pickle_nested_a_million_times_is_only_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut pickle = b"\x80\x02N".to_vec();
+    pickle.extend(std::iter::repeat_n(0x85, 1_000_000));
+    pickle.push(b'.');
+    assert!(open(folder.path(), "pytorch_model.bin", &torch(&pickle)).is_err());
+}
+
+#[test]
+fn a_pickle_that_makes_much_out_of_little_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    // A storage of no bytes, a tensor of 2³⁰ × 2³⁰ elements with strides of 0.
+    let pickle = b"\x80\x02}X\x01\0\0\0actorch._utils\n_rebuild_tensor_v2\n((X\x07\0\0\0storage\
+        ctorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x01tQK\0\
+        J\0\0\0\x40J\0\0\0\x40\x86K\0K\0\x86\x89N\x85tRs.";
+    use std::io::Write;
+    let mut zip = zip::ZipWriter::new(std::io::Cursor::new(Vec::new()));
+    let stored =
+        zip::write::SimpleFileOptions::default().compression_method(zip::CompressionMethod::Stored);
+    for (name, content) in [("m/data.pkl", &pickle[..]), ("m/data/0", &[0; 4])] {
+        zip.start_file(name, stored).unwrap();
+        zip.write_all(content).unwrap();
+    }
+    let bytes = zip.finish().unwrap().into_inner();
+    let error = format!(
+        "{:#}",
+        open(folder.path(), "pytorch_model.bin", &bytes).unwrap_err()
+    );
+    assert!(
+        error.contains("tensor a") && error.contains("twice"),
+        "{error}"
+    );
+}
+
+#[test]
+fn an_old_or_foreign_pytorch_file_is_refused_with_advice() {
+    let folder = tempfile::tempdir().unwrap();
+    let error = open(folder.path(), "pytorch_model.bin", b"\x80\x02\x8a\x0a").unwrap_err();
+    assert!(format!("{error:#}").contains("safetensors"), "{error:#}");
+    let error = open(folder.path(), "weights.h5", b"").unwrap_err();
+    assert!(format!("{error:#}").contains("no weight file"), "{error:#}");
+}
+
+#[test]
+fn flax_names_and_axes_become_pytorchs() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut bytes =
+        b"\x81\xa1d\x82\xa6kernel\xc7\x26\x01\x93\x92\x02\x03\xa7float32\xc4\x18".to_vec();
+    for value in 0_u8..6 {
+        bytes.extend_from_slice(&f32::from(value).to_le_bytes());
+    }
+    bytes.extend_from_slice(b"\xa5scale\xc7\x0f\x01\x93\x91\x01\xa7float16\xc4\x02\x00\x3c");
+    let error = open(folder.path(), "flax_model.msgpack", &bytes).unwrap_err();
+    assert!(
+        format!("{error:#}").contains("tensor d.weight is there twice"),
+        "{error:#}"
+    );
+    let position = bytes.windows(5).position(|w| w == b"scale").unwrap();
+    bytes[position..position + 5].copy_from_slice(b"other");
+    let checkpoint = open(folder.path(), "flax_model.msgpack", &bytes).unwrap();
+    let kernel = &checkpoint.tensors()["d.weight"];
+    assert_eq!(kernel.shape, [3, 2]);
+    assert_eq!(checkpoint.read(kernel).unwrap(), [0., 3., 1., 4., 2., 5.]);
+    assert_eq!(
+        checkpoint.read(&checkpoint.tensors()["d.other"]).unwrap(),
+        [1.0]
+    );
+}
+
+#[test]
+fn a_map_nested_without_end_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let bytes: Vec<u8> = std::iter::repeat_n(*b"\x81\xa1a", 100_000)
+        .flatten()
+        .collect();
+    let error = open(folder.path(), "flax_model.msgpack", &bytes).unwrap_err();
+    assert!(format!("{error:#}").contains("nests deeper"), "{error:#}");
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(512))]
+    #![proptest_config(ProptestConfig::with_cases(384))]
+
+    /// Most changes hit elements; half of them are therefore aimed at the parts that say where the
+    /// elements are.
+    #[test]
+    fn a_damaged_real_checkpoint_never_panics(
+        which in 0..3_usize,
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), any::<bool>()), 1..8),
+        cut in prop::option::weighted(0.2, any::<prop::sample::Index>()),
+    ) {
+        let name = ["flax_model.msgpack", "pytorch_model.bin", "model.safetensors"][which];
+        let mut bytes = fixture(name);
+        // Structure lies at the beginning, in a zip archive also at the end.
+        let head = 12_000.min(bytes.len());
+        for (at, value, aimed) in changes {
+            let at = match (aimed, name) {
+                (true, "pytorch_model.bin") if value % 2 == 0 => bytes.len() - 1 - at.index(head / 2),
+                (true, _) => at.index(head),
+                (false, _) => at.index(bytes.len()),
+            };
+            bytes[at] = value;
+        }
+        if let Some(cut) = cut {
+            bytes.truncate(cut.index(bytes.len()));
+        }
+        let folder = tempfile::tempdir().unwrap();
+        if let Ok(checkpoint) = open(folder.path(), name, &bytes) {
+            read_all(&checkpoint);
+        }
+    }
 
     #[test]
     fn a_damaged_file_never_panics(
