@@ -51,6 +51,19 @@ pub(super) trait Lanes: Copy {
     /// `p` is writable for 16 bytes. Every lane is in 0..=255 (else the byte is unspecified).
     unsafe fn store_codes(self, p: *mut u8);
 
+    /// The lanes rounded to nearest even, as signed bytes.
+    ///
+    /// # Safety
+    /// `p` is writable for 16 bytes. Every lane is in −128..=127 (else the byte is unspecified).
+    unsafe fn store_signed(self, p: *mut i8);
+
+    /// Four vectors rounded to nearest even, as signed bytes side by side: byte `4 i + j` is lane `i`
+    /// of vector `j`.
+    ///
+    /// # Safety
+    /// `p` is writable for 64 bytes. Every lane is in −128..=127 (else the byte is unspecified).
+    unsafe fn store_groups(four: [Self; 4], p: *mut i8);
+
     /// `(acc[i] − zero · sums[i]) as f32`, the integer part wrapping.
     ///
     /// # Safety

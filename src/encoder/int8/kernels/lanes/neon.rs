@@ -45,6 +45,17 @@ fn exp2_of_integer(n: float32x4_t) -> float32x4_t {
     }
 }
 
+/// The lanes rounded to nearest even, as signed bytes.
+#[inline(always)]
+fn signed(v: Neon) -> int8x16_t {
+    // SAFETY: NEON is part of aarch64.
+    unsafe {
+        let half =
+            |a, b| vcombine_s16(vqmovn_s32(vcvtnq_s32_f32(a)), vqmovn_s32(vcvtnq_s32_f32(b)));
+        vcombine_s8(vqmovn_s16(half(v.0, v.1)), vqmovn_s16(half(v.2, v.3)))
+    }
+}
+
 impl Lanes for Neon {
     const TILE_COLUMNS: usize = 1;
     const CENTRE: u8 = 128;
@@ -96,6 +107,19 @@ impl Lanes for Neon {
             );
             vst1q_u8(p, veorq_u8(bytes, vdupq_n_u8(Self::CENTRE)));
         }
+    }
+
+    #[inline(always)]
+    unsafe fn store_signed(self, p: *mut i8) {
+        // SAFETY: the caller gives 16 writable bytes.
+        unsafe { vst1q_s8(p, signed(self)) };
+    }
+
+    #[inline(always)]
+    unsafe fn store_groups(four: [Self; 4], p: *mut i8) {
+        let [a, b, c, d] = four.map(signed);
+        // SAFETY: the caller gives 64 writable bytes.
+        unsafe { vst4q_s8(p, int8x16x4_t(a, b, c, d)) };
     }
 
     #[inline(always)]
