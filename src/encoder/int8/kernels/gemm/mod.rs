@@ -44,7 +44,17 @@ const AHEAD: usize = 32 << 10;
 
 /// Sums of a tile, `[rows][64] i32`.
 #[repr(C, align(64))]
-pub(super) struct Sums(pub(super) MaybeUninit<[i32; MOST_ROWS * PANEL]>);
+pub(super) struct Sums(MaybeUninit<[i32; MOST_ROWS * PANEL]>);
+
+impl Sums {
+    pub(super) const fn new() -> Self {
+        Self(MaybeUninit::uninit())
+    }
+
+    pub(super) fn as_mut_ptr(&mut self) -> *mut i32 {
+        self.0.as_mut_ptr().cast()
+    }
+}
 
 /// A tile to compute: rows of activations against one panel.
 #[derive(Clone, Copy)]
@@ -159,8 +169,8 @@ impl TileStage for Part<'_> {
         );
         let weights = packed[panel * panel_len..].as_ptr().cast::<i8>();
         let blocks = rows.len().div_ceil(M::ROWS);
-        let mut sums = Sums(MaybeUninit::uninit());
-        let sums = sums.0.as_mut_ptr().cast::<i32>();
+        let mut sums = Sums::new();
+        let sums = sums.as_mut_ptr();
         // SAFETY: the caller has the instruction set.
         let mut kernel = unsafe { M::begin() };
         for block in 0..blocks {
