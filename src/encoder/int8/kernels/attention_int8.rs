@@ -13,7 +13,7 @@ use super::norm::fold;
 use super::rows::{quantize_row, stride};
 
 /// Steps of a probability: codes are 0..=65535, in two bytes.
-const STEPS: f32 = 65_280.0;
+const STEPS: f32 = 65_535.0;
 /// Queries per task at least.
 const BLOCK: usize = 16;
 
@@ -22,7 +22,7 @@ const BLOCK: usize = 16;
 ///
 /// - q is quantized like activations (per token and head, u8), k per token and head to symmetric s8,
 ///   v per channel over the tokens of the image to symmetric s8;
-/// - probabilities are held in 16 bits, p ≈ code / 65280, as two rows of bytes: eight bits would lose
+/// - probabilities are held in 16 bits, p ≈ code / 65535, as two rows of bytes: eight bits would lose
 ///   the many small ones that together weigh as much as the largest. The divisor is the sum of the
 ///   codes, so that weights sum to one exactly.
 ///
@@ -337,7 +337,7 @@ impl Head<'_> {
             };
             // SAFETY: the caller has the instruction set; queries and keys have `depth` values.
             unsafe { kernel.tile(tile) };
-            for at in (panel * PANEL..(panel + 1) * PANEL).step_by(LANES) {
+            for at in (panel * PANEL..tokens.min((panel + 1) * PANEL)).step_by(LANES) {
                 let scratch = &mut *self.scratch;
                 // SAFETY: the caller has the instruction set; everything holds sixteen from `at`.
                 unsafe {
@@ -370,7 +370,8 @@ impl Head<'_> {
         let step = stride(padded);
         let mut factors = [0.0; MOST_ROWS];
         for i in 0..count {
-            let scores = &mut self.scratch.scores[i * padded..(i + 1) * padded];
+            let columns = tokens.next_multiple_of(LANES);
+            let scores = &mut self.scratch.scores[i * padded..][..columns];
             if self.causal {
                 scores[first + i + 1..].fill(f32::NEG_INFINITY);
             }
@@ -488,20 +489,14 @@ unsafe fn probabilities<L: Lanes>(scores: &[f32], codes: &mut [u8], step: usize)
         let [a, b, c, d] = fold::<L>(scores.as_ptr(), n, 0.0, lowest, |m, s| s.max(m));
         let max = lowest.same(a.max(b).max(c.max(d)).reduce_max());
         let zero = lowest.same(0.0);
-        let top = lowest.same(255.0);
-        let mut sums = [zero; 2];
+        let mut sum = zero;
         for at in (0..n).step_by(LANES) {
-            let code = exp(L::load(scores[at..].as_ptr()).sub(max)).mul(lowest.same(STEPS));
-            // The largest integer below, give or take one step of the low byte.
-            let h = code
-                .mul_add(lowest.same(1.0 / 256.0), lowest.same(-0.5))
+            let code = exp(L::load(scores[at..].as_ptr()).sub(max))
+                .mul(zero.same(STEPS))
                 .round();
-            let l = h.mul_add(lowest.same(-256.0), code).round().min(top);
-            h.store_codes(high[at..].as_mut_ptr());
-            l.store_codes(low[at..].as_mut_ptr());
-            let sum = &mut sums[at / LANES % 2];
-            *sum = sum.add(h.mul_add(lowest.same(256.0), l));
+            code.store_halves(high[at..].as_mut_ptr(), low[at..].as_mut_ptr());
+            sum = sum.add(code);
         }
-        sums[0].add(sums[1]).reduce_add()
+        sum.reduce_add()
     }
 }

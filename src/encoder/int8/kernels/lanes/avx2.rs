@@ -77,6 +77,24 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
+    unsafe fn store_halves(self, high: *mut u8, low: *mut u8) {
+        // SAFETY: a value exists, so the CPU has AVX2; the caller gives 16 writable bytes in each.
+        unsafe {
+            let words = _mm256_packus_epi32(_mm256_cvtps_epi32(self.0), _mm256_cvtps_epi32(self.1));
+            let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(words);
+            let above = _mm256_srli_epi16::<8>(words);
+            let below = _mm256_and_si256(words, _mm256_set1_epi16(0xff));
+            for (half, p) in [(above, high), (below, low)] {
+                let bytes = _mm_packus_epi16(
+                    _mm256_castsi256_si128(half),
+                    _mm256_extracti128_si256::<1>(half),
+                );
+                _mm_storeu_si128(p.cast(), bytes);
+            }
+        }
+    }
+
+    #[inline(always)]
     unsafe fn store_groups(four: [Self; 4], p: *mut i8) {
         // SAFETY: values exist, so the CPU has AVX2; the caller gives 64 writable bytes.
         unsafe {

@@ -57,6 +57,17 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
+    unsafe fn store_halves(self, high: *mut u8, low: *mut u8) {
+        // SAFETY: a value exists, so the CPU has AVX-512; the caller gives 16 writable bytes in each.
+        unsafe {
+            let codes = _mm512_cvtps_epi32(self.0);
+            let above = _mm512_srli_epi32::<8>(codes);
+            _mm_storeu_si128(high.cast(), _mm512_cvtepi32_epi8(above));
+            _mm_storeu_si128(low.cast(), _mm512_cvtepi32_epi8(codes));
+        }
+    }
+
+    #[inline(always)]
     unsafe fn store_groups(four: [Self; 4], p: *mut i8) {
         // SAFETY: values exist, so the CPU has AVX-512; the caller gives 64 writable bytes.
         unsafe {

@@ -116,6 +116,25 @@ impl Lanes for Neon {
     }
 
     #[inline(always)]
+    unsafe fn store_halves(self, high: *mut u8, low: *mut u8) {
+        // SAFETY: the caller gives 16 writable bytes in each.
+        unsafe {
+            let half = |a, b| {
+                vcombine_u16(
+                    vqmovun_s32(vcvtnq_s32_f32(a)),
+                    vqmovun_s32(vcvtnq_s32_f32(b)),
+                )
+            };
+            let (a, b) = (half(self.0, self.1), half(self.2, self.3));
+            let above = vcombine_u8(vshrn_n_u16::<8>(a), vshrn_n_u16::<8>(b));
+            let below = vcombine_u8(vmovn_u16(a), vmovn_u16(b));
+            let centre = vdupq_n_u8(Self::CENTRE);
+            vst1q_u8(high, veorq_u8(above, centre));
+            vst1q_u8(low, veorq_u8(below, centre));
+        }
+    }
+
+    #[inline(always)]
     unsafe fn store_groups(four: [Self; 4], p: *mut i8) {
         let [a, b, c, d] = four.map(signed);
         // SAFETY: the caller gives 64 writable bytes.
