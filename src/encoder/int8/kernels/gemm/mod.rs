@@ -23,18 +23,19 @@ mod neon;
 mod neon_dot;
 #[cfg(target_arch = "aarch64")]
 mod neon_i8mm;
-#[cfg(target_arch = "aarch64")]
-mod neon_prefetch;
+mod prefetch;
 mod scalar;
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use super::isa::Isa;
-use super::lanes::Lanes;
+use super::lanes::{LANES, Lanes};
 use super::layout::{GROUP, PANEL, PackedMatrix, padded_k};
 use super::rows::QuantizedRows;
+use epilogue::Stream;
 pub(super) use epilogue::{Epilogue, Sink};
+use prefetch::LINE;
 
 /// Most rows of any microkernel.
 pub(super) const MOST_ROWS: usize = 64;
@@ -177,12 +178,15 @@ impl TileStage for Part<'_> {
             // Blocks of equal height, so that the last is not left with one row.
             let first = rows.start + block * rows.len() / blocks;
             let count = rows.start + (block + 1) * rows.len() / blocks - first;
-            // With one block the panel itself is being streamed: stay a little ahead of it.
-            let ahead = if blocks == 1 {
-                panel_len.min(AHEAD)
+            // With one block the panel itself is being streamed: stay a little ahead of it, and do
+            // not let the stream rest during the epilogue.
+            let (ahead, lines_in_epilogue) = if blocks == 1 {
+                let lines = (count * PANEL / LANES).min(panel_len / LINE / 2);
+                (panel_len.min(AHEAD), lines)
             } else {
-                panel_len + block * panel_len / blocks
+                (panel_len + block * panel_len / blocks, 0)
             };
+            let ahead_len = panel_len / blocks - lines_in_epilogue * LINE;
             let tile = Tile {
                 rows: x.codes()[first * stride..].as_ptr(),
                 stride,
@@ -191,15 +195,24 @@ impl TileStage for Part<'_> {
                 groups: padded_k(w.k()) / GROUP,
                 sums,
                 ahead: weights.wrapping_add(ahead),
-                ahead_len: panel_len / blocks,
+                ahead_len,
             };
             // SAFETY: the caller has the instruction set; the codes hold whole rows up to
             // `rows.end`, the weights a panel from here, the sums the most rows of any kernel.
             unsafe {
                 kernel.tile(tile);
-                product
-                    .epilogue
-                    .run::<M::Lanes>(x, w, panel, first, count, sums);
+                product.epilogue.run::<M::Lanes>(
+                    x,
+                    w,
+                    panel,
+                    first,
+                    count,
+                    sums,
+                    Stream {
+                        next: weights.wrapping_add(ahead + ahead_len),
+                        lines: lines_in_epilogue,
+                    },
+                );
             }
         }
     }

@@ -4,7 +4,7 @@ use std::arch::aarch64::*;
 
 use super::super::lanes;
 use super::super::layout::{GROUP, PANEL};
-use super::neon_prefetch::prefetch;
+use super::prefetch::prefetch_part;
 use super::{Microkernel, Tile, TileStage};
 
 /// # Safety
@@ -56,7 +56,7 @@ unsafe fn rows<const R: usize>(tile: Tile) {
             let mut sums = [[[vdupq_n_s32(0); 2]; VECTORS]; R];
             for group in (0..tile.groups).step_by(2) {
                 if column == 0 {
-                    prefetch(&tile, group / 2, tile.groups / 2);
+                    prefetch_part(&tile, group / 2, tile.groups / 2);
                 }
                 let weights = |group: usize, j: usize| {
                     vld1q_s8(

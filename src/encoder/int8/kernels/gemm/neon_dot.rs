@@ -5,7 +5,7 @@ use std::arch::asm;
 
 use super::super::lanes;
 use super::super::layout::{GROUP, PANEL};
-use super::neon_prefetch::prefetch;
+use super::prefetch::prefetch_part;
 use super::{Microkernel, Tile, TileStage};
 
 /// # Safety
@@ -83,7 +83,7 @@ unsafe fn rows<const R: usize>(tile: Tile) {
             let mut sums = [[vdupq_n_s32(0); VECTORS]; R];
             for step in 0..tile.groups / STEP {
                 if column == 0 {
-                    prefetch(&tile, step, tile.groups / STEP);
+                    prefetch_part(&tile, step, tile.groups / STEP);
                 }
                 let a: [int8x16_t; R] = std::array::from_fn(|r| {
                     vld1q_s8(tile.rows.add(r * tile.stride + step * 16).cast())

@@ -5,7 +5,7 @@ use std::arch::asm;
 
 use super::super::lanes;
 use super::super::layout::{GROUP, PANEL};
-use super::neon_prefetch::prefetch;
+use super::prefetch::prefetch_part;
 use super::{Microkernel, Tile, TileStage};
 
 /// # Safety
@@ -105,7 +105,7 @@ unsafe fn pairs<const P: usize>(tile: Tile) {
             let mut sums = [[[vdupq_n_s32(0); 2]; VECTORS]; P];
             for step in 0..tile.groups / STEP {
                 if column == 0 {
-                    prefetch(&tile, step, tile.groups / STEP);
+                    prefetch_part(&tile, step, tile.groups / STEP);
                 }
                 let row = |r: usize| {
                     let at = r.min(tile.count - 1) * tile.stride + step * 16;
