@@ -17,7 +17,6 @@
 #[cfg(target_arch = "x86_64")]
 mod amx_permission;
 mod attention;
-mod attention_int8;
 mod buffer;
 mod context;
 mod gemm;
@@ -32,8 +31,7 @@ mod rows;
 #[cfg(test)]
 mod tests;
 
-pub use attention::attention;
-pub use attention_int8::attention_int8;
+pub use attention::{attention, attention_int8};
 pub use buffer::Bytes;
 pub use context::Context;
 pub use isa::Isa;

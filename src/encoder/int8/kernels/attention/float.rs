@@ -1,17 +1,16 @@
-//! Multi-head attention in f32.
+//! Attention in f32.
 
 use std::cell::RefCell;
 
-use super::buffer::{Aligned, Disjoint};
-use super::context::Context;
-use super::lanes::{LANES, Lanes, Stage, transpose};
-use super::math::exp;
-use super::norm::fold;
+use super::super::buffer::{Aligned, Disjoint};
+use super::super::context::Context;
+use super::super::lanes::{LANES, Lanes, Stage, transpose};
+use super::super::math::exp;
+use super::super::norm::fold;
+use super::{Shape, parts};
 
 /// Queries of a block.
 const BLOCK: usize = 6;
-/// Parts per thread that the work is split into at least.
-const PARTS_PER_THREAD: usize = 4;
 
 /// Scaled dot product attention of every head.
 ///
@@ -26,7 +25,7 @@ const PARTS_PER_THREAD: usize = 4;
 /// ```
 ///
 /// Sums over d and j run in order, each step one fused multiply–add; the sum of p is taken as the
-/// sums of [`layer_norm`](super::layer_norm) are. A query all of whose keys are at −∞, or that meets
+/// sums of [`layer_norm`](super::super::layer_norm) are. A query all of whose keys are at −∞, or that meets
 /// a NaN, gives NaN.
 ///
 /// A head's keys are transposed once, then six queries at a time are held against up to 4 × 16 keys
@@ -80,42 +79,8 @@ pub fn attention(
     });
 }
 
-/// Into how many parts the queries of a head are split; each transposes the keys for itself.
-pub(super) fn parts(threads: usize, units: usize, blocks: usize) -> usize {
-    if threads == 1 {
-        return 1;
-    }
-    (PARTS_PER_THREAD * threads).div_ceil(units).min(blocks)
-}
-
 thread_local! {
     static SCRATCH: RefCell<Aligned<f32>> = const { RefCell::new(Aligned::new()) };
-}
-
-/// Sizes of the attention of one image.
-#[derive(Clone, Copy)]
-pub(super) struct Shape {
-    pub(super) tokens: usize,
-    /// heads · dim.
-    pub(super) width: usize,
-    pub(super) dim: usize,
-}
-
-impl Shape {
-    pub(super) fn check(self, batch: usize, qkv: &[f32], mask: Option<&[f32]>, out: &[f32]) {
-        let Self { tokens, width, .. } = self;
-        assert_eq!(qkv.len(), batch * tokens * 3 * width, "q, k and v");
-        assert_eq!(out.len(), batch * tokens * width, "output of attention");
-        if let Some(mask) = mask {
-            assert_eq!(mask.len(), batch * tokens, "mask of [{batch}, {tokens}]");
-        }
-    }
-
-    /// Row `token` of q (0), k (1) or v (2) of the head that starts at `column`, of one image.
-    pub(super) fn row(self, qkv: &[f32], column: usize, token: usize, which: usize) -> &[f32] {
-        let start = (token * 3 + which) * self.width + column;
-        &qkv[start..start + self.dim]
-    }
 }
 
 /// Some queries of one head of one image.
