@@ -2,7 +2,7 @@
 
 use super::buffer::Disjoint;
 use super::context::Context;
-use super::gemm::{Epilogue, Product, Sink};
+use super::gemm::{Epilogue, Part, Product, Sink, run_tiles};
 use super::layout::PackedMatrix;
 use super::math::Activation;
 use super::rows::QuantizedRows;
@@ -78,7 +78,16 @@ fn product(
         let rows = chunk * rows / chunks..(chunk + 1) * rows / chunks;
         // SAFETY: the context supports its instruction set, the inner sizes agree, and tasks have
         // different panels or rows.
-        unsafe { product.run(cx.isa(), panel, rows) };
+        unsafe {
+            run_tiles(
+                cx.isa(),
+                Part {
+                    product: &product,
+                    panel,
+                    rows,
+                },
+            )
+        };
     });
 }
 

@@ -172,7 +172,7 @@ impl<T: super::buffer::Plain> Default for Aligned<T> {
 
 /// Bytes from row to row: whole cache lines, and an odd number of them, so that the rows of a tile
 /// spread over the sets of the first-level cache.
-fn stride(k: usize) -> usize {
+pub(super) fn stride(k: usize) -> usize {
     padded_k(k) | 64
 }
 
@@ -214,7 +214,7 @@ impl Stage for QuantizeRows<'_> {
 /// The CPU has the instruction set; `x` is readable for `k` f32, `codes` writable for `k` rounded up
 /// to 16 bytes.
 #[inline(always)]
-unsafe fn quantize_row<L: Lanes>(x: *const f32, k: usize, codes: *mut u8) -> (f32, i32) {
+pub(super) unsafe fn quantize_row<L: Lanes>(x: *const f32, k: usize, codes: *mut u8) -> (f32, i32) {
     // SAFETY: the caller has the instruction set.
     let zero = unsafe { L::splat(0.0) };
     // SAFETY: the caller has the instruction set and gives `k` f32 (in the three calls).

@@ -3,20 +3,19 @@
 mod tiles;
 
 use std::arch::asm;
-use std::ops::Range;
 
 use super::super::lanes;
 use super::super::layout::{GROUP, PANEL};
-use super::{Microkernel, Product, Tile};
+use super::{Microkernel, Tile, TileStage};
 use tiles::{Block, four_by_one, one_by_four, three_by_one, two_by_two};
 
 /// # Safety
-/// As [`Product::run`]; the CPU has AMX-INT8 with the permission to use it, and AVX-512 F, BW, VL,
+/// As [`TileStage::run`]; the CPU has AMX-INT8 with the permission to use it, and AVX-512 F, BW, VL,
 /// DQ.
 #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vl,avx512dq")]
-pub(super) unsafe fn run(product: &Product<'_>, panel: usize, rows: Range<usize>) {
+pub(super) unsafe fn run<S: TileStage>(stage: S) {
     // SAFETY: as the caller promises.
-    unsafe { product.run_with::<Amx>(panel, rows) };
+    unsafe { stage.run::<Amx>() };
 }
 
 /// `tdpbusd`: 16 × 16 wrapping sums of 64 products u8 · s8 each, in as many cycles as the tile of

@@ -1,18 +1,17 @@
 //! AVX-VNNI: 6 rows × 16 columns in 12 registers.
 
 use std::arch::x86_64::*;
-use std::ops::Range;
 
 use super::super::lanes;
 use super::super::layout::{GROUP, PANEL};
-use super::{Microkernel, Product, Tile};
+use super::{Microkernel, Tile, TileStage};
 
 /// # Safety
-/// As [`Product::run`]; the CPU has AVX2, FMA and AVX-VNNI.
+/// As [`TileStage::run`]; the CPU has AVX2, FMA and AVX-VNNI.
 #[target_feature(enable = "avx2,fma,avxvnni")]
-pub(super) unsafe fn run(product: &Product<'_>, panel: usize, rows: Range<usize>) {
+pub(super) unsafe fn run<S: TileStage>(stage: S) {
     // SAFETY: as the caller promises.
-    unsafe { product.run_with::<AvxVnni>(panel, rows) };
+    unsafe { stage.run::<AvxVnni>() };
 }
 
 /// The 256-bit `vpdpbusd`, wrapping, eight sums each. Twelve sums, two registers of weights and one

@@ -5,6 +5,7 @@ use super::super::lanes::{LANES, Lanes};
 use super::super::layout::{PANEL, PackedMatrix};
 use super::super::math::{Activation, activate};
 use super::super::rows::QuantizedRows;
+use super::prefetch::{LINE, prefetch_line};
 
 /// What becomes of a value.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -22,6 +23,23 @@ pub(in super::super) struct Epilogue<'a> {
     pub(in super::super) sink: Sink,
     /// `[rows, n]`.
     pub(in super::super) out: Disjoint<'a, f32>,
+}
+
+/// Weights to fetch while the tiles rest, a line for every vector of outputs.
+pub(super) struct Stream {
+    pub(super) next: *const i8,
+    pub(super) lines: usize,
+}
+
+impl Stream {
+    #[inline(always)]
+    fn advance(&mut self) {
+        if self.lines > 0 {
+            prefetch_line(self.next);
+            self.next = self.next.wrapping_add(LINE);
+            self.lines -= 1;
+        }
+    }
 }
 
 /// One column vector of a tile.
@@ -60,6 +78,7 @@ impl Epilogue<'_> {
         first: usize,
         count: usize,
         sums: *const i32,
+        mut stream: Stream,
     ) {
         let n = w.n();
         assert!(first + count <= x.rows() && self.bias.len() == n);
@@ -83,7 +102,7 @@ impl Epilogue<'_> {
                     n,
                     width,
                 };
-                self.finish(columns);
+                self.finish(columns, &mut stream);
             }
             at += LANES;
         }
@@ -92,17 +111,17 @@ impl Epilogue<'_> {
     /// # Safety
     /// The CPU has the instruction set and the pointers are valid for all rows.
     #[inline(always)]
-    unsafe fn finish<L: Lanes>(&self, columns: Columns<'_, L>) {
+    unsafe fn finish<L: Lanes>(&self, columns: Columns<'_, L>, stream: &mut Stream) {
         // SAFETY: as the caller promises. One loop per function, so that none decides inside.
         unsafe {
             match self.sink {
-                Sink::Add => columns.each::<Residual>(),
-                Sink::Store(Activation::None) => columns.each::<Identity>(),
-                Sink::Store(Activation::Gelu) => columns.each::<Gelu>(),
-                Sink::Store(Activation::QuickGelu) => columns.each::<QuickGelu>(),
-                Sink::Store(Activation::GeluTanh) => columns.each::<GeluTanh>(),
-                Sink::Store(Activation::Relu) => columns.each::<Relu>(),
-                Sink::Store(Activation::Tanh) => columns.each::<Tanh>(),
+                Sink::Add => columns.each::<Residual>(stream),
+                Sink::Store(Activation::None) => columns.each::<Identity>(stream),
+                Sink::Store(Activation::Gelu) => columns.each::<Gelu>(stream),
+                Sink::Store(Activation::QuickGelu) => columns.each::<QuickGelu>(stream),
+                Sink::Store(Activation::GeluTanh) => columns.each::<GeluTanh>(stream),
+                Sink::Store(Activation::Relu) => columns.each::<Relu>(stream),
+                Sink::Store(Activation::Tanh) => columns.each::<Tanh>(stream),
             }
         }
     }
@@ -157,7 +176,7 @@ impl<L: Lanes> Columns<'_, L> {
     /// # Safety
     /// As [`Epilogue::finish`].
     #[inline(always)]
-    unsafe fn each<F: Finish>(self) {
+    unsafe fn each<F: Finish>(self, stream: &mut Stream) {
         for (row, (&scale, &zero)) in self.row_scales.iter().zip(self.row_zeros).enumerate() {
             // SAFETY: the pointers are valid for all rows, the output for `width` columns.
             unsafe {
@@ -166,6 +185,7 @@ impl<L: Lanes> Columns<'_, L> {
                 let scale = self.scale.same(scale).mul(self.scale);
                 let y = exact.mul_add(scale, self.bias);
                 let out = self.out.add(row * self.n);
+                stream.advance();
                 if self.width == LANES {
                     let old = if F::READS { L::load(out) } else { y };
                     F::apply(y, old).store(out);

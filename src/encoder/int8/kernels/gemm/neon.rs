@@ -1,18 +1,17 @@
 //! NEON without the dot product extension: 4 rows × 8 columns.
 
 use std::arch::aarch64::*;
-use std::ops::Range;
 
 use super::super::lanes;
 use super::super::layout::{GROUP, PANEL};
-use super::neon_prefetch::prefetch;
-use super::{Microkernel, Product, Tile};
+use super::prefetch::prefetch_part;
+use super::{Microkernel, Tile, TileStage};
 
 /// # Safety
-/// As [`Product::run`].
-pub(super) unsafe fn run(product: &Product<'_>, panel: usize, rows: Range<usize>) {
+/// As [`TileStage::run`].
+pub(super) unsafe fn run<S: TileStage>(stage: S) {
     // SAFETY: as the caller promises; NEON is part of aarch64.
-    unsafe { product.run_with::<Neon>(panel, rows) };
+    unsafe { stage.run::<Neon>() };
 }
 
 /// `smull`, `smlal`, `sadalp`: activations less 128 are in −128..=127, weights in −127..=127, so that
@@ -57,7 +56,7 @@ unsafe fn rows<const R: usize>(tile: Tile) {
             let mut sums = [[[vdupq_n_s32(0); 2]; VECTORS]; R];
             for group in (0..tile.groups).step_by(2) {
                 if column == 0 {
-                    prefetch(&tile, group / 2, tile.groups / 2);
+                    prefetch_part(&tile, group / 2, tile.groups / 2);
                 }
                 let weights = |group: usize, j: usize| {
                     vld1q_s8(

@@ -2,19 +2,18 @@
 
 use std::arch::aarch64::*;
 use std::arch::asm;
-use std::ops::Range;
 
 use super::super::lanes;
 use super::super::layout::{GROUP, PANEL};
-use super::neon_prefetch::prefetch;
-use super::{Microkernel, Product, Tile};
+use super::prefetch::prefetch_part;
+use super::{Microkernel, Tile, TileStage};
 
 /// # Safety
-/// As [`Product::run`]; the CPU has the dot product extension.
+/// As [`TileStage::run`]; the CPU has the dot product extension.
 #[target_feature(enable = "neon,dotprod")]
-pub(super) unsafe fn run(product: &Product<'_>, panel: usize, rows: Range<usize>) {
+pub(super) unsafe fn run<S: TileStage>(stage: S) {
     // SAFETY: as the caller promises.
-    unsafe { product.run_with::<NeonDot>(panel, rows) };
+    unsafe { stage.run::<NeonDot>() };
 }
 
 /// `sdot` by element: four wrapping sums of four products s8 · s8 each; a register of activations
@@ -84,7 +83,7 @@ unsafe fn rows<const R: usize>(tile: Tile) {
             let mut sums = [[vdupq_n_s32(0); VECTORS]; R];
             for step in 0..tile.groups / STEP {
                 if column == 0 {
-                    prefetch(&tile, step, tile.groups / STEP);
+                    prefetch_part(&tile, step, tile.groups / STEP);
                 }
                 let a: [int8x16_t; R] = std::array::from_fn(|r| {
                     vld1q_s8(tile.rows.add(r * tile.stride + step * 16).cast())

@@ -2,19 +2,18 @@
 
 use std::arch::aarch64::*;
 use std::arch::asm;
-use std::ops::Range;
 
 use super::super::lanes;
 use super::super::layout::{GROUP, PANEL};
-use super::neon_prefetch::prefetch;
-use super::{Microkernel, Product, Tile};
+use super::prefetch::prefetch_part;
+use super::{Microkernel, Tile, TileStage};
 
 /// # Safety
-/// As [`Product::run`]; the CPU has the int8 matrix multiply extension.
+/// As [`TileStage::run`]; the CPU has the int8 matrix multiply extension.
 #[target_feature(enable = "neon,dotprod,i8mm")]
-pub(super) unsafe fn run(product: &Product<'_>, panel: usize, rows: Range<usize>) {
+pub(super) unsafe fn run<S: TileStage>(stage: S) {
     // SAFETY: as the caller promises.
-    unsafe { product.run_with::<NeonI8mm>(panel, rows) };
+    unsafe { stage.run::<NeonI8mm>() };
 }
 
 /// `smmla`: 2 × 2 wrapping sums of eight products s8 · s8 each, from two rows × 8 inputs and two
@@ -106,7 +105,7 @@ unsafe fn pairs<const P: usize>(tile: Tile) {
             let mut sums = [[[vdupq_n_s32(0); 2]; VECTORS]; P];
             for step in 0..tile.groups / STEP {
                 if column == 0 {
-                    prefetch(&tile, step, tile.groups / STEP);
+                    prefetch_part(&tile, step, tile.groups / STEP);
                 }
                 let row = |r: usize| {
                     let at = r.min(tile.count - 1) * tile.stride + step * 16;

@@ -51,6 +51,26 @@ pub(super) trait Lanes: Copy {
     /// `p` is writable for 16 bytes. Every lane is in 0..=255 (else the byte is unspecified).
     unsafe fn store_codes(self, p: *mut u8);
 
+    /// The lanes rounded to nearest even, as signed bytes.
+    ///
+    /// # Safety
+    /// `p` is writable for 16 bytes. Every lane is in −128..=127 (else the byte is unspecified).
+    unsafe fn store_signed(self, p: *mut i8);
+
+    /// The lanes rounded to nearest even, as two bytes: `c / 256` and `c mod 256`, each less
+    /// [`Lanes::CENTRE`] (wrapping).
+    ///
+    /// # Safety
+    /// Both are writable for 16 bytes. Every lane is in 0..=65535 (else the bytes are unspecified).
+    unsafe fn store_halves(self, high: *mut u8, low: *mut u8);
+
+    /// Four vectors rounded to nearest even, as signed bytes side by side: byte `4 i + j` is lane `i`
+    /// of vector `j`.
+    ///
+    /// # Safety
+    /// `p` is writable for 64 bytes. Every lane is in −128..=127 (else the byte is unspecified).
+    unsafe fn store_groups(four: [Self; 4], p: *mut i8);
+
     /// `(acc[i] − zero · sums[i]) as f32`, the integer part wrapping.
     ///
     /// # Safety
