@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::bail;
 use tract_linalg::multithread::Executor;
 use tract_onnx::prelude::*;
-use tract_onnx::tract_core::internal::TypedModelPatch;
+use tract_onnx::tract_core::internal::{TDim, ToDim, TypedModelPatch};
 use tract_onnx::tract_core::ops::cast::Cast;
 use tract_onnx::tract_core::ops::konst::Const;
 use tract_onnx::tract_core::runtime::RunOptions;
@@ -18,14 +18,14 @@ use crate::bundle::Bundle;
 use crate::encoder::EncodeError;
 
 /// One input of a graph, as [`crate::bundle::Manifest`] documents it.
-pub(super) struct Input {
+pub(in crate::encoder) struct Input {
     pub name: &'static str,
     pub kind: DatumType,
-    pub shape: Vec<usize>,
+    pub shape: Vec<TDim>,
 }
 
 /// Shorthand for an engine error.
-pub(super) fn engine_error(step: &str, problem: impl std::fmt::Display) -> EncodeError {
+pub(in crate::encoder) fn engine_error(step: &str, problem: impl std::fmt::Display) -> EncodeError {
     EncodeError::Engine {
         engine: ENGINE,
         message: format!("{step}: {problem}"),
@@ -34,7 +34,7 @@ pub(super) fn engine_error(step: &str, problem: impl std::fmt::Display) -> Encod
 
 /// Runs `work`; what tract reports and what it panics with (it indexes and unwraps in places that a
 /// hostile graph reaches) both become an error that names `step`.
-pub(super) fn guarded<T>(
+pub(in crate::encoder) fn guarded<T>(
     step: &str,
     work: impl FnOnce() -> TractResult<T>,
 ) -> Result<T, EncodeError> {
@@ -52,7 +52,7 @@ pub(super) fn guarded<T>(
 }
 
 /// Parses a graph of `bundle` without fixing its shapes.
-pub(super) fn parse(bundle: &Bundle, file: &str) -> Result<InferenceModel, EncodeError> {
+pub(in crate::encoder) fn parse(bundle: &Bundle, file: &str) -> Result<InferenceModel, EncodeError> {
     let mut reader = bundle
         .reader(file)
         .map_err(|error| engine_error("reading the bundle", error))?;
@@ -71,57 +71,72 @@ pub(super) fn plan(
     executor: Option<Executor>,
 ) -> Result<Arc<TypedRunnableModel>, EncodeError> {
     guarded(&format!("preparing {file}"), || {
-        let mut model = model.clone();
-        let found: Vec<(OutletId, String)> = model
-            .input_outlets()?
-            .iter()
-            .map(|outlet| (*outlet, model.node(outlet.node).name.clone()))
-            .collect();
-        let mut order = Vec::new();
-        for input in inputs {
-            let outlet = found.iter().find(|(_, name)| name == input.name);
-            let Some((outlet, _)) = outlet else {
-                let names: Vec<&str> = found.iter().map(|(_, name)| name.as_str()).collect();
-                bail!("has no input {:?}, its inputs are {names:?}", input.name);
-            };
-            order.push(*outlet);
-        }
-        if found.len() != inputs.len() {
-            bail!(
-                "has {} inputs where {} are expected",
-                found.len(),
-                inputs.len()
-            );
-        }
-        model.set_input_outlets(&order)?;
-        for (index, input) in inputs.iter().enumerate() {
-            let fact = InferenceFact::dt_shape(input.kind, input.shape.clone());
-            model.set_input_fact(index, fact)?;
-        }
-        let output = model
-            .output_outlets()?
-            .iter()
-            .copied()
-            .find(|outlet| model.outlet_label(*outlet) == Some("embedding"));
-        let Some(output) = output else {
-            bail!("has no output \"embedding\"");
-        };
-        model.select_output_outlets(&[output])?;
-        let mut model = model.into_typed()?;
+        let mut model = typed(model.clone(), inputs)?;
         fold_weight_casts(&mut model)?;
-        let model = model.into_optimized()?;
-        let fact = model.output_fact(0)?;
-        let batch = inputs.first().map_or(1, |input| input.shape[0]);
-        let shape: Option<Vec<usize>> = fact.shape.as_concrete().map(<[usize]>::to_vec);
-        if fact.datum_type != f32::datum_type() || shape != Some(vec![batch, dim]) {
-            bail!("gives {fact:?} where embedding_dim asks for [{batch}, {dim}] f32");
-        }
-        let options = RunOptions {
-            executor,
-            ..RunOptions::default()
-        };
-        TypedSimplePlan::new_with_options(model, &options)
+        let batch = inputs.first().map_or(1.to_dim(), |input| input.shape[0].clone());
+        optimised(model, &[batch, dim.to_dim()], executor)
     })
+}
+
+/// Optimises a typed graph whose only output must have this shape.
+pub(in crate::encoder) fn optimised(
+    model: TypedModel,
+    shape: &[TDim],
+    executor: Option<Executor>,
+) -> TractResult<Arc<TypedRunnableModel>> {
+    let model = model.into_optimized()?;
+    let fact = model.output_fact(0)?;
+    if fact.datum_type != f32::datum_type() || fact.shape.to_tvec()[..] != *shape {
+        bail!("gives {fact:?} where embedding_dim asks for {shape:?} f32");
+    }
+    let options = RunOptions {
+        executor,
+        ..RunOptions::default()
+    };
+    TypedSimplePlan::new_with_options(model, &options)
+}
+
+/// Fixes the inputs and selects the output, as for [`plan`], and finds every type and shape.
+pub(in crate::encoder) fn typed(
+    mut model: InferenceModel,
+    inputs: &[Input],
+) -> TractResult<TypedModel> {
+    let found: Vec<(OutletId, String)> = model
+        .input_outlets()?
+        .iter()
+        .map(|outlet| (*outlet, model.node(outlet.node).name.clone()))
+        .collect();
+    let mut order = Vec::new();
+    for input in inputs {
+        let outlet = found.iter().find(|(_, name)| name == input.name);
+        let Some((outlet, _)) = outlet else {
+            let names: Vec<&str> = found.iter().map(|(_, name)| name.as_str()).collect();
+            bail!("has no input {:?}, its inputs are {names:?}", input.name);
+        };
+        order.push(*outlet);
+    }
+    if found.len() != inputs.len() {
+        bail!(
+            "has {} inputs where {} are expected",
+            found.len(),
+            inputs.len()
+        );
+    }
+    model.set_input_outlets(&order)?;
+    for (index, input) in inputs.iter().enumerate() {
+        let fact = InferenceFact::dt_shape(input.kind, input.shape.clone());
+        model.set_input_fact(index, fact)?;
+    }
+    let output = model
+        .output_outlets()?
+        .iter()
+        .copied()
+        .find(|outlet| model.outlet_label(*outlet) == Some("embedding"));
+    let Some(output) = output else {
+        bail!("has no output \"embedding\"");
+    };
+    model.select_output_outlets(&[output])?;
+    model.into_typed()
 }
 
 /// Turns `Cast(constant)` into a constant. tract does so itself, but only up to 4 MiB: a larger

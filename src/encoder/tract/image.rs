@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use tract_linalg::multithread::Executor;
 use tract_onnx::prelude::*;
+use tract_onnx::tract_core::internal::ToDim;
 
 use super::ENGINE;
 use super::graph::{Input, engine_error, guarded, parse, plan};
@@ -41,7 +42,7 @@ impl TractImageEncoder {
         let input = Input {
             name: "pixel_values",
             kind: f32::datum_type(),
-            shape: vec![1, 3, size, size],
+            shape: vec![1.to_dim(), 3.to_dim(), size.to_dim(), size.to_dim()],
         };
         let model = parse(bundle, FILE)?;
         let plan = plan(&model, FILE, &[input], manifest.embedding_dim, None)?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use anyhow::format_err;
 use tokenizers::{Tokenizer, TruncationParams};
 use tract_onnx::prelude::*;
+use tract_onnx::tract_core::internal::ToDim;
 
 use super::graph::{Input, engine_error, guarded, parse, plan};
 use crate::bundle::Bundle;
@@ -128,7 +129,7 @@ impl TractTextEncoder {
         let input = |name| Input {
             name,
             kind: i64::datum_type(),
-            shape: vec![1, length],
+            shape: vec![1.to_dim(), length.to_dim()],
         };
         let inputs = [input("input_ids"), input("attention_mask")];
         let fresh = plan(&self.model, FILE, &inputs, self.dim, None)?;
