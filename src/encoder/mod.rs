@@ -3,7 +3,10 @@
 use thiserror::Error;
 
 pub mod int8;
+mod tokens;
 pub mod tract;
+
+pub use tokens::Tokens;
 
 /// A unit vector in the shared image–text space, `[D] f32`.
 #[derive(Clone, Debug, PartialEq)]

@@ -1,11 +1,31 @@
-//! The fused sublayers as one operator of tract.
+//! Fused sublayers and patch embeddings as operators of tract.
 
 use std::sync::{Arc, Mutex};
 
 use tract_onnx::tract_core::internal::*;
 
 use super::kernels::Context;
+use super::patches::PatchEmbedding;
 use super::sublayer::{Batch, Scratch, Sublayer};
+
+/// An operator that runs a batch in one pass.
+pub trait Fused: Send + Sync {
+    /// Each entry of `inputs` holds the operator's inputs for one item. The results come in the same
+    /// order and do not depend on what else is in the batch.
+    ///
+    /// # Errors
+    /// Inputs that are not as the operator's documentation says.
+    fn run(&self, inputs: Vec<TVec<TValue>>) -> TractResult<Vec<Tensor>>;
+}
+
+/// The fused operator of a node, if it is one.
+pub fn fused(node: &TypedNode) -> Option<Arc<dyn Fused>> {
+    if let Some(op) = node.op_as::<Sublayers>() {
+        return Some(Arc::new(op.clone()));
+    }
+    let op = node.op_as::<Patches>()?;
+    Some(Arc::new(op.clone()))
+}
 
 /// Sublayers one after another.
 ///
@@ -56,14 +76,11 @@ impl Sublayers {
     pub fn is_masked(&self) -> bool {
         self.sublayers.iter().any(|sublayer| sublayer.is_masked())
     }
+}
 
-    /// Runs a batch of sequences of one length in one pass. Each entry of `inputs` holds the
-    /// operator's inputs for one sequence; the results come in the same order and do not depend on
-    /// what else is in the batch.
-    ///
-    /// # Errors
-    /// Inputs that are not as the type's documentation says.
-    pub fn run(&self, inputs: Vec<TVec<TValue>>) -> TractResult<Vec<Tensor>> {
+impl Fused for Sublayers {
+    /// Sequences of one length.
+    fn run(&self, inputs: Vec<TVec<TValue>>) -> TractResult<Vec<Tensor>> {
         let first = inputs.first().context("an empty batch")?;
         let shape: TVec<usize> = first[0].shape().into();
         let (width, volume) = (self.width(), first[0].len());
@@ -148,6 +165,100 @@ impl TypedOp for Sublayers {
             ensure!(keys, "{mask:?} for a mask");
         }
         Ok(tvec!(x.datum_type.fact(x.shape.clone())))
+    }
+
+    as_op!();
+}
+
+/// A patch embedding.
+///
+/// Input: `[1, channels, height, width] f32`. Output: `[1, patches, n] f32`, patches from top to
+/// bottom and from left to right.
+#[derive(Clone)]
+pub struct Patches {
+    context: Arc<Context>,
+    embedding: Arc<PatchEmbedding>,
+}
+
+impl Patches {
+    /// An operator for this embedding.
+    pub fn new(context: Arc<Context>, embedding: Arc<PatchEmbedding>) -> Self {
+        Self { context, embedding }
+    }
+
+    /// The embedding.
+    pub fn embedding(&self) -> &Arc<PatchEmbedding> {
+        &self.embedding
+    }
+
+    /// Patches and channels of the result.
+    pub fn shape(&self) -> [usize; 2] {
+        let [rows, columns] = self.embedding.geometry().grid();
+        [rows * columns, self.embedding.linear().weights.n()]
+    }
+}
+
+impl Fused for Patches {
+    fn run(&self, inputs: Vec<TVec<TValue>>) -> TractResult<Vec<Tensor>> {
+        let pictures = inputs
+            .iter()
+            .map(|input| input[0].try_as_plain_ram()?.as_slice::<f32>())
+            .collect::<TractResult<Vec<&[f32]>>>()?;
+        let len = self.embedding.geometry().picture_len();
+        ensure!(
+            pictures.iter().all(|picture| picture.len() == len),
+            "a picture of another size"
+        );
+        let out = self.embedding.run(&self.context, &pictures);
+        let [patches, n] = self.shape();
+        out.chunks_exact(patches * n)
+            .map(|one| Tensor::from_shape(&[1, patches, n], one))
+            .collect()
+    }
+}
+
+impl std::fmt::Debug for Patches {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Int8Patches({:?})", self.embedding.geometry())
+    }
+}
+
+impl PartialEq for Patches {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.embedding, &other.embedding)
+    }
+}
+
+impl Eq for Patches {}
+
+impl Op for Patches {
+    fn name(&self) -> StaticName {
+        "Int8Patches".into()
+    }
+
+    op_as_typed_op!();
+}
+
+impl EvalOp for Patches {
+    op_out_of_plan!();
+
+    fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let output = self.run(vec![inputs])?.remove(0);
+        Ok(tvec!(output.into_tvalue()))
+    }
+}
+
+impl TypedOp for Patches {
+    fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        let geometry = self.embedding.geometry();
+        let [height, width] = geometry.picture;
+        let wanted = [1, geometry.channels, height, width];
+        let fits = inputs.len() == 1
+            && inputs[0].datum_type == f32::datum_type()
+            && inputs[0].shape.as_concrete() == Some(&wanted);
+        ensure!(fits, "{inputs:?} for {self:?}");
+        let [patches, n] = self.shape();
+        Ok(tvec!(f32::datum_type().fact([1, patches, n])))
     }
 
     as_op!();

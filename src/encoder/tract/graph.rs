@@ -24,6 +24,26 @@ pub(in crate::encoder) struct Input {
     pub shape: Vec<TDim>,
 }
 
+/// The inputs of an image tower for one picture.
+pub(in crate::encoder) fn image_input(size_px: usize) -> Input {
+    let shape = [1, 3, size_px, size_px].map(|d| d.to_dim());
+    Input {
+        name: "pixel_values",
+        kind: f32::datum_type(),
+        shape: shape.to_vec(),
+    }
+}
+
+/// The inputs of a text tower for one text of this many tokens.
+pub(in crate::encoder) fn text_inputs(tokens: impl ToDim) -> [Input; 2] {
+    let tokens = tokens.to_dim();
+    ["input_ids", "attention_mask"].map(|name| Input {
+        name,
+        kind: i64::datum_type(),
+        shape: vec![1.to_dim(), tokens.clone()],
+    })
+}
+
 /// Shorthand for an engine error.
 pub(in crate::encoder) fn engine_error(step: &str, problem: impl std::fmt::Display) -> EncodeError {
     EncodeError::Engine {

@@ -5,10 +5,9 @@ use std::sync::Arc;
 
 use tract_linalg::multithread::Executor;
 use tract_onnx::prelude::*;
-use tract_onnx::tract_core::internal::ToDim;
 
 use super::ENGINE;
-use super::graph::{Input, engine_error, guarded, parse, plan};
+use super::graph::{engine_error, guarded, image_input, parse, plan};
 use crate::bundle::Bundle;
 use crate::encoder::{Embedding, EncodeError, ImageEncoder, ModelInput};
 
@@ -39,13 +38,8 @@ impl TractImageEncoder {
     pub fn load(bundle: &Bundle, threads: NonZeroUsize) -> Result<Self, EncodeError> {
         let manifest = bundle.manifest();
         let size = manifest.image.size_px;
-        let input = Input {
-            name: "pixel_values",
-            kind: f32::datum_type(),
-            shape: vec![1.to_dim(), 3.to_dim(), size.to_dim(), size.to_dim()],
-        };
         let model = parse(bundle, FILE)?;
-        let plan = plan(&model, FILE, &[input], manifest.embedding_dim, None)?;
+        let plan = plan(&model, FILE, &[image_input(size)], manifest.embedding_dim, None)?;
         let pool = (threads.get() > 1)
             .then(|| {
                 guarded("starting threads", || {

@@ -21,6 +21,7 @@ mod linear;
 mod mask;
 mod merge;
 mod norm;
+mod patches;
 mod product;
 mod reader;
 mod report;
@@ -29,6 +30,7 @@ pub use report::{Found, Left, Report};
 
 use block::{Block, Branch};
 use mask::{Keys, wire_sum};
+use patches::Tiled;
 use reader::Reader;
 
 /// What to leave alone.
@@ -36,6 +38,8 @@ use reader::Reader;
 pub struct Options {
     /// Sublayers that stay float, by their position in [`Report::found`].
     pub keep_float: BTreeSet<usize>,
+    /// Leaves the patch embedding float.
+    pub float_patches: bool,
 }
 
 /// Replaces what is recognised in `model`, which must come fresh from
@@ -50,7 +54,7 @@ pub fn recognise(
     context: &Arc<Context>,
     options: &Options,
 ) -> TractResult<(TypedModel, Report)> {
-    let blocks = find(&model, symbols.clone())?;
+    let (blocks, tiled) = find(&model, symbols.clone())?;
     let mut report = Report::default();
     let mut moved: HashMap<OutletId, OutletId> = HashMap::new();
     let mut masks: Vec<(Vec<Keys>, OutletId)> = Vec::new();
@@ -61,16 +65,21 @@ pub fn recognise(
             replace(&mut model, block, context, &mut moved, &mut masks)?;
         }
     }
+    for tiled in tiled.iter().filter(|_| !options.float_patches) {
+        report.patches_macs += tiled.macs();
+        tiled.replace(&mut model, context)?;
+    }
     model.compact()?;
     merge::merge(&mut model)?;
     report.left = report::left(&model, &symbols)?;
     Ok((model, report))
 }
 
-/// All sublayers, in the order in which they are evaluated.
-fn find(model: &TypedModel, symbols: SymbolValues) -> TractResult<Vec<Block>> {
+/// All sublayers, in the order in which they are evaluated, and patch embeddings.
+fn find(model: &TypedModel, symbols: SymbolValues) -> TractResult<(Vec<Block>, Vec<Tiled>)> {
     let reader = Reader::new(model, symbols);
     let mut blocks: Vec<Block> = Vec::new();
+    let mut tiled = Vec::new();
     for node in model.eval_order()? {
         if let Some(block) = reader.block(OutletId::new(node, 0)) {
             // The same sum may be reached through its normalisation and through views of it.
@@ -78,8 +87,9 @@ fn find(model: &TypedModel, symbols: SymbolValues) -> TractResult<Vec<Block>> {
                 blocks.push(block);
             }
         }
+        tiled.extend(reader.tiled(OutletId::new(node, 0)));
     }
-    Ok(blocks)
+    Ok((blocks, tiled))
 }
 
 fn replace(

@@ -50,6 +50,8 @@ pub struct Left {
 pub struct Report {
     /// Sublayers, in the order in which they are evaluated.
     pub found: Vec<Found>,
+    /// Multiplications of the patch embedding when it is in int8.
+    pub patches_macs: u64,
     /// Float products that are left, in the order in which they are evaluated.
     pub left: Vec<Left>,
 }
@@ -58,7 +60,7 @@ impl Report {
     /// Multiplications in int8 for one input.
     pub fn int8_macs(&self) -> u64 {
         let replaced = self.found.iter().filter(|found| !found.kept_float);
-        replaced.map(|found| found.macs).sum()
+        replaced.map(|found| found.macs).sum::<u64>() + self.patches_macs
     }
 
     /// Multiplications in float for one input, those inside fused attention not counted.

@@ -6,7 +6,8 @@ use tract_onnx::tract_core::internal::{SymbolValues, TDim, ToDim};
 
 use super::*;
 use crate::encoder::int8::kernels::Isa;
-use crate::encoder::tract::graph::{Input, typed};
+use crate::encoder::int8::program::Program;
+use crate::encoder::tract::graph::{image_input, text_inputs, typed};
 
 const SIZE: usize = 32;
 const LENGTH: usize = 12;
@@ -24,26 +25,16 @@ fn parse(name: &str) -> InferenceModel {
 fn load(name: &str) -> (TypedModel, SymbolValues) {
     let model = parse(name);
     if is_vision(name) {
-        let shape = [1, 3, SIZE, SIZE].map(|d| d.to_dim()).to_vec();
-        let input = Input {
-            name: "pixel_values",
-            kind: f32::datum_type(),
-            shape,
-        };
-        return (typed(model, &[input]).unwrap(), SymbolValues::default());
+        let typed = typed(model, &[image_input(SIZE)]).unwrap();
+        return (typed, SymbolValues::default());
     }
     let tokens = model.symbols.sym("tokens");
     let length: TDim = match name.starts_with("clip-text") {
         true => LENGTH.to_dim(),
         false => tokens.clone().into(),
     };
-    let input = |name| Input {
-        name,
-        kind: i64::datum_type(),
-        shape: vec![1.to_dim(), length.clone()],
-    };
-    let inputs = [input("input_ids"), input("attention_mask")];
-    (typed(model, &inputs).unwrap(), SymbolValues::default().with(&tokens, 6))
+    let typed = typed(model, &text_inputs(length)).unwrap();
+    (typed, SymbolValues::default().with(&tokens, 6))
 }
 
 fn is_vision(name: &str) -> bool {
@@ -136,4 +127,141 @@ towers! {
     xlm_roberta_by_the_new_exporter: "xlm-roberta.dynamo", 2;
     clip_text_by_the_old_exporter: "clip-text.script", 4;
     clip_text_by_the_new_exporter: "clip-text.dynamo", 2;
+}
+
+#[test]
+fn the_products_that_are_left_are_named() {
+    let (model, symbols) = load("clip-vision.script.onnx");
+    let (_, report) = recognise(model, symbols, &context(), &Options::default()).unwrap();
+    // 17 tokens, two layers of four matrices of 32 × 32 and two of 32 × 64, 16 patches of 192.
+    assert_eq!(report.int8_macs(), 17 * 2 * (4 * 32 * 32 + 2 * 32 * 64) + 16 * 192 * 32);
+    let left: Vec<_> = report.left.iter().map(|left| (&left.reason[..], left.macs)).collect();
+    assert_eq!(left, [("a linear layer outside a recognised block", 32 * 16)]);
+    assert_eq!(report.float_macs(), 32 * 16);
+    let text = report.to_string();
+    assert!(text.contains("4 of 4 sublayers in int8") && text.contains(&report.left[0].name), "{text}");
+}
+
+#[test]
+fn what_is_kept_float_stays_as_it_is() {
+    let name = "bert.script";
+    let (float, symbols) = load("bert.script.onnx");
+    let all = Options {
+        keep_float: (0..4).collect(),
+        float_patches: true,
+    };
+    let (model, report) = recognise(float.clone(), symbols.clone(), &context(), &all).unwrap();
+    assert!(report.found.iter().all(|found| found.kept_float), "{name}");
+    assert_eq!(report.int8_macs(), 0);
+    for input in inputs(name) {
+        assert_eq!(run(&model, &symbols, input.clone()), run(&float, &symbols, input));
+    }
+    let one = Options {
+        keep_float: [1].into(),
+        ..Options::default()
+    };
+    let (model, _) = recognise(float, symbols, &context(), &one).unwrap();
+    let fused = model.nodes().iter().filter_map(|node| node.op_as::<Sublayers>());
+    let sizes: Vec<_> = fused.map(|op| op.sublayers().len()).collect();
+    assert_eq!(sizes.iter().sum::<usize>(), 3);
+    assert_eq!(sizes.len(), 2);
+}
+
+#[test]
+fn a_convolutional_tower_is_left_alone_and_says_so() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo/image.onnx");
+    let model = tract_onnx::onnx().model_for_path(path).unwrap();
+    let model = typed(model, &[image_input(224)]).unwrap();
+    let symbols = SymbolValues::default();
+    let (_, report) = recognise(model, symbols, &context(), &Options::default()).unwrap();
+    assert!(report.found.is_empty());
+    assert_eq!(report.int8_macs(), 0);
+    assert!(report.float_macs() > 300_000_000, "{report}");
+    assert!(report.left.iter().any(|left| left.reason == "a convolution"));
+}
+
+#[test]
+fn the_demo_text_tower_is_recognised() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo/text.onnx");
+    let model = tract_onnx::onnx().model_for_path(path).unwrap();
+    let tokens = model.symbols.sym("tokens");
+    let symbols = SymbolValues::default().with(&tokens, 6);
+    let float = typed(model, &text_inputs(tokens)).unwrap();
+    let (model, report) =
+        recognise(float.clone(), symbols.clone(), &context(), &Options::default()).unwrap();
+    println!("{report}");
+    assert!(report.found.len() >= 2, "{report}");
+    assert_eq!(model.nodes().iter().filter(|node| node.op_is::<Sublayers>()).count(), 1);
+    for input in inputs("demo") {
+        let (a, b) = (run(&float, &symbols, input.clone()), run(&model, &symbols, input));
+        assert!(cosine(&a, &b) > 0.999, "{}", cosine(&a, &b));
+    }
+}
+
+fn program(name: &str, threads: usize) -> Program {
+    let (model, symbols) = load(&format!("{name}.onnx"));
+    let context = Arc::new(Context::new(Isa::detect(), NonZeroUsize::new(threads).unwrap()));
+    let (model, _) = recognise(model, symbols.clone(), &context, &Options::default()).unwrap();
+    let length = symbols.to_dim_map().into_keys().map(|s| (s, LENGTH.to_dim())).collect();
+    Program::new(model.set_symbols(&length).unwrap()).unwrap()
+}
+
+#[test]
+fn a_batch_is_its_singles_bit_for_bit_with_any_number_of_threads() {
+    for name in ["vit.script", "clip-text.dynamo", "bert.script", "siglip.dynamo"] {
+        let one = program(name, 1);
+        let singles: Vec<Tensor> = inputs(name)
+            .into_iter()
+            .map(|input| one.run(vec![input]).unwrap().remove(0))
+            .collect();
+        let batch = inputs(name).into_iter().cycle().take(5).collect::<Vec<_>>();
+        for threads in [1, 2, 3] {
+            let outputs = program(name, threads).run(batch.clone()).unwrap();
+            for (output, single) in outputs.iter().zip(singles.iter().cycle()) {
+                assert_eq!(output, single, "{name} with {threads} threads");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_masked_does_not_matter() {
+    for name in ["bert.script", "xlm-roberta.dynamo", "bert.dynamo"] {
+        let program = program(name, 1);
+        let mut short = inputs(name).remove(1);
+        let plain = program.run(vec![short.clone()]).unwrap();
+        let mut ids = short[0].as_ref().clone();
+        ids.try_as_plain_ram_mut().unwrap().as_slice_mut::<i64>().unwrap()[8] = 33;
+        short[0] = ids.into();
+        let output = program.run(vec![short]).unwrap();
+        let [a, b] = [&plain[0], &output[0]].map(|t| t.try_as_plain_ram().unwrap());
+        let [a, b] = [a.as_slice::<f32>().unwrap(), b.as_slice::<f32>().unwrap()];
+        assert!(cosine(a, b) > 0.999_99, "{name}: {}", cosine(a, b));
+    }
+}
+
+/// `y = f(x)` of each value as a chain of operators, for an activation that is none.
+#[test]
+fn another_activation_is_left_alone() {
+    use tract_onnx::tract_core::ops::{einsum::EinSum, math};
+    let mut model = TypedModel::default();
+    let x = model.add_source("x", f32::datum_type().fact([1, 6, 32])).unwrap();
+    let matrix = |n: usize, k: usize| {
+        let values: Vec<f32> = (0..n * k).map(|i| (i as f32 * 0.7).sin() * 0.2).collect();
+        Tensor::from_shape(&[1, k, n], &values).unwrap()
+    };
+    let product = || EinSum::new("amk,akn->amn".parse().unwrap(), f32::datum_type());
+    let up = model.add_const("up", matrix(48, 32)).unwrap();
+    let down = model.add_const("down", matrix(32, 48)).unwrap();
+    let mut wire = model.wire_node("a", product(), &[x, up]).unwrap()[0];
+    wire = model.wire_node("b", math::sin(), &[wire]).unwrap()[0];
+    wire = model.wire_node("c", product(), &[wire, down]).unwrap()[0];
+    wire = model.wire_node("d", math::add(), &[x, wire]).unwrap()[0];
+    model.select_output_outlets(&[wire]).unwrap();
+    let symbols = SymbolValues::default();
+    let (after, report) =
+        recognise(model.clone(), symbols, &context(), &Options::default()).unwrap();
+    assert!(report.found.is_empty());
+    assert_eq!(report.left.len(), 2);
+    assert_eq!(after.nodes().len(), model.nodes().len());
 }
