@@ -9,7 +9,7 @@ use super::kernels::{Context, Isa};
 use super::program::Program;
 use super::tower::{self, Tower};
 use crate::bundle::Bundle;
-use crate::encoder::tract::graph::{engine_error, guarded};
+use crate::encoder::tract::graph::guarded;
 use crate::encoder::{Embedding, EncodeError, ImageEncoder, ModelInput};
 
 /// Most pictures in one pass; more are encoded in turn. Buffers grow with it, the gain does not.

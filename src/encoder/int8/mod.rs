@@ -13,3 +13,6 @@ pub mod tower;
 
 pub use image::Int8ImageEncoder;
 pub use text::Int8TextEncoder;
+
+#[cfg(test)]
+mod tests;

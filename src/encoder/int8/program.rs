@@ -11,7 +11,6 @@
 
 use std::sync::Arc;
 
-use tract_onnx::prelude::*;
 use tract_onnx::tract_core::internal::*;
 use tract_onnx::tract_core::ops::source::TypedSource;
 
@@ -52,7 +51,10 @@ impl Program {
             let fact = model.outlet_fact(id.into())?.without_value();
             let node = model.node_mut(id);
             node.op = Box::new(TypedSource::new(fact));
-            node.inputs.clear();
+            for input in std::mem::take(&mut node.inputs) {
+                let producer = &mut model.node_mut(input.node).outputs[input.slot];
+                producer.successors.retain(|inlet| inlet.node != id);
+            }
             let mut inputs = model.input_outlets()?.to_vec();
             inputs.push(id.into());
             model.set_input_outlets(&inputs)?;

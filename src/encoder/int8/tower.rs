@@ -123,11 +123,16 @@ impl Tower {
             let typed = typed(model, &text_inputs(tokens.clone()))?;
             quantized(typed, SymbolValues::default().with(&tokens, SAMPLE_TOKENS))
         });
-        match any_length {
+        let most = manifest.text.max_tokens;
+        let tried = any_length.and_then(|tower: Self| {
+            tower.try_text(most)?;
+            Ok(tower)
+        });
+        match tried {
             Ok(tower) if !tower.report.found.is_empty() => Ok(tower),
             // Some graphs are written for one length.
             _ => guarded(&step, || {
-                let inputs = text_inputs(manifest.text.max_tokens);
+                let inputs = text_inputs(most);
                 quantized(typed(parsed.clone(), &inputs)?, SymbolValues::default())
             }),
         }
@@ -147,6 +152,16 @@ impl Tower {
     pub fn tokens(&self) -> Option<usize> {
         let fact = self.model.input_fact(0).ok()?;
         (self.kind == Kind::Text).then(|| fact.shape.as_concrete()?.get(1).copied())?
+    }
+
+    /// Runs a text tower once.
+    fn try_text(&self, tokens: usize) -> Result<(), EncodeError> {
+        let program = self.program(Some(tokens))?;
+        guarded("trying the text tower", || {
+            let ones = Tensor::from_shape(&[1, tokens], &vec![1_i64; tokens])?;
+            let ones = ones.into_tvalue();
+            program.run(vec![tvec!(ones.clone(), ones)]).map(drop)
+        })
     }
 
     /// What was recognised; nothing is told of a tower that was packed already.

@@ -18,8 +18,6 @@ pub(super) struct Linear {
     pub k: usize,
     /// Rows of `x` under the reader's symbols.
     pub rows: usize,
-    /// The product without its bias.
-    pub product: usize,
     weights: Arc<Tensor>,
     n_axis: usize,
     k_axis: usize,
@@ -119,7 +117,6 @@ impl Reader<'_> {
             n,
             k,
             rows: x_shape.iter().product::<usize>() / k,
-            product: outlet.node,
             weights,
             n_axis,
             k_axis,

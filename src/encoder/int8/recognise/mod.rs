@@ -13,6 +13,7 @@ use tract_onnx::tract_core::internal::*;
 
 use super::kernels::Context;
 use super::op::Sublayers;
+use super::sublayer::Placement;
 
 mod activation;
 mod attention;
@@ -77,15 +78,18 @@ pub fn recognise(
 
 /// All sublayers, in the order in which they are evaluated, and patch embeddings.
 fn find(model: &TypedModel, symbols: SymbolValues) -> TractResult<(Vec<Block>, Vec<Tiled>)> {
-    let reader = Reader::new(model, symbols);
+    let reader = Reader::new(model, symbols)?;
     let mut blocks: Vec<Block> = Vec::new();
     let mut tiled = Vec::new();
     for node in model.eval_order()? {
         if let Some(block) = reader.block(OutletId::new(node, 0)) {
-            // The same sum may be reached through its normalisation and through views of it.
-            if blocks.iter().all(|have| !reader.same(have.output, block.output)) {
-                blocks.push(block);
-            }
+            // A normalisation without its γ and β looks like one already.
+            blocks.retain(|have| {
+                !(have.placement == Placement::Post
+                    && block.placement == Placement::Post
+                    && reader.same(have.norm.input, block.norm.input))
+            });
+            blocks.push(block);
         }
         tiled.extend(reader.tiled(OutletId::new(node, 0)));
     }

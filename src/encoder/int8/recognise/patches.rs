@@ -30,6 +30,7 @@ impl Reader<'_> {
             return None;
         };
         let plain = conv.group == 1
+            && patch_height * patch_width > 1
             && conv.q_params.is_none()
             && conv.kernel_fmt == KernelFormat::OIHW
             && pool.data_format == DataFormat::NCHW

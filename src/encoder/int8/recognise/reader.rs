@@ -60,21 +60,33 @@ impl Path {
 pub(super) struct Reader<'m> {
     pub model: &'m TypedModel,
     pub symbols: SymbolValues,
-    constants: RefCell<HashMap<OutletId, Option<Arc<Tensor>>>>,
+    /// By node: whether it depends on no input of the graph.
+    is_constant: Vec<bool>,
+    constants: RefCell<HashMap<OutletId, Arc<Tensor>>>,
     /// Values of masks, by outlet.
     pub masks: RefCell<HashMap<OutletId, Option<Vec<Tensor>>>>,
     seating: Seating,
 }
 
 impl<'m> Reader<'m> {
-    pub fn new(model: &'m TypedModel, symbols: SymbolValues) -> Self {
-        Self {
+    /// # Errors
+    /// A graph with a loop.
+    pub fn new(model: &'m TypedModel, symbols: SymbolValues) -> TractResult<Self> {
+        let mut is_constant = vec![false; model.nodes().len()];
+        for id in model.eval_order()? {
+            let node = model.node(id);
+            let fed = !node.inputs.is_empty();
+            is_constant[id] = node.outputs.iter().all(|output| output.fact.konst.is_some())
+                || (fed && node.inputs.iter().all(|input| is_constant[input.node]));
+        }
+        Ok(Self {
             model,
             symbols,
+            is_constant,
             constants: RefCell::default(),
             masks: RefCell::default(),
             seating: Seating::single(),
-        }
+        })
     }
 
     pub fn node(&self, outlet: OutletId) -> &'m TypedNode {
@@ -121,26 +133,20 @@ impl<'m> Reader<'m> {
     }
 
     fn constant_within(&self, outlet: OutletId, depth: usize) -> Option<Arc<Tensor>> {
-        if let Some(known) = self.constants.borrow().get(&outlet) {
-            return known.clone();
-        }
-        let value = self.compute_constant(outlet, depth);
-        self.constants.borrow_mut().insert(outlet, value.clone());
-        value
-    }
-
-    fn compute_constant(&self, outlet: OutletId, depth: usize) -> Option<Arc<Tensor>> {
         let fact = self.model.outlet_fact(outlet).ok()?;
         if let Some(value) = &fact.konst {
             return Some(Arc::clone(value));
         }
+        if depth == 0 || !self.is_constant[outlet.node] {
+            return None;
+        }
+        if let Some(known) = self.constants.borrow().get(&outlet) {
+            return Some(Arc::clone(known));
+        }
         let node = self.node(outlet);
-        let volume = fact
-            .shape
-            .as_concrete()?
-            .iter()
-            .try_fold(1_usize, |a, b| a.checked_mul(*b))?;
-        if depth == 0 || node.inputs.is_empty() || node.outputs.len() != 1 || volume > MAX_VALUES {
+        let mut shape = fact.shape.as_concrete()?.iter();
+        let volume = shape.try_fold(1_usize, |a, b| a.checked_mul(*b))?;
+        if node.outputs.len() != 1 || volume > MAX_VALUES {
             return None;
         }
         let inputs = node
@@ -149,7 +155,9 @@ impl<'m> Reader<'m> {
             .map(|input| self.constant_within(*input, depth - 1).map(IntoTValue::into_tvalue))
             .collect::<Option<TVec<TValue>>>()?;
         let outputs = node.op.eval_out_of_plan(inputs).ok()??;
-        Some(outputs.into_iter().next()?.into_arc_tensor())
+        let value = outputs.into_iter().next()?.into_arc_tensor();
+        self.constants.borrow_mut().insert(outlet, Arc::clone(&value));
+        Some(value)
     }
 
     /// A constant of one f32 value.
@@ -216,8 +224,7 @@ impl<'m> Reader<'m> {
         }
         let plain = node.op_is::<AxisOp>()
             || node.op_is::<Slice>()
-            || node.op_is::<MultiBroadcastTo>()
-            || self.is_idle_cast(outlet);
+            || node.op_is::<MultiBroadcastTo>();
         let operands = if plain {
             vec![None]
         } else if node.op_is::<Gather>() {
@@ -252,6 +259,8 @@ impl<'m> Reader<'m> {
             } else if let Some((factor, before)) = self.scaled(path.source) {
                 path.factor *= factor;
                 path.source = before;
+            } else if self.is_idle_cast(path.source) {
+                path.source = self.node(path.source).inputs[0];
             } else {
                 break;
             }
