@@ -70,6 +70,14 @@ impl Isa {
         }
     }
 
+    /// What its kernels want subtracted from the codes of activations.
+    pub(super) fn centre(self) -> u8 {
+        match self {
+            Self::NeonI8mm | Self::NeonDot | Self::Neon => 128,
+            Self::Amx | Self::Avx512Vnni | Self::AvxVnni | Self::Avx2 | Self::Scalar => 0,
+        }
+    }
+
     /// Multiply–accumulates per cycle and core that the instructions of the product allow, on the
     /// widest common core: two vector units of full width (one tile unit for AMX).
     pub fn peak_macs_per_cycle(self) -> u32 {

@@ -2,7 +2,7 @@
 
 use super::buffer::Disjoint;
 use super::context::Context;
-use super::gemm::{Epilogue, Product, Sink};
+use super::gemm::{Epilogue, Part, Product, Sink, run_tiles};
 use super::layout::PackedMatrix;
 use super::math::Activation;
 use super::rows::QuantizedRows;
@@ -19,7 +19,7 @@ const LEAST_ROWS: usize = 48;
 /// instruction set, with any number of threads, in any batch.
 ///
 /// # Panics
-/// When the inner sizes of `x` and `w` differ, `bias` has not `n` values or `out` not `rows · n`.
+/// When `x` was quantized for another instruction set, the inner sizes of `x` and `w` differ, `bias` has not `n` values or `out` not `rows · n`.
 pub fn linear(
     cx: &Context,
     x: &QuantizedRows,
@@ -55,6 +55,11 @@ fn product(
 ) {
     let (rows, n) = (x.rows(), w.n());
     assert_eq!(x.k(), w.k(), "inner sizes of a product");
+    assert_eq!(
+        x.centre(),
+        cx.isa().centre(),
+        "rows quantized for another instruction set"
+    );
     assert_eq!(bias.len(), n, "bias of {n} channels");
     assert_eq!(out.len(), rows * n, "output of [{rows}, {n}]");
     let product = Product {
@@ -73,7 +78,16 @@ fn product(
         let rows = chunk * rows / chunks..(chunk + 1) * rows / chunks;
         // SAFETY: the context supports its instruction set, the inner sizes agree, and tasks have
         // different panels or rows.
-        unsafe { product.run(cx.isa(), panel, rows) };
+        unsafe {
+            run_tiles(
+                cx.isa(),
+                Part {
+                    product: &product,
+                    panel,
+                    rows,
+                },
+            )
+        };
     });
 }
 

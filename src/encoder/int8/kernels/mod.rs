@@ -31,7 +31,7 @@ mod rows;
 #[cfg(test)]
 mod tests;
 
-pub use attention::attention;
+pub use attention::{attention, attention_int8};
 pub use buffer::Bytes;
 pub use context::Context;
 pub use isa::Isa;

@@ -23,11 +23,16 @@ pub(super) const LEAST_ROWS: usize = 8;
 /// with rounding half to even and `x · inverse + zero` rounded once. A row whose scale would be below
 /// the smallest normal f32 gets scale 1, zero 0 and zeros. A row with a NaN or an infinity gets scale
 /// NaN and zeros: every product of the row is NaN.
+///
+/// Use it with the context (or one of the same instruction set) that filled it: kernels that multiply
+/// signed bytes want the codes less 128.
 #[derive(Clone, Default)]
 pub struct QuantizedRows {
     rows: usize,
     k: usize,
+    /// Less `centre`, wrapping.
     codes: Aligned<u8>,
+    centre: u8,
     scales: Vec<f32>,
     zeros: Vec<i32>,
     /// A row of f32 per thread, for what is quantized without being stored.
@@ -90,7 +95,7 @@ impl QuantizedRows {
             "rows of {k} values, 1 to {MAX_K} can be quantized"
         );
         let stride = stride(k);
-        (self.rows, self.k) = (rows, k);
+        (self.rows, self.k, self.centre) = (rows, k, cx.isa().centre());
         self.codes.resize(rows * stride);
         self.scales.resize(rows, 1.0);
         self.zeros.resize(rows, 0);
@@ -127,9 +132,14 @@ impl QuantizedRows {
         stride(self.k)
     }
 
-    /// `[rows][stride] u8`.
+    /// `[rows][stride] u8`, less the centre.
     pub(super) fn codes(&self) -> &[u8] {
         &self.codes
+    }
+
+    /// What the codes have been lessened by.
+    pub(super) fn centre(&self) -> u8 {
+        self.centre
     }
 
     pub(super) fn scales(&self) -> &[f32] {
@@ -146,7 +156,8 @@ impl QuantizedRows {
         (0..self.rows * self.k)
             .map(|i| {
                 let (row, column) = (i / self.k, i % self.k);
-                let code = i32::from(self.codes[row * stride + column]);
+                let code = self.codes[row * stride + column].wrapping_add(self.centre);
+                let code = i32::from(code);
                 (code - self.zeros[row]) as f32 * self.scales[row]
             })
             .collect()
@@ -161,7 +172,7 @@ impl<T: super::buffer::Plain> Default for Aligned<T> {
 
 /// Bytes from row to row: whole cache lines, and an odd number of them, so that the rows of a tile
 /// spread over the sets of the first-level cache.
-fn stride(k: usize) -> usize {
+pub(super) fn stride(k: usize) -> usize {
     padded_k(k) | 64
 }
 
@@ -203,7 +214,7 @@ impl Stage for QuantizeRows<'_> {
 /// The CPU has the instruction set; `x` is readable for `k` f32, `codes` writable for `k` rounded up
 /// to 16 bytes.
 #[inline(always)]
-unsafe fn quantize_row<L: Lanes>(x: *const f32, k: usize, codes: *mut u8) -> (f32, i32) {
+pub(super) unsafe fn quantize_row<L: Lanes>(x: *const f32, k: usize, codes: *mut u8) -> (f32, i32) {
     // SAFETY: the caller has the instruction set.
     let zero = unsafe { L::splat(0.0) };
     // SAFETY: the caller has the instruction set and gives `k` f32 (in the three calls).
@@ -224,7 +235,7 @@ unsafe fn quantize_row<L: Lanes>(x: *const f32, k: usize, codes: *mut u8) -> (f3
     let scale = hi / 255.0 - lo / 255.0;
     if poison.is_nan() || scale < f32::MIN_POSITIVE {
         // SAFETY: the caller gives `k` writable bytes.
-        unsafe { std::ptr::write_bytes(codes, 0, k) };
+        unsafe { std::ptr::write_bytes(codes, 0u8.wrapping_sub(L::CENTRE), k) };
         return (if poison.is_nan() { f32::NAN } else { 1.0 }, 0);
     }
     let inverse = 1.0 / scale;
@@ -243,7 +254,7 @@ unsafe fn quantize_row<L: Lanes>(x: *const f32, k: usize, codes: *mut u8) -> (f3
                 L::load_partial(x.add(at), n, 0.0)
             };
             let q = v.mul_add(inverse, shift).max(zero).min(top);
-            q.store_u8(codes.add(at));
+            q.store_codes(codes.add(at));
         }
         at += 16;
     }

@@ -1,18 +1,17 @@
-//! AVX2: 4 rows × 8 columns, widened to 16 bits so that nothing saturates.
+//! AVX2: 6 rows × 8 columns, widened to 16 bits so that nothing saturates.
 
 use std::arch::x86_64::*;
-use std::ops::Range;
 
 use super::super::lanes;
 use super::super::layout::{GROUP, PANEL};
-use super::{Microkernel, Product, Tile};
+use super::{Microkernel, Tile, TileStage};
 
 /// # Safety
-/// As [`Product::run`]; the CPU has AVX2 and FMA.
+/// As [`TileStage::run`]; the CPU has AVX2 and FMA.
 #[target_feature(enable = "avx2,fma")]
-pub(super) unsafe fn run(product: &Product<'_>, panel: usize, rows: Range<usize>) {
+pub(super) unsafe fn run<S: TileStage>(stage: S) {
     // SAFETY: as the caller promises.
-    unsafe { product.run_with::<Avx2>(panel, rows) };
+    unsafe { stage.run::<Avx2>() };
 }
 
 /// `vpmaddubsw` would add two products u8 · s8 in 16 bits and saturate (2 · 255 · 127 > 32767).
@@ -26,7 +25,7 @@ const VECTORS: usize = 2;
 
 impl Microkernel for Avx2 {
     type Lanes = lanes::Avx2;
-    const ROWS: usize = 4;
+    const ROWS: usize = 6;
 
     #[inline(always)]
     unsafe fn begin() -> Self {
@@ -41,7 +40,9 @@ impl Microkernel for Avx2 {
                 1 => rows::<1>(tile),
                 2 => rows::<2>(tile),
                 3 => rows::<3>(tile),
-                _ => rows::<4>(tile),
+                4 => rows::<4>(tile),
+                5 => rows::<5>(tile),
+                _ => rows::<6>(tile),
             }
         }
     }

@@ -1,18 +1,17 @@
 //! AVX-512 VNNI: 6 rows × 64 columns in 24 registers.
 
 use std::arch::x86_64::*;
-use std::ops::Range;
 
 use super::super::lanes;
 use super::super::layout::{GROUP, PANEL};
-use super::{Microkernel, Product, Tile};
+use super::{Microkernel, Tile, TileStage};
 
 /// # Safety
-/// As [`Product::run`]; the CPU has AVX-512 F, BW, VL, DQ and VNNI.
+/// As [`TileStage::run`]; the CPU has AVX-512 F, BW, VL, DQ and VNNI.
 #[target_feature(enable = "avx2,fma,avx512f,avx512bw,avx512vl,avx512dq,avx512vnni")]
-pub(super) unsafe fn run(product: &Product<'_>, panel: usize, rows: Range<usize>) {
+pub(super) unsafe fn run<S: TileStage>(stage: S) {
     // SAFETY: as the caller promises.
-    unsafe { product.run_with::<Avx512Vnni>(panel, rows) };
+    unsafe { stage.run::<Avx512Vnni>() };
 }
 
 /// `vpdpbusd`: sixteen sums of four products u8 · s8 each, wrapping (not the saturating form), two

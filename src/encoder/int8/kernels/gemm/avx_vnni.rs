@@ -1,31 +1,30 @@
-//! AVX-VNNI: 3 rows × 32 columns in 12 registers.
+//! AVX-VNNI: 6 rows × 16 columns in 12 registers.
 
 use std::arch::x86_64::*;
-use std::ops::Range;
 
 use super::super::lanes;
 use super::super::layout::{GROUP, PANEL};
-use super::{Microkernel, Product, Tile};
+use super::{Microkernel, Tile, TileStage};
 
 /// # Safety
-/// As [`Product::run`]; the CPU has AVX2, FMA and AVX-VNNI.
+/// As [`TileStage::run`]; the CPU has AVX2, FMA and AVX-VNNI.
 #[target_feature(enable = "avx2,fma,avxvnni")]
-pub(super) unsafe fn run(product: &Product<'_>, panel: usize, rows: Range<usize>) {
+pub(super) unsafe fn run<S: TileStage>(stage: S) {
     // SAFETY: as the caller promises.
-    unsafe { product.run_with::<AvxVnni>(panel, rows) };
+    unsafe { stage.run::<AvxVnni>() };
 }
 
-/// The 256-bit `vpdpbusd`, wrapping, eight sums each. Twelve sums, three or four weights and an
-/// activation fill the sixteen registers; each half of a panel is taken in turn.
+/// The 256-bit `vpdpbusd`, wrapping, eight sums each. Twelve sums, two registers of weights and one
+/// of activations stay within the sixteen there are; each quarter of a panel is taken in turn.
 struct AvxVnni;
 
 /// Registers of weights side by side.
-const VECTORS: usize = 4;
+const VECTORS: usize = 2;
 const COLUMNS: usize = 8 * VECTORS;
 
 impl Microkernel for AvxVnni {
     type Lanes = lanes::Avx2;
-    const ROWS: usize = 3;
+    const ROWS: usize = 6;
 
     #[inline(always)]
     unsafe fn begin() -> Self {
@@ -39,7 +38,10 @@ impl Microkernel for AvxVnni {
             match tile.count {
                 1 => rows::<1>(tile),
                 2 => rows::<2>(tile),
-                _ => rows::<3>(tile),
+                3 => rows::<3>(tile),
+                4 => rows::<4>(tile),
+                5 => rows::<5>(tile),
+                _ => rows::<6>(tile),
             }
         }
     }

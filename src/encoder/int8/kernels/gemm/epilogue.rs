@@ -5,6 +5,7 @@ use super::super::lanes::{LANES, Lanes};
 use super::super::layout::{PANEL, PackedMatrix};
 use super::super::math::{Activation, activate};
 use super::super::rows::QuantizedRows;
+use super::prefetch::{LINE, prefetch_line};
 
 /// What becomes of a value.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -22,6 +23,23 @@ pub(in super::super) struct Epilogue<'a> {
     pub(in super::super) sink: Sink,
     /// `[rows, n]`.
     pub(in super::super) out: Disjoint<'a, f32>,
+}
+
+/// Weights to fetch while the tiles rest, a line for every vector of outputs.
+pub(super) struct Stream {
+    pub(super) next: *const i8,
+    pub(super) lines: usize,
+}
+
+impl Stream {
+    #[inline(always)]
+    fn advance(&mut self) {
+        if self.lines > 0 {
+            prefetch_line(self.next);
+            self.next = self.next.wrapping_add(LINE);
+            self.lines -= 1;
+        }
+    }
 }
 
 /// One column vector of a tile.
@@ -60,7 +78,7 @@ impl Epilogue<'_> {
         first: usize,
         count: usize,
         sums: *const i32,
-        centre: i32,
+        mut stream: Stream,
     ) {
         let n = w.n();
         assert!(first + count <= x.rows() && self.bias.len() == n);
@@ -79,12 +97,12 @@ impl Epilogue<'_> {
                     bias: L::load_partial(self.bias[at..].as_ptr(), width, 0.0),
                     row_scales: &x.scales()[first..first + count],
                     row_zeros: &x.zeros()[first..first + count],
-                    centre,
+                    centre: i32::from(x.centre()),
                     out,
                     n,
                     width,
                 };
-                self.finish(columns);
+                self.finish(columns, &mut stream);
             }
             at += LANES;
         }
@@ -93,21 +111,64 @@ impl Epilogue<'_> {
     /// # Safety
     /// The CPU has the instruction set and the pointers are valid for all rows.
     #[inline(always)]
-    unsafe fn finish<L: Lanes>(&self, columns: Columns<'_, L>) {
+    unsafe fn finish<L: Lanes>(&self, columns: Columns<'_, L>, stream: &mut Stream) {
         // SAFETY: as the caller promises. One loop per function, so that none decides inside.
         unsafe {
             match self.sink {
-                Sink::Add => columns.each(|y, old| old.add(y), true),
-                Sink::Store(Activation::None) => columns.each(|y, _| y, false),
-                Sink::Store(Activation::Gelu) => {
-                    columns.each(|y, _| activate(y, Activation::Gelu), false);
-                }
-                Sink::Store(Activation::QuickGelu) => {
-                    columns.each(|y, _| activate(y, Activation::QuickGelu), false);
-                }
-                Sink::Store(other) => columns.each(|y, _| activate(y, other), false),
+                Sink::Add => columns.each::<Residual>(stream),
+                Sink::Store(Activation::None) => columns.each::<Identity>(stream),
+                Sink::Store(Activation::Gelu) => columns.each::<Gelu>(stream),
+                Sink::Store(Activation::QuickGelu) => columns.each::<QuickGelu>(stream),
+                Sink::Store(Activation::GeluTanh) => columns.each::<GeluTanh>(stream),
+                Sink::Store(Activation::Relu) => columns.each::<Relu>(stream),
+                Sink::Store(Activation::Tanh) => columns.each::<Tanh>(stream),
             }
         }
+    }
+}
+
+/// What a value becomes. A trait and not a closure, for `#[inline(always)]`: code that is not
+/// inlined would be compiled without the instruction set.
+trait Finish {
+    /// Whether it looks at the old output.
+    const READS: bool = false;
+    fn apply<L: Lanes>(y: L, old: L) -> L;
+}
+
+macro_rules! finish {
+    ($($name:ident),*) => {
+        $(
+            struct $name;
+
+            impl Finish for $name {
+                #[inline(always)]
+                fn apply<L: Lanes>(y: L, _: L) -> L {
+                    activate(y, Activation::$name)
+                }
+            }
+        )*
+    };
+}
+
+finish!(Gelu, QuickGelu, GeluTanh, Relu, Tanh);
+
+struct Identity;
+
+impl Finish for Identity {
+    #[inline(always)]
+    fn apply<L: Lanes>(y: L, _: L) -> L {
+        y
+    }
+}
+
+struct Residual;
+
+impl Finish for Residual {
+    const READS: bool = true;
+
+    #[inline(always)]
+    fn apply<L: Lanes>(y: L, old: L) -> L {
+        old.add(y)
     }
 }
 
@@ -115,7 +176,7 @@ impl<L: Lanes> Columns<'_, L> {
     /// # Safety
     /// As [`Epilogue::finish`].
     #[inline(always)]
-    unsafe fn each(self, f: impl Fn(L, L) -> L, reads: bool) {
+    unsafe fn each<F: Finish>(self, stream: &mut Stream) {
         for (row, (&scale, &zero)) in self.row_scales.iter().zip(self.row_zeros).enumerate() {
             // SAFETY: the pointers are valid for all rows, the output for `width` columns.
             unsafe {
@@ -124,16 +185,17 @@ impl<L: Lanes> Columns<'_, L> {
                 let scale = self.scale.same(scale).mul(self.scale);
                 let y = exact.mul_add(scale, self.bias);
                 let out = self.out.add(row * self.n);
+                stream.advance();
                 if self.width == LANES {
-                    let old = if reads { L::load(out) } else { y };
-                    f(y, old).store(out);
+                    let old = if F::READS { L::load(out) } else { y };
+                    F::apply(y, old).store(out);
                 } else {
-                    let old = if reads {
+                    let old = if F::READS {
                         L::load_partial(out, self.width, 0.0)
                     } else {
                         y
                     };
-                    f(y, old).store_partial(out, self.width);
+                    F::apply(y, old).store_partial(out, self.width);
                 }
             }
         }

@@ -17,55 +17,79 @@ mod avx512;
 #[cfg(target_arch = "x86_64")]
 mod avx_vnni;
 mod epilogue;
+#[cfg(target_arch = "aarch64")]
+mod neon;
+#[cfg(target_arch = "aarch64")]
+mod neon_dot;
+#[cfg(target_arch = "aarch64")]
+mod neon_i8mm;
+mod prefetch;
 mod scalar;
 
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use super::isa::Isa;
-use super::lanes::Lanes;
+use super::lanes::{LANES, Lanes};
 use super::layout::{GROUP, PANEL, PackedMatrix, padded_k};
 use super::rows::QuantizedRows;
+use epilogue::Stream;
 pub(super) use epilogue::{Epilogue, Sink};
+use prefetch::LINE;
 
 /// Most rows of any microkernel.
-const MOST_ROWS: usize = 64;
+pub(super) const MOST_ROWS: usize = 64;
+
+/// Bytes that a kernel prefetches ahead where it reads each weight once.
+const AHEAD: usize = 32 << 10;
 
 /// Sums of a tile, `[rows][64] i32`.
 #[repr(C, align(64))]
-struct Sums(MaybeUninit<[i32; MOST_ROWS * PANEL]>);
+pub(super) struct Sums(MaybeUninit<[i32; MOST_ROWS * PANEL]>);
+
+impl Sums {
+    pub(super) const fn new() -> Self {
+        Self(MaybeUninit::uninit())
+    }
+
+    pub(super) fn as_mut_ptr(&mut self) -> *mut i32 {
+        self.0.as_mut_ptr().cast()
+    }
+}
 
 /// A tile to compute: rows of activations against one panel.
 #[derive(Clone, Copy)]
-struct Tile {
+#[cfg_attr(
+    not(any(target_arch = "x86_64", target_arch = "aarch64")),
+    expect(dead_code, reason = "the scalar kernel does not prefetch")
+)]
+pub(super) struct Tile {
     /// `rows` rows of `4 · groups` bytes, `stride` bytes apart.
-    rows: *const u8,
-    stride: usize,
-    count: usize,
+    pub(super) rows: *const u8,
+    pub(super) stride: usize,
+    pub(super) count: usize,
     /// `[groups][64][4] s8`; `groups` is a multiple of 16.
-    panel: *const i8,
-    groups: usize,
+    pub(super) panel: *const i8,
+    pub(super) groups: usize,
     /// Where the sums go, `[count][64]`.
-    sums: *mut i32,
+    pub(super) sums: *mut i32,
     /// What to prefetch while at it (only an address: it need not be readable), and how many bytes.
-    ahead: *const i8,
-    ahead_len: usize,
+    pub(super) ahead: *const i8,
+    pub(super) ahead_len: usize,
 }
 
 /// The integer product of a few rows with a panel.
-trait Microkernel {
+pub(super) trait Microkernel {
     /// For the epilogue.
     type Lanes: Lanes;
     /// Most rows of a tile.
     const ROWS: usize;
-    /// What the kernel subtracts from each activation before multiplying.
-    const CENTRE: i32 = 0;
-
     /// # Safety
     /// The CPU has the instruction set.
     unsafe fn begin() -> Self;
 
-    /// Writes `sums[r][n] = Σₖ (a[r][k] − CENTRE) · w[n][k]`.
+    /// Writes `sums[r][n] = Σₖ a[r][k] · w[n][k]` of the stored codes: what they have been lessened
+    /// by is the epilogue's.
     ///
     /// # Safety
     /// The CPU has the instruction set; the pointers are valid for the sizes given in [`Tile`], and
@@ -80,34 +104,61 @@ pub(super) struct Product<'a> {
     pub(super) epilogue: Epilogue<'a>,
 }
 
-impl Product<'_> {
-    /// Computes `rows` of one panel.
+/// A computation written once over microkernels.
+pub(super) trait TileStage {
+    /// Runs it. Implementations are `#[inline(always)]`, so that the body is compiled with the
+    /// instruction set of the caller.
     ///
     /// # Safety
-    /// The CPU supports `isa`; `x` and `w` have the same k; no other thread touches this part of the
-    /// output.
-    pub(super) unsafe fn run(&self, isa: Isa, panel: usize, rows: Range<usize>) {
-        // SAFETY: the CPU supports `isa`, the rest as the caller promises (all branches).
-        unsafe {
-            match isa {
-                #[cfg(target_arch = "x86_64")]
-                Isa::Amx => amx::run(self, panel, rows),
-                #[cfg(target_arch = "x86_64")]
-                Isa::Avx512Vnni => avx512::run(self, panel, rows),
-                #[cfg(target_arch = "x86_64")]
-                Isa::AvxVnni => avx_vnni::run(self, panel, rows),
-                #[cfg(target_arch = "x86_64")]
-                Isa::Avx2 => avx2::run(self, panel, rows),
-                _ => self.run_with::<scalar::Scalar>(panel, rows),
-            }
+    /// The CPU has the instruction set of `M`.
+    unsafe fn run<M: Microkernel>(self);
+}
+
+/// Runs a stage on the microkernel of an instruction set.
+///
+/// # Safety
+/// The CPU supports `isa`, and what the stage asks for.
+pub(super) unsafe fn run_tiles<S: TileStage>(isa: Isa, stage: S) {
+    // SAFETY: the CPU supports `isa` (all branches).
+    unsafe {
+        match isa {
+            #[cfg(target_arch = "x86_64")]
+            Isa::Amx => amx::run(stage),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx512Vnni => avx512::run(stage),
+            #[cfg(target_arch = "x86_64")]
+            Isa::AvxVnni => avx_vnni::run(stage),
+            #[cfg(target_arch = "x86_64")]
+            Isa::Avx2 => avx2::run(stage),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonI8mm => neon_i8mm::run(stage),
+            #[cfg(target_arch = "aarch64")]
+            Isa::NeonDot => neon_dot::run(stage),
+            #[cfg(target_arch = "aarch64")]
+            Isa::Neon => neon::run(stage),
+            _ => stage.run::<scalar::Scalar>(),
         }
     }
+}
 
+/// Some rows of one panel of a product.
+pub(super) struct Part<'a> {
+    pub(super) product: &'a Product<'a>,
+    pub(super) panel: usize,
+    pub(super) rows: Range<usize>,
+}
+
+impl TileStage for Part<'_> {
     /// # Safety
-    /// As [`Product::run`], for the instruction set of `M`.
+    /// As [`TileStage::run`]; no other thread touches this part of the output.
     #[inline(always)]
-    unsafe fn run_with<M: Microkernel>(&self, panel: usize, rows: Range<usize>) {
-        let (x, w) = (self.x, self.w);
+    unsafe fn run<M: Microkernel>(self) {
+        let Self {
+            product,
+            panel,
+            rows,
+        } = self;
+        let (x, w) = (product.x, product.w);
         let stride = x.stride();
         let panel_len = w.panel_len();
         let packed = w.packed();
@@ -119,15 +170,23 @@ impl Product<'_> {
         );
         let weights = packed[panel * panel_len..].as_ptr().cast::<i8>();
         let blocks = rows.len().div_ceil(M::ROWS);
-        let mut sums = Sums(MaybeUninit::uninit());
-        let sums = sums.0.as_mut_ptr().cast::<i32>();
+        let mut sums = Sums::new();
+        let sums = sums.as_mut_ptr();
         // SAFETY: the caller has the instruction set.
         let mut kernel = unsafe { M::begin() };
         for block in 0..blocks {
             // Blocks of equal height, so that the last is not left with one row.
             let first = rows.start + block * rows.len() / blocks;
             let count = rows.start + (block + 1) * rows.len() / blocks - first;
-            let ahead = panel_len + block * panel_len / blocks;
+            // With one block the panel itself is being streamed: stay a little ahead of it, and do
+            // not let the stream rest during the epilogue.
+            let (ahead, lines_in_epilogue) = if blocks == 1 {
+                let lines = (count * PANEL / LANES).min(panel_len / LINE / 2);
+                (panel_len.min(AHEAD), lines)
+            } else {
+                (panel_len + block * panel_len / blocks, 0)
+            };
+            let ahead_len = panel_len / blocks - lines_in_epilogue * LINE;
             let tile = Tile {
                 rows: x.codes()[first * stride..].as_ptr(),
                 stride,
@@ -136,14 +195,24 @@ impl Product<'_> {
                 groups: padded_k(w.k()) / GROUP,
                 sums,
                 ahead: weights.wrapping_add(ahead),
-                ahead_len: panel_len / blocks,
+                ahead_len,
             };
             // SAFETY: the caller has the instruction set; the codes hold whole rows up to
             // `rows.end`, the weights a panel from here, the sums the most rows of any kernel.
             unsafe {
                 kernel.tile(tile);
-                self.epilogue
-                    .run::<M::Lanes>(x, w, panel, first, count, sums, M::CENTRE);
+                product.epilogue.run::<M::Lanes>(
+                    x,
+                    w,
+                    panel,
+                    first,
+                    count,
+                    sums,
+                    Stream {
+                        next: weights.wrapping_add(ahead + ahead_len),
+                        lines: lines_in_epilogue,
+                    },
+                );
             }
         }
     }

@@ -48,7 +48,7 @@ impl Lanes for Avx2 {
     }
 
     #[inline(always)]
-    unsafe fn store_u8(self, p: *mut u8) {
+    unsafe fn store_codes(self, p: *mut u8) {
         // SAFETY: a value exists, so the CPU has AVX2; the caller gives 16 writable bytes.
         unsafe {
             // Packing works within 128-bit lanes: 0–3 8–11 | 4–7 12–15, put right by the permute.
@@ -59,6 +59,56 @@ impl Lanes for Avx2 {
                 _mm256_extracti128_si256::<1>(words),
             );
             _mm_storeu_si128(p.cast(), bytes);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_signed(self, p: *mut i8) {
+        // SAFETY: as in `store_codes`.
+        unsafe {
+            let words = _mm256_packs_epi32(_mm256_cvtps_epi32(self.0), _mm256_cvtps_epi32(self.1));
+            let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(words);
+            let bytes = _mm_packs_epi16(
+                _mm256_castsi256_si128(words),
+                _mm256_extracti128_si256::<1>(words),
+            );
+            _mm_storeu_si128(p.cast(), bytes);
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_halves(self, high: *mut u8, low: *mut u8) {
+        // SAFETY: a value exists, so the CPU has AVX2; the caller gives 16 writable bytes in each.
+        unsafe {
+            let words = _mm256_packus_epi32(_mm256_cvtps_epi32(self.0), _mm256_cvtps_epi32(self.1));
+            let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(words);
+            let above = _mm256_srli_epi16::<8>(words);
+            let below = _mm256_and_si256(words, _mm256_set1_epi16(0xff));
+            for (half, p) in [(above, high), (below, low)] {
+                let bytes = _mm_packus_epi16(
+                    _mm256_castsi256_si128(half),
+                    _mm256_extracti128_si256::<1>(half),
+                );
+                _mm_storeu_si128(p.cast(), bytes);
+            }
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_groups(four: [Self; 4], p: *mut i8) {
+        // SAFETY: values exist, so the CPU has AVX2; the caller gives 64 writable bytes.
+        unsafe {
+            let half = |v: [__m256; 4]| {
+                let low = _mm256_set1_epi32(0xff);
+                let [a, b, c, d] = v.map(|v| _mm256_cvtps_epi32(v));
+                let a = _mm256_and_si256(a, low);
+                let b = _mm256_slli_epi32::<8>(_mm256_and_si256(b, low));
+                let c = _mm256_slli_epi32::<16>(_mm256_and_si256(c, low));
+                let d = _mm256_slli_epi32::<24>(d);
+                _mm256_or_si256(_mm256_or_si256(a, b), _mm256_or_si256(c, d))
+            };
+            _mm256_storeu_si256(p.cast(), half(four.map(|v| v.0)));
+            _mm256_storeu_si256(p.add(32).cast(), half(four.map(|v| v.1)));
         }
     }
 

@@ -45,9 +45,41 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
-    unsafe fn store_u8(self, p: *mut u8) {
+    unsafe fn store_codes(self, p: *mut u8) {
         // SAFETY: a value exists, so the CPU has AVX-512; the caller gives 16 writable bytes.
         unsafe { _mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(self.0))) };
+    }
+
+    #[inline(always)]
+    unsafe fn store_signed(self, p: *mut i8) {
+        // SAFETY: a value exists, so the CPU has AVX-512; the caller gives 16 writable bytes.
+        unsafe { _mm_storeu_si128(p.cast(), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(self.0))) };
+    }
+
+    #[inline(always)]
+    unsafe fn store_halves(self, high: *mut u8, low: *mut u8) {
+        // SAFETY: a value exists, so the CPU has AVX-512; the caller gives 16 writable bytes in each.
+        unsafe {
+            let codes = _mm512_cvtps_epi32(self.0);
+            let above = _mm512_srli_epi32::<8>(codes);
+            _mm_storeu_si128(high.cast(), _mm512_cvtepi32_epi8(above));
+            _mm_storeu_si128(low.cast(), _mm512_cvtepi32_epi8(codes));
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_groups(four: [Self; 4], p: *mut i8) {
+        // SAFETY: values exist, so the CPU has AVX-512; the caller gives 64 writable bytes.
+        unsafe {
+            let low = _mm512_set1_epi32(0xff);
+            let [a, b, c, d] = four.map(|v| _mm512_cvtps_epi32(v.0));
+            let a = _mm512_and_si512(a, low);
+            let b = _mm512_slli_epi32::<8>(_mm512_and_si512(b, low));
+            let c = _mm512_slli_epi32::<16>(_mm512_and_si512(c, low));
+            let d = _mm512_slli_epi32::<24>(d);
+            let groups = _mm512_or_si512(_mm512_or_si512(a, b), _mm512_or_si512(c, d));
+            _mm512_storeu_si512(p.cast(), groups);
+        }
     }
 
     #[inline(always)]

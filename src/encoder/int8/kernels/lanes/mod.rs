@@ -27,6 +27,9 @@ pub(super) const LANES: usize = 16;
 pub(super) trait Lanes: Copy {
     /// Vectors side by side in a tile of six rows that fit the register file.
     const TILE_COLUMNS: usize;
+    /// What is subtracted from the codes 0..=255 before they are stored as bytes: 128 where the
+    /// kernels of the instruction set multiply signed bytes.
+    const CENTRE: u8 = 0;
 
     /// All lanes `x`.
     ///
@@ -42,11 +45,31 @@ pub(super) trait Lanes: Copy {
     /// `p` is writable for 16 f32, no alignment asked.
     unsafe fn store(self, p: *mut f32);
 
-    /// The lanes rounded to nearest even, as bytes.
+    /// The lanes rounded to nearest even, less [`Lanes::CENTRE`] (wrapping), as bytes.
     ///
     /// # Safety
     /// `p` is writable for 16 bytes. Every lane is in 0..=255 (else the byte is unspecified).
-    unsafe fn store_u8(self, p: *mut u8);
+    unsafe fn store_codes(self, p: *mut u8);
+
+    /// The lanes rounded to nearest even, as signed bytes.
+    ///
+    /// # Safety
+    /// `p` is writable for 16 bytes. Every lane is in −128..=127 (else the byte is unspecified).
+    unsafe fn store_signed(self, p: *mut i8);
+
+    /// The lanes rounded to nearest even, as two bytes: `c / 256` and `c mod 256`, each less
+    /// [`Lanes::CENTRE`] (wrapping).
+    ///
+    /// # Safety
+    /// Both are writable for 16 bytes. Every lane is in 0..=65535 (else the bytes are unspecified).
+    unsafe fn store_halves(self, high: *mut u8, low: *mut u8);
+
+    /// Four vectors rounded to nearest even, as signed bytes side by side: byte `4 i + j` is lane `i`
+    /// of vector `j`.
+    ///
+    /// # Safety
+    /// `p` is writable for 64 bytes. Every lane is in −128..=127 (else the byte is unspecified).
+    unsafe fn store_groups(four: [Self; 4], p: *mut i8);
 
     /// `(acc[i] − zero · sums[i]) as f32`, the integer part wrapping.
     ///

@@ -45,8 +45,20 @@ fn exp2_of_integer(n: float32x4_t) -> float32x4_t {
     }
 }
 
+/// The lanes rounded to nearest even, as signed bytes.
+#[inline(always)]
+fn signed(v: Neon) -> int8x16_t {
+    // SAFETY: NEON is part of aarch64.
+    unsafe {
+        let half =
+            |a, b| vcombine_s16(vqmovn_s32(vcvtnq_s32_f32(a)), vqmovn_s32(vcvtnq_s32_f32(b)));
+        vcombine_s8(vqmovn_s16(half(v.0, v.1)), vqmovn_s16(half(v.2, v.3)))
+    }
+}
+
 impl Lanes for Neon {
     const TILE_COLUMNS: usize = 1;
+    const CENTRE: u8 = 128;
 
     #[inline(always)]
     unsafe fn splat(x: f32) -> Self {
@@ -80,7 +92,7 @@ impl Lanes for Neon {
     }
 
     #[inline(always)]
-    unsafe fn store_u8(self, p: *mut u8) {
+    unsafe fn store_codes(self, p: *mut u8) {
         // SAFETY: the caller gives 16 writable bytes.
         unsafe {
             let half = |a, b| {
@@ -93,8 +105,40 @@ impl Lanes for Neon {
                 vqmovn_u16(half(self.0, self.1)),
                 vqmovn_u16(half(self.2, self.3)),
             );
-            vst1q_u8(p, bytes);
+            vst1q_u8(p, veorq_u8(bytes, vdupq_n_u8(Self::CENTRE)));
         }
+    }
+
+    #[inline(always)]
+    unsafe fn store_signed(self, p: *mut i8) {
+        // SAFETY: the caller gives 16 writable bytes.
+        unsafe { vst1q_s8(p, signed(self)) };
+    }
+
+    #[inline(always)]
+    unsafe fn store_halves(self, high: *mut u8, low: *mut u8) {
+        // SAFETY: the caller gives 16 writable bytes in each.
+        unsafe {
+            let half = |a, b| {
+                vcombine_u16(
+                    vqmovun_s32(vcvtnq_s32_f32(a)),
+                    vqmovun_s32(vcvtnq_s32_f32(b)),
+                )
+            };
+            let (a, b) = (half(self.0, self.1), half(self.2, self.3));
+            let above = vcombine_u8(vshrn_n_u16::<8>(a), vshrn_n_u16::<8>(b));
+            let below = vcombine_u8(vmovn_u16(a), vmovn_u16(b));
+            let centre = vdupq_n_u8(Self::CENTRE);
+            vst1q_u8(high, veorq_u8(above, centre));
+            vst1q_u8(low, veorq_u8(below, centre));
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_groups(four: [Self; 4], p: *mut i8) {
+        let [a, b, c, d] = four.map(signed);
+        // SAFETY: the caller gives 64 writable bytes.
+        unsafe { vst4q_s8(p, int8x16x4_t(a, b, c, d)) };
     }
 
     #[inline(always)]

@@ -38,10 +38,51 @@ impl Lanes for Scalar {
         clippy::cast_sign_loss,
         reason = "the caller promises 0..=255, and the cast saturates"
     )]
-    unsafe fn store_u8(self, p: *mut u8) {
+    unsafe fn store_codes(self, p: *mut u8) {
         let bytes = self.0.map(|x| x.round_ties_even() as u8);
         // SAFETY: the caller gives 16 writable bytes.
         unsafe { p.cast::<[u8; LANES]>().write_unaligned(bytes) };
+    }
+
+    #[inline(always)]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the caller promises −128..=127, and the cast saturates"
+    )]
+    unsafe fn store_signed(self, p: *mut i8) {
+        let bytes = self.0.map(|x| x.round_ties_even() as i8);
+        // SAFETY: the caller gives 16 writable bytes.
+        unsafe { p.cast::<[i8; LANES]>().write_unaligned(bytes) };
+    }
+
+    #[inline(always)]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "the caller promises 0..=65535, and the cast saturates"
+    )]
+    unsafe fn store_halves(self, high: *mut u8, low: *mut u8) {
+        let halves = self.0.map(|x| (x.round_ties_even() as u16).to_be_bytes());
+        // SAFETY: the caller gives 16 writable bytes in each.
+        unsafe {
+            high.cast::<[u8; LANES]>()
+                .write_unaligned(halves.map(|h| h[0]));
+            low.cast::<[u8; LANES]>()
+                .write_unaligned(halves.map(|h| h[1]));
+        }
+    }
+
+    #[inline(always)]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the caller promises −128..=127, and the cast saturates"
+    )]
+    unsafe fn store_groups(four: [Self; 4], p: *mut i8) {
+        for lane in 0..LANES {
+            let group = four.map(|v| v.0[lane].round_ties_even() as i8);
+            // SAFETY: the caller gives 64 writable bytes.
+            unsafe { p.cast::<[i8; 4]>().add(lane).write_unaligned(group) };
+        }
     }
 
     #[inline(always)]

@@ -1,17 +1,16 @@
-//! Multi-head attention in f32.
+//! Attention in f32.
 
 use std::cell::RefCell;
 
-use super::buffer::{Aligned, Disjoint};
-use super::context::Context;
-use super::lanes::{LANES, Lanes, Stage, transpose};
-use super::math::exp;
-use super::norm::fold;
+use super::super::buffer::{Aligned, Disjoint};
+use super::super::context::Context;
+use super::super::lanes::{LANES, Lanes, Stage, transpose};
+use super::super::math::exp;
+use super::super::norm::fold;
+use super::{Shape, parts};
 
 /// Queries of a block.
 const BLOCK: usize = 6;
-/// Parts per thread that the work is split into at least.
-const PARTS_PER_THREAD: usize = 4;
 
 /// Scaled dot product attention of every head.
 ///
@@ -26,7 +25,7 @@ const PARTS_PER_THREAD: usize = 4;
 /// ```
 ///
 /// Sums over d and j run in order, each step one fused multiply–add; the sum of p is taken as the
-/// sums of [`layer_norm`](super::layer_norm) are. A query all of whose keys are at −∞, or that meets
+/// sums of [`layer_norm`](super::super::layer_norm) are. A query all of whose keys are at −∞, or that meets
 /// a NaN, gives NaN.
 ///
 /// A head's keys are transposed once, then six queries at a time are held against up to 4 × 16 keys
@@ -52,11 +51,8 @@ pub fn attention(
     out: &mut [f32],
 ) {
     let width = heads * dim;
-    assert_eq!(qkv.len(), batch * tokens * 3 * width, "q, k and v");
-    assert_eq!(out.len(), batch * tokens * width, "output of attention");
-    if let Some(mask) = mask {
-        assert_eq!(mask.len(), batch * tokens, "mask of [{batch}, {tokens}]");
-    }
+    let shape = Shape { tokens, width, dim };
+    shape.check(batch, qkv, mask, out);
     if out.is_empty() {
         return;
     }
@@ -69,10 +65,8 @@ pub fn attention(
         SCRATCH.with_borrow_mut(|scratch| {
             cx.run_stage(Head {
                 qkv: &qkv[image * tokens * 3 * width..][..tokens * 3 * width],
-                tokens,
-                width,
+                shape,
                 column: head * dim,
-                dim,
                 scale,
                 mask: mask.map(|mask| &mask[image * tokens..][..tokens]),
                 causal,
@@ -85,14 +79,6 @@ pub fn attention(
     });
 }
 
-/// Into how many parts the queries of a head are split; each transposes the keys for itself.
-fn parts(threads: usize, units: usize, blocks: usize) -> usize {
-    if threads == 1 {
-        return 1;
-    }
-    (PARTS_PER_THREAD * threads).div_ceil(units).min(blocks)
-}
-
 thread_local! {
     static SCRATCH: RefCell<Aligned<f32>> = const { RefCell::new(Aligned::new()) };
 }
@@ -101,12 +87,9 @@ thread_local! {
 struct Head<'a> {
     /// `[tokens, 3 · width]`.
     qkv: &'a [f32],
-    tokens: usize,
-    /// heads · dim.
-    width: usize,
+    shape: Shape,
     /// Where the head starts in q, k, v and the output.
     column: usize,
-    dim: usize,
     scale: f32,
     /// `[tokens]`.
     mask: Option<&'a [f32]>,
@@ -149,13 +132,12 @@ impl Stage for Head<'_> {
 
 impl Head<'_> {
     fn padded_tokens(&self) -> usize {
-        self.tokens.next_multiple_of(LANES)
+        self.shape.tokens.next_multiple_of(LANES)
     }
 
     /// Row `token` of q (0), k (1) or v (2).
     fn row(&self, token: usize, which: usize) -> &[f32] {
-        let start = (token * 3 + which) * self.width + self.column;
-        &self.qkv[start..start + self.dim]
+        self.shape.row(self.qkv, self.column, token, which)
     }
 
     /// Transposes the keys, pads the mask and, where rows of v are not whole vectors, v.
@@ -165,13 +147,13 @@ impl Head<'_> {
     #[inline(always)]
     unsafe fn prepare<L: Lanes>(&mut self) -> Parts {
         let padded = self.padded_tokens();
-        let value_width = self.dim.next_multiple_of(LANES);
-        let copies_values = value_width != self.dim;
+        let value_width = self.shape.dim.next_multiple_of(LANES);
+        let copies_values = value_width != self.shape.dim;
         let sizes = [
-            self.dim * padded,
+            self.shape.dim * padded,
             padded,
             BLOCK * padded,
-            self.tokens * value_width * usize::from(copies_values),
+            self.shape.tokens * value_width * usize::from(copies_values),
         ];
         self.scratch.resize(sizes.iter().sum());
         let (keys, rest) = self.scratch.split_at_mut(sizes[0]);
@@ -186,17 +168,17 @@ impl Head<'_> {
         };
         mask.fill(f32::NEG_INFINITY);
         match self.mask {
-            Some(given) => mask[..self.tokens].copy_from_slice(given),
-            None => mask[..self.tokens].fill(0.0),
+            Some(given) => mask[..self.shape.tokens].copy_from_slice(given),
+            None => mask[..self.shape.tokens].fill(0.0),
         }
         let parts = if copies_values {
             let copied = copied.as_mut_ptr();
-            for token in 0..self.tokens {
+            for token in 0..self.shape.tokens {
                 let v = self.row(token, 2);
-                for at in (0..self.dim).step_by(LANES) {
+                for at in (0..self.shape.dim).step_by(LANES) {
                     // SAFETY: the copy has rows of whole vectors.
                     unsafe {
-                        L::load_partial(v[at..].as_ptr(), (self.dim - at).min(LANES), 0.0)
+                        L::load_partial(v[at..].as_ptr(), (self.shape.dim - at).min(LANES), 0.0)
                             .store(copied.add(token * value_width + at));
                     }
                 }
@@ -205,7 +187,7 @@ impl Head<'_> {
         } else {
             Parts {
                 values: self.row(0, 2).as_ptr(),
-                value_stride: 3 * self.width,
+                value_stride: 3 * self.shape.width,
                 ..parts
             }
         };
@@ -219,15 +201,15 @@ impl Head<'_> {
     #[inline(always)]
     unsafe fn transpose_keys<L: Lanes>(&self, keys: *mut f32) {
         let padded = self.padded_tokens();
-        for first in (0..self.tokens).step_by(LANES) {
-            for at in (0..self.dim).step_by(LANES) {
-                let n = (self.dim - at).min(LANES);
+        for first in (0..self.shape.tokens).step_by(LANES) {
+            for at in (0..self.shape.dim).step_by(LANES) {
+                let n = (self.shape.dim - at).min(LANES);
                 // SAFETY: the caller has the instruction set; rows hold `n` values from `at`, and
                 // `keys` sixteen from column `first` of each of the `n` rows.
                 unsafe {
                     let mut square = [L::splat(0.0); LANES];
                     for (i, lanes) in square.iter_mut().enumerate() {
-                        if first + i < self.tokens {
+                        if first + i < self.shape.tokens {
                             let k = self.row(first + i, 1)[at..].as_ptr();
                             *lanes = if n == LANES {
                                 L::load(k)
@@ -252,11 +234,12 @@ impl Head<'_> {
     #[inline(always)]
     unsafe fn block<L: Lanes>(&self, first: usize, parts: Parts) {
         let padded = self.padded_tokens();
-        let queries: [usize; BLOCK] = std::array::from_fn(|i| (first + i).min(self.tokens - 1));
+        let queries: [usize; BLOCK] =
+            std::array::from_fn(|i| (first + i).min(self.shape.tokens - 1));
         let seen = if self.causal {
-            (first + BLOCK).min(self.tokens)
+            (first + BLOCK).min(self.shape.tokens)
         } else {
-            self.tokens
+            self.shape.tokens
         };
         let columns = seen.next_multiple_of(LANES);
         let rows: [*const f32; BLOCK] = queries.map(|query| self.row(query, 0).as_ptr());
@@ -264,11 +247,18 @@ impl Head<'_> {
         // whole vectors; each query's part of the output belongs to this head and block alone.
         unsafe {
             let scale = L::splat(self.scale);
-            product::<L>(rows, self.dim, parts.keys, padded, columns, |i, at, sum| {
-                let mask = L::load(parts.mask.add(at));
-                sum.mul_add(scale, mask)
-                    .store(parts.scores.add(i * padded + at));
-            });
+            product::<L>(
+                rows,
+                self.shape.dim,
+                parts.keys,
+                padded,
+                columns,
+                |i, at, sum| {
+                    let mask = L::load(parts.mask.add(at));
+                    sum.mul_add(scale, mask)
+                        .store(parts.scores.add(i * padded + at));
+                },
+            );
             let mut factors = [0.0; BLOCK];
             for (i, &query) in queries.iter().enumerate() {
                 let scores = parts.scores.add(i * padded);
@@ -281,10 +271,10 @@ impl Head<'_> {
             }
             let rows = std::array::from_fn(|i| parts.scores.add(i * padded).cast_const());
             let outs: [*mut f32; BLOCK] = queries.map(|query| {
-                let at = (self.out_row + query) * self.width + self.column;
-                self.out.part(at, self.dim)
+                let at = (self.out_row + query) * self.shape.width + self.column;
+                self.out.part(at, self.shape.dim)
             });
-            let width = self.dim.next_multiple_of(LANES);
+            let width = self.shape.dim.next_multiple_of(LANES);
             product::<L>(
                 rows,
                 seen,
@@ -293,10 +283,10 @@ impl Head<'_> {
                 width,
                 |i, at, sum| {
                     let value = sum.mul(L::splat(factors[i]));
-                    if at + LANES <= self.dim {
+                    if at + LANES <= self.shape.dim {
                         value.store(outs[i].add(at));
                     } else {
-                        value.store_partial(outs[i].add(at), self.dim - at);
+                        value.store_partial(outs[i].add(at), self.shape.dim - at);
                     }
                 },
             );

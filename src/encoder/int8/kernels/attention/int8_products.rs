@@ -1,0 +1,178 @@
+//! Scores, probabilities and the mix of the values, for some queries of a head.
+
+use super::super::gemm::{MOST_ROWS, Microkernel, Sums, Tile};
+use super::super::lanes::{LANES, Lanes};
+use super::super::layout::{GROUP, PANEL, padded_k};
+use super::super::math::exp;
+use super::super::norm::fold;
+use super::super::rows::{quantize_row, stride};
+use super::int8::Head;
+
+/// Steps of a probability: codes are 0..=65535, in two bytes.
+const STEPS: f32 = 65_535.0;
+impl Head<'_> {
+    /// Scores of `count` queries from `first`, turned into probabilities.
+    ///
+    /// # Safety
+    /// The CPU has the instruction set; keys, values and mask are packed.
+    #[inline(always)]
+    pub(super) unsafe fn scores<M: Microkernel>(
+        &mut self,
+        kernel: &mut M,
+        first: usize,
+        count: usize,
+    ) {
+        let (tokens, dim) = (self.shape.tokens, self.shape.dim);
+        let (padded, depth) = (padded_k(tokens), padded_k(dim));
+        let mut row_scales = [0.0; MOST_ROWS];
+        let mut row_zeros = [0; MOST_ROWS];
+        for i in 0..count {
+            let q = self.row(first + i, 0).as_ptr();
+            let codes = self.scratch.queries[i * stride(depth)..].as_mut_ptr();
+            // SAFETY: the caller has the instruction set; the row holds `dim` values, the codes
+            // `dim` rounded up to 64.
+            (row_scales[i], row_zeros[i]) = unsafe { quantize_row::<M::Lanes>(q, dim, codes) };
+        }
+        let mut sums = Sums::new();
+        let sums = sums.as_mut_ptr();
+        for panel in 0..padded / PANEL {
+            let weights = self.scratch.keys[panel * PANEL * depth..].as_ptr();
+            let tile = Tile {
+                rows: self.scratch.queries.as_ptr(),
+                stride: stride(depth),
+                count,
+                panel: weights,
+                groups: depth / GROUP,
+                sums,
+                ahead: weights,
+                ahead_len: 0,
+            };
+            // SAFETY: the caller has the instruction set; queries and keys have `depth` values.
+            unsafe { kernel.tile(tile) };
+            for at in (panel * PANEL..tokens.min((panel + 1) * PANEL)).step_by(LANES) {
+                let scratch = &mut *self.scratch;
+                // SAFETY: the caller has the instruction set; everything holds sixteen from `at`.
+                unsafe {
+                    let mask = M::Lanes::load(scratch.mask[at..].as_ptr());
+                    let key_scale = M::Lanes::load(scratch.key_scales[at..].as_ptr());
+                    let key_scale = key_scale.mul(mask.same(self.scale));
+                    for i in 0..count {
+                        let exact = M::Lanes::dequantize(
+                            sums.add(i * PANEL + at % PANEL),
+                            scratch.key_sums[at..].as_ptr(),
+                            row_zeros[i] - i32::from(M::Lanes::CENTRE),
+                        );
+                        let factor = key_scale.mul(mask.same(row_scales[i]));
+                        let out = scratch.scores[i * padded + at..].as_mut_ptr();
+                        exact.mul_add(factor, mask).store(out);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Softmax of the scores, and the mix of the values.
+    ///
+    /// # Safety
+    /// The CPU has the instruction set; the scores of these queries are there.
+    #[inline(always)]
+    pub(super) unsafe fn mix<M: Microkernel>(
+        &mut self,
+        kernel: &mut M,
+        first: usize,
+        count: usize,
+    ) {
+        let (tokens, dim) = (self.shape.tokens, self.shape.dim);
+        let (padded, width) = (padded_k(tokens), padded_k(dim));
+        let step = stride(padded);
+        let mut factors = [0.0; MOST_ROWS];
+        for i in 0..count {
+            let columns = tokens.next_multiple_of(LANES);
+            let scores = &mut self.scratch.scores[i * padded..][..columns];
+            if self.causal {
+                scores[first + i + 1..].fill(f32::NEG_INFINITY);
+            }
+            let codes = &mut self.scratch.probabilities[2 * i * step..2 * (i + 1) * step];
+            // SAFETY: the caller has the instruction set.
+            factors[i] = 1.0 / unsafe { probabilities::<M::Lanes>(scores, codes, step) };
+        }
+        let mut sums = Sums::new();
+        let sums = sums.as_mut_ptr();
+        for panel in 0..width / PANEL {
+            let weights = self.scratch.values[panel * PANEL * padded..].as_ptr();
+            let mut row = 0;
+            while row < count {
+                let rows = (count - row).min((M::ROWS / 2).max(1));
+                let tile = Tile {
+                    rows: self.scratch.probabilities[2 * row * step..].as_ptr(),
+                    stride: step,
+                    count: 2 * rows,
+                    panel: weights,
+                    groups: padded / GROUP,
+                    sums,
+                    ahead: weights,
+                    ahead_len: 0,
+                };
+                // SAFETY: the caller has the instruction set; both sides have `padded` values, and
+                // `2 · rows` is at most the kernel's.
+                unsafe { kernel.tile(tile) };
+                for at in (panel * PANEL..dim.min((panel + 1) * PANEL)).step_by(LANES) {
+                    let n = (dim - at).min(LANES);
+                    // SAFETY: the caller has the instruction set; scales and sums hold sixteen from
+                    // `at`; this part of the output belongs to this head and these queries.
+                    unsafe {
+                        let scale = M::Lanes::load(self.scratch.value_scales[at..].as_ptr());
+                        for (i, &factor) in factors.iter().enumerate().skip(row).take(rows) {
+                            let value_sums = self.scratch.value_sums[at..].as_ptr();
+                            let exact = |byte: usize| {
+                                M::Lanes::dequantize(
+                                    sums.add((2 * (i - row) + byte) * PANEL + at % PANEL),
+                                    value_sums,
+                                    -i32::from(M::Lanes::CENTRE),
+                                )
+                            };
+                            let sum = exact(0).mul_add(scale.same(256.0), exact(1));
+                            let value = sum.mul(scale).mul(scale.same(factor));
+                            let place = (self.out_row + first + i) * self.shape.width;
+                            let out = self.out.part(place + self.column + at, n);
+                            if n == LANES {
+                                value.store(out);
+                            } else {
+                                value.store_partial(out, n);
+                            }
+                        }
+                    }
+                }
+                row += rows;
+            }
+        }
+    }
+}
+
+/// Softmax of one query in codes of 16 bits: high bytes to the first `step` bytes of `codes`, low
+/// bytes to the next. Returns the sum of the codes.
+///
+/// # Safety
+/// The CPU has the instruction set.
+#[inline(always)]
+unsafe fn probabilities<L: Lanes>(scores: &[f32], codes: &mut [u8], step: usize) -> f32 {
+    let n = scores.len();
+    let (high, low) = codes.split_at_mut(step);
+    assert!(n.is_multiple_of(LANES) && n <= high.len() && n <= low.len());
+    // SAFETY: the caller has the instruction set; all three hold `n` values, whole vectors.
+    unsafe {
+        let lowest = L::splat(f32::NEG_INFINITY);
+        let [a, b, c, d] = fold::<L>(scores.as_ptr(), n, 0.0, lowest, |m, s| s.max(m));
+        let max = lowest.same(a.max(b).max(c.max(d)).reduce_max());
+        let zero = lowest.same(0.0);
+        let mut sum = zero;
+        for at in (0..n).step_by(LANES) {
+            let code = exp(L::load(scores[at..].as_ptr()).sub(max))
+                .mul(zero.same(STEPS))
+                .round();
+            code.store_halves(high[at..].as_mut_ptr(), low[at..].as_mut_ptr());
+            sum = sum.add(code);
+        }
+        sum.reduce_add()
+    }
+}

@@ -1,0 +1,46 @@
+//! Multi-head attention: in f32, or with integer products.
+
+mod float;
+mod int8;
+mod int8_operands;
+mod int8_products;
+
+pub use float::attention;
+pub use int8::attention_int8;
+
+/// Parts per thread that the work is split into at least.
+const PARTS_PER_THREAD: usize = 4;
+
+/// Sizes of the attention of one image.
+#[derive(Clone, Copy)]
+pub(super) struct Shape {
+    pub(super) tokens: usize,
+    /// heads · dim.
+    pub(super) width: usize,
+    pub(super) dim: usize,
+}
+
+impl Shape {
+    pub(super) fn check(self, batch: usize, qkv: &[f32], mask: Option<&[f32]>, out: &[f32]) {
+        let Self { tokens, width, .. } = self;
+        assert_eq!(qkv.len(), batch * tokens * 3 * width, "q, k and v");
+        assert_eq!(out.len(), batch * tokens * width, "output of attention");
+        if let Some(mask) = mask {
+            assert_eq!(mask.len(), batch * tokens, "mask of [{batch}, {tokens}]");
+        }
+    }
+
+    /// Row `token` of q (0), k (1) or v (2) of the head that starts at `column`, of one image.
+    pub(super) fn row(self, qkv: &[f32], column: usize, token: usize, which: usize) -> &[f32] {
+        let start = (token * 3 + which) * self.width + column;
+        &qkv[start..start + self.dim]
+    }
+}
+
+/// Into how many parts the queries of a head are split; each transposes the keys for itself.
+pub(super) fn parts(threads: usize, units: usize, blocks: usize) -> usize {
+    if threads == 1 {
+        return 1;
+    }
+    (PARTS_PER_THREAD * threads).div_ceil(units).min(blocks)
+}

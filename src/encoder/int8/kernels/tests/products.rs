@@ -1,0 +1,124 @@
+//! Products, and whole sequences of stages.
+
+use super::*;
+
+#[test]
+fn products_have_the_bits_of_the_specification_for_any_shape() {
+    let mut random = Random(1);
+    for case in 0..60 {
+        let rows = if case < 35 {
+            case + 1
+        } else {
+            1 + random.below(70)
+        };
+        let (n, k) = (1 + random.below(150), 1 + random.below(300));
+        let x = random.hostile_rows(rows, k);
+        let w = PackedMatrix::quantize(&random.hostile_rows(n, k), n, k);
+        let bias = random.values(n);
+        let activation = ACTIVATIONS[case % 6];
+        let expected = run_linear(&context(Isa::Scalar, 1), &x, rows, &w, &bias, activation);
+        for isa in Isa::supported() {
+            for threads in [1, 3] {
+                let got = run_linear(&context(isa, threads), &x, rows, &w, &bias, activation);
+                assert_same(
+                    &got,
+                    &expected,
+                    &format!("{isa} {rows}×{k}→{n} {activation:?}"),
+                );
+            }
+        }
+    }
+}
+
+#[test]
+fn the_largest_sums_do_not_overflow() {
+    for k in [MAX_K, 4096] {
+        let x = vec![1.0; 2 * k];
+        let weights: Vec<f32> = (0..2 * k).map(|i| if i < k { 1.0 } else { -1.0 }).collect();
+        let w = PackedMatrix::quantize(&weights, 2, k);
+        for isa in Isa::supported() {
+            let cx = context(isa, 1);
+            let mut quantized = QuantizedRows::new();
+            quantized.quantize(&cx, &x, 2, k);
+            let mut out = [0.0; 4];
+            linear(&cx, &quantized, &w, &[0.0; 2], Activation::None, &mut out);
+            for (value, sign) in out.iter().zip([1.0, -1.0, 1.0, -1.0]) {
+                let error = (value / (sign * k as f32) - 1.0).abs();
+                assert!(error < 1e-5, "{isa}: {value} for {k} ones");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_product_is_close_to_that_of_the_floats() {
+    let mut random = Random(2);
+    let (rows, n, k) = (9, 70, 256);
+    let (x, weights, bias) = (
+        random.values(rows * k),
+        random.values(n * k),
+        random.values(n),
+    );
+    let w = PackedMatrix::quantize(&weights, n, k);
+    let cx = context(Isa::detect(), 1);
+    let mut quantized = QuantizedRows::new();
+    quantized.quantize(&cx, &x, rows, k);
+    let mut out = vec![0.0; rows * n];
+    linear(&cx, &quantized, &w, &bias, Activation::None, &mut out);
+    let (mut dot, mut a, mut b) = (0.0, 0.0, 0.0);
+    for row in 0..rows {
+        for channel in 0..n {
+            let exact: f32 = (0..k)
+                .map(|i| x[row * k + i] * weights[channel * k + i])
+                .sum();
+            let (exact, got) = (exact + bias[channel], out[row * n + channel]);
+            // Each of 256 products is off by at most about 1/127 + 1/255 of 1.
+            assert!((got - exact).abs() < 0.5, "{got} for {exact}");
+            dot += got * exact;
+            a += got * got;
+            b += exact * exact;
+        }
+    }
+    assert!(
+        dot / (a * b).sqrt() > 0.9999,
+        "cosine {}",
+        dot / (a * b).sqrt()
+    );
+}
+
+#[test]
+fn a_batch_has_the_bits_of_its_single_images() {
+    let mut random = Random(6);
+    let (batch, tokens, heads, dim) = (8, 11, 2, 16);
+    let width = heads * dim;
+    let cx = context(Isa::detect(), 2);
+    let x = random.values(batch * tokens * width);
+    let w = PackedMatrix::quantize(&random.values(3 * width * width), 3 * width, width);
+    let bias = random.values(3 * width);
+    let forward = |x: &[f32], batch: usize| {
+        let qkv = run_linear(&cx, x, batch * tokens, &w, &bias, Activation::Gelu);
+        let mut out = vec![0.0; batch * tokens * width];
+        attention(
+            &cx, &qkv, batch, tokens, heads, dim, 0.25, None, true, &mut out,
+        );
+        out
+    };
+    let together = forward(&x, batch);
+    for image in 0..batch {
+        let one = image * tokens * width..(image + 1) * tokens * width;
+        assert_same(
+            &together[one.clone()],
+            &forward(&x[one], 1),
+            "one of the batch",
+        );
+    }
+}
+
+#[test]
+fn empty_inputs_give_empty_outputs() {
+    let cx = context(Isa::detect(), 2);
+    let w = PackedMatrix::quantize(&[1.0], 1, 1);
+    assert!(run_linear(&cx, &[], 0, &w, &[0.0], Activation::None).is_empty());
+    attention(&cx, &[], 0, 5, 2, 8, 1.0, None, false, &mut []);
+    layer_norm(&cx, &[], 0, 1, &[1.0], &[0.0], 1e-5, &mut []);
+}
