@@ -61,7 +61,7 @@ pub fn build(
 ) -> Result<LabelBank, LabelBankError> {
     assert_eq!(labels.len(), groups.len(), "one group entry per label");
     let cache = PromptCache::new(cache_dir, bundle.sha256(), bundle.manifest().embedding_dim);
-    let load = || encoder::load_text(bundle).map_err(Into::into);
+    let load = || encoder::load_text(bundle);
     let sets: Vec<&[String]> = labels.iter().chain(negatives).map(Vec::as_slice).collect();
     let mut embeddings = cache.embed(&sets, load, progress)?;
     let negatives = embeddings.split_off(labels.len());

@@ -14,7 +14,7 @@ use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 use sha2::{Digest, Sha256};
 use tar::{Archive, EntryType, Header};
 
-use super::manifest::{FILES, Manifest};
+use super::manifest::Manifest;
 use super::reader::VerifiedReader;
 use super::{Bundle, BundleError, Files, Limits, MANIFEST, MAX_MANIFEST_BYTES, capped, hex, parse};
 
@@ -119,7 +119,7 @@ impl Opening<'_> {
         let Some((manifest, bytes)) = manifest else {
             return Err(self.error("holds no bundle.toml"));
         };
-        if let Some(missing) = FILES.iter().find(|name| !seen.iter().any(|s| s == *name)) {
+        if let Some(missing) = manifest.files.keys().find(|name| !seen.contains(name)) {
             return Err(self.error(format!("{missing} is missing (truncated?)")));
         }
         let sink = sink.ok_or_else(|| self.error("is empty"))?;
@@ -217,7 +217,7 @@ impl Sink {
                 }
                 fs::rename(&*partial, &*target)?;
                 *complete = true;
-                Ok(Files::Directory(target.clone()))
+                Ok(Files::Directory(target.clone(), BTreeMap::new()))
             }
         }
     }

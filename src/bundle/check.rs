@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::manifest::{FILES, File, Manifest, SCHEMA};
+use super::manifest::{FILES, File, Manifest, PACKED, SCHEMA, instead_of};
 use super::{BundleError, Limits};
 use crate::config::Id;
 
@@ -118,9 +118,10 @@ impl Fields<'_> {
     }
 
     fn files(&self, m: &Manifest, limits: &Limits) -> Result<(), BundleError> {
-        let listed = FILES.join(", ");
+        let listed = [&FILES[..], &PACKED].concat().join(", ");
         for name in FILES {
-            let there = m.files.contains_key(name);
+            let instead = instead_of(name).is_some_and(|packed| m.files.contains_key(packed));
+            let there = m.files.contains_key(name) || instead;
             self.require(
                 there,
                 format!("files.\"{name}\""),
@@ -129,7 +130,7 @@ impl Fields<'_> {
             )?;
         }
         for (name, file) in &m.files {
-            let known = FILES.contains(&name.as_str());
+            let known = FILES.contains(&name.as_str()) || PACKED.contains(&name.as_str());
             self.require(known, "files", name, format!("only {listed}"))?;
             self.file(name, file, limits)?;
         }

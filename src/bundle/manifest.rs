@@ -7,8 +7,21 @@ use serde::{Deserialize, Serialize};
 /// Version of the manifest this crate reads and writes.
 pub const SCHEMA: u32 = 1;
 
-/// File names inside a bundle, besides the manifest. Nothing else may be listed in `[files]`.
+/// File names inside a bundle, besides the manifest. Nothing else but [`PACKED`] may be listed in
+/// `[files]`.
 pub const FILES: [&str; 4] = ["image.onnx", "text.onnx", "tokenizer.json", "LICENSES.md"];
+
+/// Towers packed for the int8 engine (see [`crate::encoder::int8::file`]), each beside or instead of
+/// the graph it was made from.
+pub const PACKED: [&str; 2] = ["image.int8", "text.int8"];
+
+/// What may be listed instead of `file`.
+pub fn instead_of(file: &str) -> Option<&'static str> {
+    let tower = file.strip_suffix(".onnx")?;
+    PACKED
+        .into_iter()
+        .find(|packed| packed.strip_suffix(".int8") == Some(tower))
+}
 
 /// `bundle.toml`.
 ///

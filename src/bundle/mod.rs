@@ -16,11 +16,13 @@ use thiserror::Error;
 mod archive;
 mod check;
 pub mod manifest;
+mod map;
 mod reader;
 
 pub use archive::pack;
 pub use check::check;
 pub use manifest::Manifest;
+pub use map::Shared;
 pub use reader::VerifiedReader;
 
 /// Longest manifest, bytes.
@@ -119,7 +121,8 @@ pub enum BundleError {
 /// Where the verified files are.
 #[derive(Clone, Debug)]
 enum Files {
-    Directory(PathBuf),
+    /// The folder, and each file as it was when it was verified.
+    Directory(PathBuf, BTreeMap<String, map::Stamp>),
     Memory(BTreeMap<String, Arc<[u8]>>),
 }
 
@@ -166,14 +169,15 @@ impl Bundle {
         let bytes = capped(file, MAX_MANIFEST_BYTES)
             .map_err(|error| file_error(path, MANIFEST, error.to_string()))?;
         let manifest = parse(path, &bytes, limits)?;
-        let files = Files::Directory(path.to_owned());
-        let bundle = Self::new(path, manifest, bytes, files);
-        for name in bundle.manifest.files.keys() {
-            let mut reader = bundle.reader(name)?;
-            io::copy(&mut reader, &mut io::sink())
-                .map_err(|error| file_error(path, name, error.to_string()))?;
+        let mut stamps = BTreeMap::new();
+        for (name, listed) in &manifest.files {
+            let file = plain_file(path, name)?;
+            let problem = |error: io::Error| file_error(path, name, error.to_string());
+            stamps.insert(name.clone(), map::Stamp::of(&file).map_err(problem)?);
+            io::copy(&mut VerifiedReader::new(file, listed), &mut io::sink()).map_err(problem)?;
         }
-        Ok(bundle)
+        let files = Files::Directory(path.to_owned(), stamps);
+        Ok(Self::new(path, manifest, bytes, files))
     }
 
     /// The checked manifest.
@@ -207,7 +211,7 @@ impl Bundle {
             return Err(file_error(&self.path, name, "is not listed in [files]"));
         };
         let inner: Box<dyn Read + Send> = match &self.files {
-            Files::Directory(directory) => Box::new(plain_file(directory, name)?),
+            Files::Directory(directory, _) => Box::new(plain_file(directory, name)?),
             Files::Memory(files) => match files.get(name) {
                 Some(bytes) => Box::new(Cursor::new(Arc::clone(bytes))),
                 None => return Err(file_error(&self.path, name, "is missing")),

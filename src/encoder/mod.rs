@@ -8,7 +8,10 @@ use crate::bundle::Bundle;
 
 pub mod conv;
 pub mod int8;
+mod tokens;
 pub mod tract;
+
+pub use tokens::Tokens;
 
 /// Loads the image tower of `bundle` with the engine that serves its precision.
 ///
@@ -18,6 +21,9 @@ pub fn load_image(
     bundle: &Bundle,
     threads: NonZeroUsize,
 ) -> Result<Box<dyn ImageEncoder>, EncodeError> {
+    if bundle.manifest().precision.image == "int8" {
+        return Ok(Box::new(int8::Int8ImageEncoder::load(bundle, threads)?));
+    }
     Ok(Box::new(tract::TractImageEncoder::load(bundle, threads)?))
 }
 
@@ -26,6 +32,10 @@ pub fn load_image(
 /// # Errors
 /// A tower or tokenizer that does not fit its manifest or cannot be run.
 pub fn load_text(bundle: &Bundle) -> Result<Box<dyn TextEncoder>, EncodeError> {
+    if bundle.manifest().precision.text == "int8" {
+        let threads = NonZeroUsize::MIN;
+        return Ok(Box::new(int8::Int8TextEncoder::load(bundle, threads)?));
+    }
     Ok(Box::new(tract::TractTextEncoder::load(bundle)?))
 }
 

@@ -28,6 +28,7 @@ pub mod import;
 pub mod onnx;
 pub mod optimizer;
 pub mod pack;
+pub mod quantize;
 pub mod space;
 pub mod targets;
 pub mod text;

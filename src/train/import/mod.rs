@@ -23,7 +23,7 @@ pub mod preprocessor;
 pub mod tokenizer;
 pub mod towers;
 pub mod weights;
-mod write;
+pub(in crate::train) mod write;
 
 use self::checkpoint::Checkpoint;
 use self::family::{Described, Family};

@@ -99,7 +99,7 @@ impl Staging {
         );
         bar.inc_length(bytes);
         bar.set_message(format!("writing {name}"));
-        self.write(name, bar, |out| model.write(out))
+        self.write(name, bar, |mut out| model.write(&mut out))
     }
 
     /// Writes a small file; returns its entry in the manifest.
@@ -107,11 +107,12 @@ impl Staging {
         self.write(name, &ProgressBar::hidden(), |out| out.write_all(bytes))
     }
 
-    fn write(
+    /// Writes a file as `write` does; returns its entry in the manifest.
+    pub fn write(
         &self,
         name: &str,
         bar: &ProgressBar,
-        write: impl FnOnce(&mut BufWriter<Hashing>) -> io::Result<()>,
+        write: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> Result<Files> {
         let path = self.folder.join(name);
         let context = || format!("cannot write {}", path.display());

@@ -1,0 +1,109 @@
+//! The image tower in int8.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use tract_onnx::prelude::*;
+
+use super::kernels::{Context, Isa};
+use super::program::Program;
+use super::tower::{self, Tower};
+use crate::bundle::Bundle;
+use crate::encoder::tract::graph::guarded;
+use crate::encoder::{Embedding, EncodeError, ImageEncoder, ModelInput, Workload};
+
+/// Most pictures in one pass; more are encoded in turn. Buffers grow with it, the gain does not.
+const MAX_BATCH: usize = 16;
+
+/// Encodes a batch in one pass over the weights; a batch of n equals n singles bit for bit.
+#[derive(Clone)]
+pub struct Int8ImageEncoder {
+    program: Arc<Program>,
+    context: Arc<Context>,
+    size_px: usize,
+}
+
+impl Int8ImageEncoder {
+    /// Loads the bundle's image tower, quantizing it where it is stored as float, and tries it.
+    ///
+    /// # Errors
+    /// A graph in which nothing is recognised, one that does not follow the contract in
+    /// [`crate::bundle::Manifest`], cannot be run, or gives something that is not finite.
+    pub fn load(bundle: &Bundle, threads: NonZeroUsize) -> Result<Self, EncodeError> {
+        let context = Arc::new(Context::new(Isa::detect(), threads));
+        let size_px = bundle.manifest().image.size_px;
+        let tower = Tower::load(bundle, tower::Kind::Image, &context)?;
+        Self::new(&tower, &context, size_px)
+    }
+
+    /// Prepares an image tower for pictures of `size_px`, and tries it.
+    ///
+    /// # Errors
+    /// A tower that cannot be run, or gives something that is not finite.
+    pub fn new(tower: &Tower, context: &Arc<Context>, size_px: usize) -> Result<Self, EncodeError> {
+        let program = tower.program(None)?;
+        let mut encoder = Self {
+            program: Arc::new(program),
+            context: Arc::clone(context),
+            size_px,
+        };
+        // Grey at exactly the mean could give a zero vector in a tower without biases.
+        let values = (0..3 * size_px * size_px).map(|i| f32::from(u8::from(i % 3 == 0)));
+        let probe = ModelInput {
+            size_px,
+            values: values.collect(),
+        };
+        encoder.encode_images(&[probe])?;
+        Ok(encoder)
+    }
+
+    fn check(&self, input: &ModelInput) -> Result<(), EncodeError> {
+        let size = self.size_px;
+        if input.size_px != size || input.values.len() != 3 * size * size {
+            return Err(EncodeError::Input(format!(
+                "the image encoder takes [3, {size}, {size}], not {} values at {} px",
+                input.values.len(),
+                input.size_px
+            )));
+        }
+        Ok(())
+    }
+}
+
+impl ImageEncoder for Int8ImageEncoder {
+    fn encode_images(&mut self, batch: &[ModelInput]) -> Result<Vec<Embedding>, EncodeError> {
+        for input in batch {
+            self.check(input)?;
+        }
+        let size = self.size_px;
+        let mut embeddings = Vec::with_capacity(batch.len());
+        for part in batch.chunks(MAX_BATCH) {
+            let outputs = guarded("encoding images", || {
+                let items = part
+                    .iter()
+                    .map(|input| {
+                        let picture = Tensor::from_shape(&[1, 3, size, size], &input.values)?;
+                        Ok(tvec!(picture.into()))
+                    })
+                    .collect::<TractResult<Vec<_>>>()?;
+                self.program.run(items)
+            })?;
+            for output in outputs {
+                embeddings.push(tower::embedding(&output)?);
+            }
+        }
+        Ok(embeddings)
+    }
+
+    fn describe(&self) -> String {
+        tower::describe(&self.context)
+    }
+
+    fn workload(&self) -> Workload {
+        self.program.workload()
+    }
+
+    fn fork(&self) -> Box<dyn ImageEncoder> {
+        Box::new(self.clone())
+    }
+}

@@ -1,0 +1,288 @@
+//! Fused sublayers and patch embeddings as operators of tract.
+
+use std::sync::{Arc, Mutex};
+
+use tract_onnx::tract_core::internal::*;
+
+use super::kernels::Context;
+use super::patches::PatchEmbedding;
+use super::sublayer::{self, Batch, Scratch, Sublayer};
+
+/// An operator that runs a batch in one pass.
+pub trait Fused: Send + Sync {
+    /// Each entry of `inputs` holds the operator's inputs for one item. The results come in the same
+    /// order and do not depend on what else is in the batch.
+    ///
+    /// # Errors
+    /// Inputs that are not as the operator's documentation says.
+    fn run(&self, inputs: Vec<TVec<TValue>>) -> TractResult<Vec<Tensor>>;
+}
+
+/// The fused operator of a node, if it is one.
+pub fn fused(node: &TypedNode) -> Option<Arc<dyn Fused>> {
+    if let Some(op) = node.op_as::<Sublayers>() {
+        return Some(Arc::new(op.clone()));
+    }
+    let op = node.op_as::<Patches>()?;
+    Some(Arc::new(op.clone()))
+}
+
+/// Sublayers one after another.
+///
+/// Inputs: `x`, `[…, width] f32`, all leading axes together being the tokens of one sequence; and,
+/// if a sublayer needs it, a mask `[1, tokens] f32` that is added to the scores of each key.
+/// Output: like `x`.
+#[derive(Clone)]
+pub struct Sublayers {
+    context: Arc<Context>,
+    sublayers: Vec<Arc<Sublayer>>,
+    /// Shared by the clones of an operator: one that is busy is not waited for.
+    scratch: Arc<Mutex<Scratch>>,
+}
+
+impl Sublayers {
+    /// # Panics
+    /// When there is none, or their widths differ.
+    pub fn new(context: Arc<Context>, sublayers: Vec<Arc<Sublayer>>) -> Self {
+        let width = sublayers.first().expect("a sublayer").width();
+        assert!(sublayers.iter().all(|s| s.width() == width), "one width");
+        Self {
+            context,
+            sublayers,
+            scratch: Arc::default(),
+        }
+    }
+
+    /// These, then those of `next`.
+    ///
+    /// # Panics
+    /// When their widths differ.
+    pub fn then(&self, next: &Self) -> Self {
+        let all = self.sublayers.iter().chain(&next.sublayers);
+        Self::new(Arc::clone(&self.context), all.cloned().collect())
+    }
+
+    /// The sublayers.
+    pub fn sublayers(&self) -> &[Arc<Sublayer>] {
+        &self.sublayers
+    }
+
+    /// Channels of a token.
+    pub fn width(&self) -> usize {
+        self.sublayers[0].width()
+    }
+
+    /// Whether there is a mask among the inputs.
+    pub fn is_masked(&self) -> bool {
+        self.sublayers.iter().any(|sublayer| sublayer.is_masked())
+    }
+}
+
+impl Fused for Sublayers {
+    /// Sequences of one length.
+    fn run(&self, inputs: Vec<TVec<TValue>>) -> TractResult<Vec<Tensor>> {
+        let first = inputs.first().context("an empty batch")?;
+        let shape: TVec<usize> = first[0].shape().into();
+        let (width, volume) = (self.width(), first[0].len());
+        ensure!(shape.last() == Some(&width), "tokens of shape {shape:?}");
+        let batch = Batch {
+            batch: inputs.len(),
+            tokens: volume / width,
+        };
+        let mut x = Vec::with_capacity(volume * inputs.len());
+        let mut mask = Vec::new();
+        for input in &inputs {
+            ensure!(
+                input[0].shape() == &*shape,
+                "sequences of different lengths"
+            );
+            x.extend_from_slice(input[0].try_as_plain_ram()?.as_slice::<f32>()?);
+            if self.is_masked() {
+                let keys = input.get(1).context("a mask is missing")?;
+                ensure!(keys.len() == batch.tokens, "a mask of {} keys", keys.len());
+                // Minus infinity would make a row that is all masked NaN.
+                let keys = keys.try_as_plain_ram()?;
+                mask.extend(keys.as_slice::<f32>()?.iter().map(|v| v.max(-1e30)));
+            }
+        }
+        let mut own = Scratch::default();
+        let mut shared = self.scratch.try_lock();
+        let scratch = shared.as_deref_mut().unwrap_or(&mut own);
+        let mask = self.is_masked().then_some(&mask[..]);
+        for sublayer in &self.sublayers {
+            sublayer.run(&self.context, scratch, &mut x, batch, mask);
+        }
+        x.chunks_exact(volume)
+            .map(|one| Tensor::from_shape(&shape, one))
+            .collect()
+    }
+}
+
+impl std::fmt::Debug for Sublayers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (count, width) = (self.sublayers.len(), self.width());
+        write!(f, "Int8Sublayers({count} of width {width})")
+    }
+}
+
+impl PartialEq for Sublayers {
+    fn eq(&self, other: &Self) -> bool {
+        self.sublayers.len() == other.sublayers.len()
+            && self
+                .sublayers
+                .iter()
+                .zip(&other.sublayers)
+                .all(|(a, b)| Arc::ptr_eq(a, b))
+    }
+}
+
+impl Eq for Sublayers {}
+
+impl Op for Sublayers {
+    fn name(&self) -> StaticName {
+        "Int8Sublayers".into()
+    }
+
+    op_as_typed_op!();
+}
+
+impl EvalOp for Sublayers {
+    op_out_of_plan!();
+
+    fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let output = self.run(vec![inputs])?.remove(0);
+        Ok(tvec!(output.into_tvalue()))
+    }
+}
+
+impl TypedOp for Sublayers {
+    fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        let x = inputs.first().context("no input")?;
+        let wanted = 1 + usize::from(self.is_masked());
+        ensure!(inputs.len() == wanted, "{} inputs", inputs.len());
+        ensure!(x.datum_type == f32::datum_type(), "{x:?} instead of f32");
+        let width = x.shape.last().cloned();
+        ensure!(width == Some(self.width().to_dim()), "{x:?} for {self:?}");
+        if let Some(mask) = inputs.get(1) {
+            let keys = mask.datum_type == f32::datum_type() && mask.rank() == 2;
+            ensure!(keys, "{mask:?} for a mask");
+        }
+        Ok(tvec!(x.datum_type.fact(x.shape.clone())))
+    }
+
+    fn cost(&self, inputs: &[&TypedFact]) -> TractResult<TVec<(Cost, TDim)>> {
+        let x = inputs.first().context("no input")?;
+        let tokens = x.shape.volume() / self.width();
+        let mut sum = 0.to_dim();
+        for sublayer in &self.sublayers {
+            sum += sublayer.weights().to_dim() * &tokens;
+            if let sublayer::Body::Attention(attention) = sublayer.body() {
+                // Scores, then the weighted sum of the values.
+                sum += tokens.clone() * &tokens * (2 * attention.heads * attention.dim);
+            }
+        }
+        Ok(tvec!((Cost::FMA(i8::datum_type()), sum)))
+    }
+
+    as_op!();
+}
+
+/// A patch embedding.
+///
+/// Input: `[1, channels, height, width] f32`. Output: `[1, patches, n] f32`, patches from top to
+/// bottom and from left to right.
+#[derive(Clone)]
+pub struct Patches {
+    context: Arc<Context>,
+    embedding: Arc<PatchEmbedding>,
+}
+
+impl Patches {
+    /// An operator for this embedding.
+    pub fn new(context: Arc<Context>, embedding: Arc<PatchEmbedding>) -> Self {
+        Self { context, embedding }
+    }
+
+    /// The embedding.
+    pub fn embedding(&self) -> &Arc<PatchEmbedding> {
+        &self.embedding
+    }
+
+    /// Patches and channels of the result.
+    pub fn shape(&self) -> [usize; 2] {
+        let [rows, columns] = self.embedding.geometry().grid();
+        [rows * columns, self.embedding.linear().weights.n()]
+    }
+}
+
+impl Fused for Patches {
+    fn run(&self, inputs: Vec<TVec<TValue>>) -> TractResult<Vec<Tensor>> {
+        let pictures = inputs
+            .iter()
+            .map(|input| input[0].try_as_plain_ram()?.as_slice::<f32>())
+            .collect::<TractResult<Vec<&[f32]>>>()?;
+        let len = self.embedding.geometry().picture_len();
+        ensure!(
+            pictures.iter().all(|picture| picture.len() == len),
+            "a picture of another size"
+        );
+        let out = self.embedding.run(&self.context, &pictures);
+        let [patches, n] = self.shape();
+        out.chunks_exact(patches * n)
+            .map(|one| Tensor::from_shape(&[1, patches, n], one))
+            .collect()
+    }
+}
+
+impl std::fmt::Debug for Patches {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Int8Patches({:?})", self.embedding.geometry())
+    }
+}
+
+impl PartialEq for Patches {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.embedding, &other.embedding)
+    }
+}
+
+impl Eq for Patches {}
+
+impl Op for Patches {
+    fn name(&self) -> StaticName {
+        "Int8Patches".into()
+    }
+
+    op_as_typed_op!();
+}
+
+impl EvalOp for Patches {
+    op_out_of_plan!();
+
+    fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let output = self.run(vec![inputs])?.remove(0);
+        Ok(tvec!(output.into_tvalue()))
+    }
+}
+
+impl TypedOp for Patches {
+    fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        let geometry = self.embedding.geometry();
+        let [height, width] = geometry.picture;
+        let wanted = [1, geometry.channels, height, width];
+        let fits = inputs.len() == 1
+            && inputs[0].datum_type == f32::datum_type()
+            && inputs[0].shape.as_concrete() == Some(&wanted);
+        ensure!(fits, "{inputs:?} for {self:?}");
+        let [patches, n] = self.shape();
+        Ok(tvec!(f32::datum_type().fact([1, patches, n])))
+    }
+
+    fn cost(&self, _: &[&TypedFact]) -> TractResult<TVec<(Cost, TDim)>> {
+        let [patches, n] = self.shape();
+        let macs = patches * n * self.embedding.geometry().patch_len();
+        Ok(tvec!((Cost::FMA(i8::datum_type()), macs.to_dim())))
+    }
+
+    as_op!();
+}

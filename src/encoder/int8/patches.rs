@@ -1,0 +1,109 @@
+//! The patch embedding of a vision transformer: a convolution whose windows do not overlap is a
+//! linear layer over patches.
+
+use super::kernels::{Activation, Context, QuantizedRows, linear};
+use super::sublayer::Linear;
+
+/// A patch embedding, `[channels, height, width]` pixels to `[patches, n]`.
+#[derive(Clone, Debug)]
+pub struct PatchEmbedding {
+    linear: Linear,
+    geometry: Geometry,
+}
+
+/// Shape of the picture and its patches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Geometry {
+    /// Colour channels.
+    pub channels: usize,
+    /// Height and width of the picture, pixels, whole patches.
+    pub picture: [usize; 2],
+    /// Height and width of a patch, pixels.
+    pub patch: [usize; 2],
+}
+
+impl Geometry {
+    /// Patches from top to bottom and from left to right.
+    pub fn grid(&self) -> [usize; 2] {
+        [0, 1].map(|axis| self.picture[axis] / self.patch[axis])
+    }
+
+    /// Values of a patch.
+    pub fn patch_len(&self) -> usize {
+        self.channels * self.patch[0] * self.patch[1]
+    }
+
+    /// Values of a picture.
+    pub fn picture_len(&self) -> usize {
+        self.channels * self.picture[0] * self.picture[1]
+    }
+
+    fn is_whole(&self) -> bool {
+        let axes = [0, 1];
+        let fits = |axis: usize| {
+            let (picture, patch) = (self.picture[axis], self.patch[axis]);
+            patch > 0 && picture > 0 && picture <= 1 << 14 && picture.is_multiple_of(patch)
+        };
+        (1..=4).contains(&self.channels) && axes.into_iter().all(fits)
+    }
+}
+
+impl PatchEmbedding {
+    /// `linear` maps `[channels, patch height, patch width]` in this order to the embedding.
+    ///
+    /// # Errors
+    /// Parts that do not fit each other.
+    pub fn new(linear: Linear, geometry: Geometry) -> Result<Self, String> {
+        let fits = geometry.is_whole() && linear.weights.k() == geometry.patch_len();
+        if !fits || linear.bias.len() != linear.weights.n() {
+            return Err(format!("{geometry:?} does not fit its matrix"));
+        }
+        Ok(Self { linear, geometry })
+    }
+
+    /// The matrix and the bias.
+    pub fn linear(&self) -> &Linear {
+        &self.linear
+    }
+
+    /// Shapes.
+    pub fn geometry(&self) -> Geometry {
+        self.geometry
+    }
+
+    /// `pictures`: `[channels, height, width]` each. The result is `[pictures · patches, n]`.
+    ///
+    /// # Panics
+    /// When a picture has another length.
+    pub fn run(&self, cx: &Context, pictures: &[&[f32]]) -> Vec<f32> {
+        let Geometry {
+            channels,
+            picture: [height, width],
+            patch: [patch_height, patch_width],
+        } = self.geometry;
+        let [rows, columns] = self.geometry.grid();
+        let mut patches = Vec::with_capacity(pictures.len() * self.geometry.picture_len());
+        for pixels in pictures {
+            assert_eq!(pixels.len(), self.geometry.picture_len(), "a picture");
+            for patch in 0..rows * columns {
+                let (top, left) = (
+                    patch / columns * patch_height,
+                    patch % columns * patch_width,
+                );
+                for channel in 0..channels {
+                    for y in top..top + patch_height {
+                        let start = (channel * height + y) * width + left;
+                        patches.extend_from_slice(&pixels[start..start + patch_width]);
+                    }
+                }
+            }
+        }
+        let count = pictures.len() * rows * columns;
+        let (weights, bias) = (&self.linear.weights, &self.linear.bias);
+        let mut quantized = QuantizedRows::new();
+        quantized.quantize(cx, &patches, count, self.geometry.patch_len());
+        let mut out = vec![0.0; count * weights.n()];
+        linear(cx, &quantized, weights, bias, Activation::None, &mut out);
+        out
+    }
+}

@@ -1,0 +1,289 @@
+//! Residual transformer sublayers on int8 kernels.
+//!
+//! ```text
+//! pre-norm   x + f(norm(x))        ViT, CLIP
+//! post-norm  norm(x + f(x))        BERT
+//! f          out(attention(qkv(·)))   or   down(activation(up(·)))
+//! ```
+
+use super::kernels::{
+    Activation, Context, PackedMatrix, QuantizedRows, attention, layer_norm, linear, linear_add,
+};
+
+/// Layer normalisation over the last axis.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LayerNorm {
+    /// γ, `[width]`.
+    pub gamma: Vec<f32>,
+    /// β, `[width]`.
+    pub beta: Vec<f32>,
+    /// ε, added to the variance.
+    pub epsilon: f32,
+}
+
+/// Where a sublayer is normalised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placement {
+    /// Its input is, the residual is not.
+    Pre,
+    /// The sum is.
+    Post,
+}
+
+/// `y = x · Wᵀ + b`.
+#[derive(Clone, Debug)]
+pub struct Linear {
+    /// `[n, k]`.
+    pub weights: PackedMatrix,
+    /// `[n]`.
+    pub bias: Vec<f32>,
+}
+
+/// Multi-head self attention with its projections.
+#[derive(Clone, Debug)]
+pub struct Attention {
+    /// `[3 · heads · dim, width]`: query, key, value, each head by head.
+    pub qkv: Linear,
+    /// `[width, heads · dim]`.
+    pub out: Linear,
+    /// Number of heads.
+    pub heads: usize,
+    /// Channels of a head.
+    pub dim: usize,
+    /// Factor of the products of query and key.
+    pub scale: f32,
+    /// Whether a query sees no later key.
+    pub causal: bool,
+    /// Whether a value is added to the scores of each key.
+    pub masked: bool,
+}
+
+/// Two linear layers with an activation between them.
+#[derive(Clone, Debug)]
+pub struct FeedForward {
+    /// `[hidden, width]`.
+    pub up: Linear,
+    /// Between them.
+    pub activation: Activation,
+    /// `[width, hidden]`.
+    pub down: Linear,
+}
+
+/// What stands beside the residual.
+#[derive(Clone, Debug)]
+pub enum Body {
+    /// Tokens look at each other.
+    Attention(Attention),
+    /// Each token on its own.
+    FeedForward(FeedForward),
+}
+
+/// A residual sublayer. Its parts fit each other.
+#[derive(Clone, Debug)]
+pub struct Sublayer {
+    norm: LayerNorm,
+    placement: Placement,
+    body: Body,
+}
+
+/// Buffers that are kept from call to call.
+#[derive(Default)]
+pub struct Scratch {
+    rows: QuantizedRows,
+    hidden: Vec<f32>,
+    context: Vec<f32>,
+}
+
+/// Shape of a batch: `[batch · tokens, width]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// Sequences.
+    pub batch: usize,
+    /// Tokens of each.
+    pub tokens: usize,
+}
+
+impl Sublayer {
+    /// Checks that the parts fit.
+    ///
+    /// # Errors
+    /// Which part does not.
+    pub fn new(norm: LayerNorm, placement: Placement, body: Body) -> Result<Self, String> {
+        let width = norm.gamma.len();
+        let fits = |linear: &Linear, n: usize, k: usize| {
+            linear.weights.n() == n && linear.weights.k() == k && linear.bias.len() == n
+        };
+        let finite = |values: &[f32]| values.iter().all(|v| v.is_finite());
+        if width == 0 || norm.beta.len() != width || !finite(&norm.gamma) || !finite(&norm.beta) {
+            return Err(format!(
+                "a layer normalisation of width {width} does not fit itself"
+            ));
+        }
+        if !(norm.epsilon.is_finite() && norm.epsilon >= 0.0) {
+            return Err(format!("{} cannot be added to a variance", norm.epsilon));
+        }
+        let (fit, biases) = match &body {
+            Body::Attention(a) => {
+                let inner = a.heads.checked_mul(a.dim).filter(|inner| *inner > 0);
+                let inner = inner.ok_or("an attention without heads")?;
+                let both = fits(&a.qkv, 3 * inner, width) && fits(&a.out, width, inner);
+                (both && a.scale.is_finite(), [&a.qkv.bias, &a.out.bias])
+            }
+            Body::FeedForward(f) => {
+                let hidden = f.up.weights.n();
+                let both = fits(&f.up, hidden, width) && fits(&f.down, width, hidden);
+                (both, [&f.up.bias, &f.down.bias])
+            }
+        };
+        if !fit || !biases.into_iter().all(|bias| finite(bias)) {
+            return Err(format!(
+                "the matrices of a sublayer of width {width} do not fit"
+            ));
+        }
+        Ok(Self {
+            norm,
+            placement,
+            body,
+        })
+    }
+
+    /// Channels of a token.
+    pub fn width(&self) -> usize {
+        self.norm.gamma.len()
+    }
+
+    /// The normalisation.
+    pub fn norm(&self) -> &LayerNorm {
+        &self.norm
+    }
+
+    /// Where it stands.
+    pub fn placement(&self) -> Placement {
+        self.placement
+    }
+
+    /// What stands beside the residual.
+    pub fn body(&self) -> &Body {
+        &self.body
+    }
+
+    /// Quantized weights, which is as many multiply-accumulates for each token.
+    pub fn weights(&self) -> usize {
+        let of = |linear: &Linear| linear.weights.n() * linear.weights.k();
+        match &self.body {
+            Body::Attention(attention) => of(&attention.qkv) + of(&attention.out),
+            Body::FeedForward(layers) => of(&layers.up) + of(&layers.down),
+        }
+    }
+
+    /// Whether [`Self::run`] needs a mask.
+    pub fn is_masked(&self) -> bool {
+        matches!(&self.body, Body::Attention(attention) if attention.masked)
+    }
+
+    /// Replaces `x`, `[batch · tokens, width]`, by the sublayer's result. `mask`, `[batch, tokens]`,
+    /// is added to the scores of each key.
+    ///
+    /// # Panics
+    /// When `x` or `mask` has another length, or a mask is missing.
+    pub fn run(
+        &self,
+        cx: &Context,
+        scratch: &mut Scratch,
+        x: &mut Vec<f32>,
+        shape: Batch,
+        mask: Option<&[f32]>,
+    ) {
+        let (rows, width) = (shape.batch * shape.tokens, self.width());
+        assert_eq!(x.len(), rows * width, "rows of a sublayer");
+        let norm = &self.norm;
+        let (gamma, beta, epsilon) = (&norm.gamma[..], &norm.beta[..], norm.epsilon);
+        match self.placement {
+            Placement::Pre => {
+                let rows_of = &mut scratch.rows;
+                rows_of.layer_norm(cx, x, rows, width, gamma, beta, epsilon);
+            }
+            Placement::Post => scratch.rows.quantize(cx, x, rows, width),
+        }
+        match &self.body {
+            Body::Attention(body) => body.run(cx, scratch, x, shape, mask),
+            Body::FeedForward(body) => body.run(cx, scratch, x, rows),
+        }
+        if self.placement == Placement::Post {
+            scratch.context.resize(rows * width, 0.0);
+            layer_norm(
+                cx,
+                x,
+                rows,
+                width,
+                gamma,
+                beta,
+                epsilon,
+                &mut scratch.context,
+            );
+            std::mem::swap(x, &mut scratch.context);
+        }
+    }
+}
+
+impl Attention {
+    /// Adds the attention over `scratch.rows` to `x`.
+    fn run(
+        &self,
+        cx: &Context,
+        scratch: &mut Scratch,
+        x: &mut [f32],
+        shape: Batch,
+        mask: Option<&[f32]>,
+    ) {
+        let (rows, inner) = (shape.batch * shape.tokens, self.heads * self.dim);
+        let mask = self
+            .masked
+            .then(|| mask.expect("a mask for a masked attention"));
+        scratch.hidden.resize(rows * 3 * inner, 0.0);
+        scratch.context.resize(rows * inner, 0.0);
+        let qkv = &self.qkv;
+        let (hidden, context) = (&mut scratch.hidden, &mut scratch.context);
+        linear(
+            cx,
+            &scratch.rows,
+            &qkv.weights,
+            &qkv.bias,
+            Activation::None,
+            hidden,
+        );
+        attention(
+            cx,
+            hidden,
+            shape.batch,
+            shape.tokens,
+            self.heads,
+            self.dim,
+            self.scale,
+            mask,
+            self.causal,
+            context,
+        );
+        scratch.rows.quantize(cx, context, rows, inner);
+        linear_add(cx, &scratch.rows, &self.out.weights, &self.out.bias, x);
+    }
+}
+
+impl FeedForward {
+    /// Adds the result of the two layers over `scratch.rows` to `x`.
+    fn run(&self, cx: &Context, scratch: &mut Scratch, x: &mut [f32], rows: usize) {
+        let n = self.up.weights.n();
+        scratch.hidden.resize(rows * n, 0.0);
+        let (up, down, hidden) = (&self.up, &self.down, &mut scratch.hidden);
+        linear(
+            cx,
+            &scratch.rows,
+            &up.weights,
+            &up.bias,
+            self.activation,
+            hidden,
+        );
+        scratch.rows.quantize(cx, hidden, rows, n);
+        linear_add(cx, &scratch.rows, &down.weights, &down.bias, x);
+    }
+}
