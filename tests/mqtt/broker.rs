@@ -44,8 +44,11 @@ impl Broker {
         let folder = tempfile::tempdir().unwrap();
         let port = free_port();
         let more = more(folder.path());
+        // No limit in flight: what is acknowledged is also passed on at once, or a broker that is
+        // killed would take messages with it that nobody else has any more.
         let text = format!(
             "per_listener_settings true\npersistence false\nmax_queued_messages 0\n\
+             max_inflight_messages 0\n\
              listener {port} 127.0.0.1\nallow_anonymous true\n{more}"
         );
         fs::write(folder.path().join("mosquitto.conf"), text).unwrap();
