@@ -3,4 +3,5 @@
 //! `tests/fixtures/import/make.py` makes the checkpoints and the references.
 #![cfg(feature = "train")]
 
+mod hub;
 mod parity;

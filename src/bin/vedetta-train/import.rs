@@ -10,12 +10,13 @@ use vedetta::train::onnx::Store;
 
 /// Turn a public checkpoint into a bundle.
 ///
-/// Reads a folder as model pages have it (config.json, weights, tokenizer, preprocessor_config.json)
-/// and writes a float bundle that `vedetta` serves and `vedetta-train` refreshes. Known: CLIP-Italian
-/// (VisionTextDualEncoder, HybridCLIP) and CLIPModel.
+/// Reads a folder as model pages have it (config.json, weights, tokenizer, preprocessor_config.json),
+/// or downloads one (into the hub's usual cache, HF_HOME; HF_TOKEN opens private models), and writes a float bundle that `vedetta` serves and `vedetta-train` refreshes. Known: CLIP-Italian
+/// (VisionTextDualEncoder, HybridCLIP), CLIPModel, M-CLIP, open_clip with XLM-RoBERTa, SigLIP and
+/// SigLIP 2. Nothing in a checkpoint is ever executed.
 #[derive(Args)]
 pub struct Import {
-    /// Folder of the checkpoint, or a weight file inside it.
+    /// Folder of the checkpoint, a weight file inside it, or an id on the Hugging Face hub.
     source: PathBuf,
     /// Where the bundle is written.
     #[arg(short, long, value_name = "DIR")]
@@ -23,6 +24,9 @@ pub struct Import {
     /// The bundle's name; by default the folder's.
     #[arg(long)]
     name: Option<String>,
+    /// Checkpoint of the CLIP whose images a text tower alone (M-CLIP) was trained for.
+    #[arg(long, value_name = "SOURCE")]
+    vision: Option<PathBuf>,
     /// A tokenizer.json, or a folder with a tokenizer, where the checkpoint has none.
     #[arg(long, value_name = "PATH")]
     tokenizer: Option<PathBuf>,
@@ -63,6 +67,7 @@ pub fn run(arguments: Import) -> Result<()> {
     );
     let options = Options {
         name: arguments.name,
+        vision: arguments.vision,
         tokenizer: arguments.tokenizer,
         licence: arguments.licence,
         language: Some(arguments.language),

@@ -12,31 +12,47 @@ const MAX_LICENCE: usize = 80;
 /// A weight file's name and lower-case hex SHA-256.
 pub type Hash = (String, String);
 
-/// Where the weights came from, as far as their folder says.
+/// Where weights came from, as far as their folder says.
 pub struct Card {
+    title: String,
     licence: Option<String>,
+    hashes: Vec<Hash>,
 }
 
 impl Card {
-    /// Reads the licence from the card's front matter, unless it is `given`.
+    /// Reads the licence of the checkpoint `title` in `folder` from the card's front matter, unless it is
+    /// `given`. `hashes` are its weight files'.
     ///
     /// # Errors
     /// A card that cannot be read.
-    pub fn read(folder: &Path, given: Option<&str>) -> Result<Self> {
+    pub fn read(
+        folder: &Path,
+        title: &str,
+        given: Option<&str>,
+        hashes: Vec<Hash>,
+    ) -> Result<Self> {
         let path = folder.join("README.md");
         let licence = match given {
             Some(licence) => Some(licence.to_owned()),
             None if path.exists() => stated(&read_text(&path, MAX_JSON_BYTES)?),
             None => None,
         };
-        Ok(Self { licence })
+        Ok(Self {
+            title: title.to_owned(),
+            licence,
+            hashes,
+        })
     }
 
     /// What the user should know.
     pub fn note(&self) -> Option<String> {
-        let note = "the checkpoint's folder states no licence: look at its model page before you pass \
-                    the bundle on, and name it with --licence";
-        self.licence.is_none().then(|| note.to_owned())
+        self.licence.is_none().then(|| {
+            format!(
+                "{} states no licence: look at its model page before you pass the bundle on, and \
+                 name it with --licence",
+                self.title
+            )
+        })
     }
 
     fn named(&self) -> &str {
@@ -46,25 +62,36 @@ impl Card {
     }
 
     /// For the manifest's `provenance.sources`.
-    pub fn sources(&self, title: &str, hashes: &[Hash]) -> Vec<String> {
-        let file =
-            |(name, sha256): &Hash| format!("{title}, {name} sha256:{sha256} ({})", self.named());
-        hashes.iter().map(file).collect()
+    pub fn sources(&self) -> Vec<String> {
+        let file = |(name, sha256): &Hash| {
+            format!("{}, {name} sha256:{sha256} ({})", self.title, self.named())
+        };
+        self.hashes.iter().map(file).collect()
     }
+}
 
-    /// `LICENSES.md`.
-    pub fn licences(&self, title: &str, hashes: &[Hash]) -> String {
-        let mut text = format!(
-            "# Licences\n\nThis bundle was made from the checkpoint {title}: {}.\n\n\
-             Its weights, its tokenizer and everything derived from them, this bundle included, are \
-             under that licence. It was made from these files:\n\n",
-            self.named()
-        );
-        for (name, sha256) in hashes {
+/// The checkpoint's name: its folder's.
+pub fn title(folder: &Path) -> String {
+    let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+    absolute.file_name().map_or_else(
+        || "checkpoint".to_owned(),
+        |name| name.to_string_lossy().into_owned(),
+    )
+}
+
+/// `LICENSES.md`.
+pub fn licences(cards: &[Card]) -> String {
+    let mut text = "# Licences\n\nThis bundle was made from the checkpoints below. Their weights, \
+                    their tokenizers and everything derived from them, this bundle included, are \
+                    under their licences.\n"
+        .to_owned();
+    for card in cards {
+        text.push_str(&format!("\n## {}: {}\n\n", card.title, card.named()));
+        for (name, sha256) in &card.hashes {
             text.push_str(&format!("- `{name}`, sha256 `{sha256}`\n"));
         }
-        text
     }
+    text
 }
 
 /// `license:` in the YAML front matter.

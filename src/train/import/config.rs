@@ -103,6 +103,10 @@ pub enum Kind {
     ClipText,
     /// `BertConfig`.
     Bert,
+    /// `SiglipVisionConfig`.
+    SiglipVision,
+    /// `SiglipTextConfig`.
+    SiglipText,
 }
 
 impl Kind {
@@ -123,6 +127,13 @@ impl Kind {
                 activation: "quick_gelu",
                 epsilon: 1e-5,
                 pad_id: None,
+                ..bert
+            },
+            Self::SiglipVision | Self::SiglipText => Defaults {
+                activation: "gelu_pytorch_tanh",
+                epsilon: 1e-6,
+                positions: 64,
+                pad_id: Some(1),
                 ..bert
             },
             Self::ClipText => Defaults {
@@ -214,7 +225,8 @@ fn activation(name: &str) -> Result<Activation> {
 pub fn vision(value: &Value, part: &str, kind: Kind) -> Result<Vision> {
     let raw = raw(value, part)?;
     let size_px = raw.image_size.unwrap_or(224);
-    let patch_px = raw.patch_size.unwrap_or(32);
+    let usual = if kind == Kind::SiglipVision { 16 } else { 32 };
+    let patch_px = raw.patch_size.unwrap_or(usual);
     ensure!(
         (32..=1024).contains(&size_px),
         "config.json: {part}.image_size is {size_px}; legal: 32 to 1024"
@@ -267,12 +279,19 @@ pub fn projection(config: &Value) -> Result<usize> {
         None => 512,
         Some(value) => value.as_u64().unwrap_or(0),
     };
-    let dim = usize::try_from(dim)?;
+    width("projection_dim", usize::try_from(dim)?)
+}
+
+/// `found`, when it can be a width.
+///
+/// # Errors
+/// It cannot.
+pub fn width(name: &str, found: usize) -> Result<usize> {
     ensure!(
-        (2..=MAX_WIDTH).contains(&dim),
-        "config.json: projection_dim is {dim}; legal: 2 to {MAX_WIDTH}"
+        (2..=MAX_WIDTH).contains(&found),
+        "{name} is {found}; legal: 2 to {MAX_WIDTH}"
     );
-    Ok(dim)
+    Ok(found)
 }
 
 #[cfg(test)]

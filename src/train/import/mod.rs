@@ -10,25 +10,36 @@
 //! A checkpoint is hostile input: a tensor that is missing, unknown, misshapen or not finite is
 //! refused with its name, and nothing in it is ever executed.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use indicatif::ProgressBar;
+use serde_json::Value;
 
 pub mod card;
 pub mod checkpoint;
 pub mod config;
+pub mod described;
 pub mod family;
+pub mod hub;
+pub mod names;
+pub mod open_clip;
 pub mod preprocessor;
+pub mod roberta;
 pub mod tokenizer;
 pub mod towers;
 pub mod weights;
 pub(in crate::train) mod write;
 
+use self::card::Card;
 use self::checkpoint::Checkpoint;
-use self::family::{Described, Family};
+use self::described::Described;
+use self::family::Family;
+use self::hub::Found;
+use self::weights::Weights;
 use self::write::Staging;
-use crate::bundle::manifest::{Manifest, Precision, Provenance, SCHEMA, Scoring, Text};
+use crate::bundle::manifest::{Manifest, Padding, Precision, Provenance, SCHEMA, Scoring, Text};
 use crate::bundle::{Bundle, Limits};
 use crate::config::Id;
 use crate::train::onnx::Store;
@@ -38,6 +49,8 @@ use crate::train::onnx::Store;
 pub struct Options {
     /// The bundle's name; by default the folder's.
     pub name: Option<String>,
+    /// The CLIP whose images a text tower alone was trained for.
+    pub vision: Option<PathBuf>,
     /// A `tokenizer.json`, or a folder with a tokenizer; by default the checkpoint's own.
     pub tokenizer: Option<PathBuf>,
     /// The weights' licence; by default what the model card says.
@@ -67,73 +80,141 @@ pub struct Report {
     pub notes: Vec<String>,
 }
 
-/// Reads the checkpoint `source` (a folder, or a weight file inside one) and writes a float bundle
-/// to `out`. The bundle appears when it is complete and has been opened again. `bar` counts bytes.
+/// An opened checkpoint.
+struct Opened {
+    folder: PathBuf,
+    title: String,
+    name: String,
+    config: Value,
+    checkpoint: Checkpoint,
+}
+
+impl Opened {
+    fn open(source: &Path) -> Result<Self> {
+        let Found { path, title, name } = hub::find(source)?;
+        let folder = if path.is_dir() {
+            path.as_path()
+        } else {
+            path.parent().unwrap_or(&path)
+        };
+        let config = family::read_config(folder)?;
+        Family::of(&config)?;
+        Ok(Self {
+            folder: folder.to_owned(),
+            title,
+            name,
+            config,
+            checkpoint: Checkpoint::open(&path)?,
+        })
+    }
+
+    fn described(&self) -> Result<(Described, Weights<'_>)> {
+        let weights = Family::of(&self.config)?.weights(&self.checkpoint)?;
+        Ok((Described::read(&self.config, &weights)?, weights))
+    }
+
+    /// A CLIP's images without its texts, for a text tower that has its own.
+    fn images(&self) -> Result<(Described, Weights<'_>)> {
+        ensure!(
+            Family::of(&self.config)? == Family::Clip,
+            "--vision has to name a CLIPModel"
+        );
+        let weights = Weights::new(&self.checkpoint, names::images_only)?;
+        Ok((Described::read(&self.config, &weights)?, weights))
+    }
+
+    fn card(&self, licence: Option<&str>, bar: &ProgressBar) -> Result<Card> {
+        let hashes = write::hash_sources(&self.checkpoint, bar)?;
+        Card::read(&self.folder, &self.title, licence, hashes)
+    }
+}
+
+/// The checkpoint of the images, where the texts' has none.
+fn other(described: &Described, vision: Option<&Path>) -> Result<Option<Opened>> {
+    match (&described.vision, vision) {
+        (Some(_), None) => Ok(None),
+        (None, Some(vision)) => Ok(Some(Opened::open(vision)?)),
+        (Some(_), Some(_)) => {
+            bail!("the checkpoint has an image tower; --vision is for text towers")
+        }
+        (None, None) => bail!(
+            "the checkpoint is a text tower alone; name the CLIP whose images it was trained for \
+             with --vision"
+        ),
+    }
+}
+
+/// Reads the checkpoint `source` (a folder, a weight file inside one, or an id on the hub, which is
+/// downloaded) and writes a float bundle to `out`. The bundle appears when it is complete and has been opened again. `bar` counts bytes.
 ///
 /// # Errors
 /// A checkpoint that is incomplete, damaged or of an unknown family, or a folder that cannot be
 /// written; the message says what to do.
 pub fn import(source: &Path, out: &Path, options: &Options, bar: &ProgressBar) -> Result<Report> {
-    ensure!(
-        source.exists(),
-        "{} does not exist; give a folder with config.json and weights",
-        source.display()
-    );
-    let folder = if source.is_dir() {
-        source
-    } else {
-        source.parent().unwrap_or(source)
-    };
     let staging = Staging::new(out, options.force)?;
-    let config = family::read_config(folder)?;
-    Family::of(&config)?;
-    let checkpoint = Checkpoint::open(source)?;
-    let mut weights = family::weights(&config, &checkpoint)?;
-    let described = Described::read(&config, &weights)?;
-    let (image, note) = preprocessor::read(folder, described.size_px, &described.preprocessing)?;
-    let mut notes: Vec<String> = note.into_iter().collect();
-    let place = options.tokenizer.as_deref().unwrap_or(folder);
+    let opened = Opened::open(source)?;
+    let (described, mut weights) = opened.described()?;
+    let other = other(&described, options.vision.as_deref())?;
+    let mut apart = other.as_ref().map(Opened::images).transpose()?;
+    if let Some((images, _)) = &apart {
+        ensure!(
+            images.dim == described.dim,
+            "the images' space has {} dimensions, the texts' {}; they do not belong together",
+            images.dim,
+            described.dim
+        );
+    }
+    let images = apart.as_ref().map_or(&described, |(images, _)| images);
+    let size_px = images.vision.map_or(0, |vision| vision.size_px);
+    let folder = &other.as_ref().unwrap_or(&opened).folder;
+    let (image, note) = preprocessor::read(folder, size_px, &images.preprocessing)?;
+    let mut notes: Vec<String> = note
+        .filter(|_| images.family != Family::OpenClip)
+        .into_iter()
+        .collect();
+    let place = options.tokenizer.as_deref().unwrap_or(&opened.folder);
     let tokenizer = tokenizer::read(place, described.text.vocabulary)?;
     notes.extend(tokenizer.note);
+    let text = text_rules(&described, options, tokenizer.pad_id)?;
 
-    let hashes = write::hash_sources(&checkpoint, bar)?;
-    let (logit_scale, note) = described.logit_scale(&mut weights)?;
-    notes.extend(note);
-    let card = card::Card::read(folder, options.licence.as_deref())?;
-    notes.extend(card.note());
+    let mut cards = vec![opened.card(options.licence.as_deref(), bar)?];
+    if let Some(other) = &other {
+        cards.push(other.card(None, bar)?);
+    }
+    notes.extend(cards.iter().filter_map(Card::note));
     // One tower after the other: each is in memory only until it is written.
     bar.set_message("reading image tower");
-    let tower = described.image(&mut weights, options.store)?;
+    let (images, from) = match &mut apart {
+        Some((images, weights)) => (&*images, weights),
+        None => (&described, &mut weights),
+    };
+    let (logit_scale, note) = images.logit_scale(from)?;
+    notes.extend(note);
+    let tower = images.image_tower(from, options.store)?;
+    if let Some((_, weights)) = apart {
+        weights.finish()?;
+    }
     let mut files = staging.model("image.onnx", tower, bar)?;
     bar.set_message("reading text tower");
-    let tower = described.tokens(&mut weights, options.store)?;
+    let tower = described.text_tower(&mut weights, options.store)?;
     weights.finish()?;
     files.extend(staging.model("text.onnx", tower, bar)?);
     files.extend(staging.file("tokenizer.json", tokenizer.json.as_bytes())?);
-    let title = title(folder);
-    files.extend(staging.file("LICENSES.md", card.licences(&title, &hashes).as_bytes())?);
+    files.extend(staging.file("LICENSES.md", card::licences(&cards).as_bytes())?);
 
     let precision = match options.store {
         Store::Float => "f32",
         Store::Half => "f16",
     };
-    let name = match &options.name {
-        Some(name) => Id::new(name).with_context(|| format!("--name {name}: {}", Id::LEGAL))?,
-        None => Id::from_text(&title).context("give the bundle a --name")?,
-    };
     let manifest = Manifest {
         schema: SCHEMA,
-        name: name.as_str().to_owned(),
+        name: name(options, &opened.name)?,
         version: "1.0.0".to_owned(),
         minimum_vedetta: env!("CARGO_PKG_VERSION").to_owned(),
         language: options.language.clone().unwrap_or_else(|| "it".to_owned()),
         embedding_dim: described.dim,
         image,
-        text: Text {
-            max_tokens: options.max_tokens.unwrap_or(described.text.max_tokens),
-            padding: described.text.padding,
-            pad_id: tokenizer.pad_id.unwrap_or(described.text.pad_id),
-        },
+        text,
         scoring: Scoring {
             logit_scale: options.logit_scale.unwrap_or(logit_scale),
         },
@@ -142,18 +223,12 @@ pub fn import(source: &Path, out: &Path, options: &Options, bar: &ProgressBar) -
             text: precision.to_owned(),
         },
         files,
-        evaluation: std::collections::BTreeMap::new(),
+        evaluation: BTreeMap::new(),
         provenance: Provenance {
             command: options.command.clone(),
-            sources: card.sources(&title, &hashes),
+            sources: cards.iter().flat_map(Card::sources).collect(),
         },
     };
-    ensure!(
-        manifest.text.max_tokens <= described.positions(),
-        "--max-tokens {} is more than the text tower's {} positions",
-        manifest.text.max_tokens,
-        described.positions()
-    );
     staging.manifest(&manifest)?;
     bar.set_message("checking the bundle");
     Bundle::open(staging.path(), &Limits::default())?;
@@ -166,13 +241,32 @@ pub fn import(source: &Path, out: &Path, options: &Options, bar: &ProgressBar) -
     })
 }
 
-/// The checkpoint's name: its folder's.
-fn title(folder: &Path) -> String {
-    let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
-    absolute.file_name().map_or_else(
-        || "checkpoint".to_owned(),
-        |name| name.to_string_lossy().into_owned(),
-    )
+fn name(options: &Options, usual: &str) -> Result<String> {
+    let name = match &options.name {
+        Some(name) => Id::new(name).with_context(|| format!("--name {name}: {}", Id::LEGAL))?,
+        None => Id::from_text(usual).context("give the bundle a --name")?,
+    };
+    Ok(name.as_str().to_owned())
+}
+
+fn text_rules(described: &Described, options: &Options, pad_id: Option<u32>) -> Result<Text> {
+    let rules = &described.text;
+    let max_tokens = options.max_tokens.unwrap_or(rules.max_tokens);
+    ensure!(
+        max_tokens <= rules.positions,
+        "--max-tokens {max_tokens} is more than the text tower's {} positions",
+        rules.positions
+    );
+    ensure!(
+        rules.padding == Padding::Longest || max_tokens == rules.positions,
+        "--max-tokens {max_tokens}: this family's texts are always {} tokens long",
+        rules.positions
+    );
+    Ok(Text {
+        max_tokens,
+        padding: rules.padding,
+        pad_id: pad_id.unwrap_or(rules.pad_id),
+    })
 }
 
 #[cfg(test)]

@@ -206,3 +206,87 @@ fn a_bundle_is_replaced_only_when_asked() {
     );
     assert!(out.join("image.onnx").exists());
 }
+
+#[test]
+fn a_text_tower_alone_needs_the_images_it_was_trained_for() {
+    let copy = |name: &str| {
+        let folder = tempfile::tempdir().unwrap();
+        for entry in fs::read_dir(fixture(name)).unwrap() {
+            let entry = entry.unwrap();
+            fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+        }
+        folder
+    };
+    let run = |source: &Path, vision: Option<PathBuf>| {
+        let out = tempfile::tempdir().unwrap();
+        let options = Options {
+            name: Some("tiny".to_owned()),
+            command: "a test".to_owned(),
+            vision,
+            ..Options::default()
+        };
+        let bar = ProgressBar::hidden();
+        format!(
+            "{:#}",
+            import(source, &out.path().join("bundle"), &options, &bar).unwrap_err()
+        )
+    };
+    let texts = copy("multilingual-clip");
+    assert!(run(texts.path(), None).contains("--vision"));
+    let error = run(texts.path(), Some(fixture("dual-encoder")));
+    assert!(error.contains("CLIPModel"), "{error}");
+    let error = run(&fixture("clip-new"), Some(fixture("clip-old")));
+    assert!(error.contains("text towers"), "{error}");
+}
+
+#[test]
+fn a_length_that_siglip_cannot_have_is_refused() {
+    let copy = Copy::of("siglip2");
+    let options = Options {
+        max_tokens: Some(32),
+        ..Options::default()
+    };
+    let error = format!("{:#}", copy.run(&options).unwrap_err());
+    assert!(error.contains("always 64 tokens"), "{error}");
+}
+
+#[test]
+fn a_model_that_is_not_known_is_refused_with_its_name() {
+    for (config, named) in [
+        (r#"{"model_type": "llama"}"#, "llama"),
+        (r#"{"model_type": "siglip2"}"#, "NaFlex"),
+        ("{}", "missing"),
+        ("[1]", "missing"),
+        (
+            r#"{"model_type": "hybrid-clip", "text_config": {"model_type": "t5"}}"#,
+            "t5",
+        ),
+    ] {
+        let copy = Copy::of("dual-encoder");
+        fs::write(copy.folder.path().join("config.json"), config).unwrap();
+        let refusal = copy.refusal();
+        assert!(refusal.contains(named), "{refusal}");
+    }
+    let copy = Copy::of("dual-encoder");
+    let config = r#"{"model_cfg": {"embed_dim": 12, "text_cfg": {"hf_model_name": "roberta-base"},
+        "vision_cfg": {"image_size": 32, "layers": 2, "width": 16, "patch_size": 8}}}"#;
+    fs::write(copy.folder.path().join("open_clip_config.json"), config).unwrap();
+    let refusal = copy.refusal();
+    assert!(refusal.contains("roberta-base"), "{refusal}");
+}
+
+#[test]
+fn half_precision_halves_the_files_and_is_said() {
+    let half = Options {
+        store: Store::Half,
+        ..Options::default()
+    };
+    let copy = Copy::of("dual-encoder");
+    let float = copy.run(&Options::default()).unwrap().manifest;
+    let half = copy.run(&half).unwrap().manifest;
+    assert_eq!(
+        (float.precision.text.as_str(), half.precision.text.as_str()),
+        ("f32", "f16")
+    );
+    assert!(half.files["text.onnx"].bytes < float.files["text.onnx"].bytes * 3 / 4);
+}

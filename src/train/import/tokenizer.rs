@@ -52,6 +52,17 @@ pub fn read(folder: &Path, vocabulary: usize) -> Result<Ready> {
             folder.display()
         );
     };
+    let lower = match trained_on_lower_case(parent)? {
+        true => lower_casing(&json)?,
+        false => None,
+    };
+    let (json, note) = match lower {
+        Some(json) => (
+            json,
+            Some("the tokenizer lower-cases now, as SigLIP 2 was trained".to_owned()),
+        ),
+        None => (json, note),
+    };
     let tokenizer =
         Tokenizer::from_bytes(&json).map_err(|error| anyhow!("tokenizer.json: {error}"))?;
     let largest = tokenizer.get_vocab(true).into_values().max().unwrap_or(0);
@@ -86,6 +97,32 @@ fn pad_token(folder: &Path) -> Result<Option<String>> {
         .as_ref()
         .and_then(|v| v.as_str().or_else(|| v.get("content")?.as_str()));
     Ok(text.map(str::to_owned))
+}
+
+/// SigLIP 2 was trained on lower-cased texts, which its tokenizer, Gemma's, leaves to the caller
+/// (huggingface/transformers#43101).
+fn trained_on_lower_case(folder: &Path) -> Result<bool> {
+    let class = configured(folder, "tokenizer_class")?;
+    let name = class.as_ref().and_then(Value::as_str).unwrap_or_default();
+    Ok(name.starts_with("Gemma") || name.starts_with("Siglip2"))
+}
+
+/// The tokenizer with lower-casing before everything else; `None` when it lower-cases already.
+fn lower_casing(json: &str) -> Result<Option<String>> {
+    let mut tokenizer: Value = serde_json::from_str(json).context("tokenizer.json")?;
+    let object = tokenizer
+        .as_object_mut()
+        .context("tokenizer.json is no object")?;
+    let normalizer = object.entry("normalizer").or_insert(Value::Null);
+    if normalizer.to_string().contains("\"Lowercase\"") {
+        return Ok(None);
+    }
+    let mut steps = vec![json!({"type": "Lowercase"})];
+    if !normalizer.is_null() {
+        steps.push(normalizer.take());
+    }
+    *normalizer = json!({"type": "Sequence", "normalizers": steps});
+    Ok(Some(tokenizer.to_string()))
 }
 
 /// Places a special token must have in the vocabulary.
@@ -209,4 +246,97 @@ fn byte_pairs(folder: &Path) -> Result<String> {
         },
     })
     .to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    const TEXTS: [&str; 4] = [
+        "Perché c'è un gatto sul divano?",
+        "L'ALBERO di Natale è già acceso: che bello!",
+        "3 mele, 20 euro  e   un caffè",
+        "città \u{1f34e} naïve",
+    ];
+
+    fn fixture(name: &str) -> std::path::PathBuf {
+        Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("tests/fixtures/import")
+            .join(name)
+    }
+
+    fn ids(json: &str) -> Vec<Vec<u32>> {
+        let tokenizer = Tokenizer::from_bytes(json).unwrap();
+        let encode = |text: &&str| tokenizer.encode(*text, true).unwrap().get_ids().to_vec();
+        TEXTS.iter().map(encode).collect()
+    }
+
+    #[test]
+    fn a_tokenizer_made_from_vocab_txt_is_the_one_it_was_taken_from() {
+        let fast = read(&fixture("dual-encoder"), 10_000).unwrap();
+        let tokenizer: Value = serde_json::from_str(&fast.json).unwrap();
+        let vocabulary = tokenizer["model"]["vocab"].as_object().unwrap();
+        let mut tokens: Vec<(&String, u64)> = vocabulary
+            .iter()
+            .map(|(token, id)| (token, id.as_u64().unwrap()))
+            .collect();
+        tokens.sort_by_key(|(_, id)| *id);
+        let lines: String = tokens
+            .iter()
+            .map(|(token, _)| format!("{token}\n"))
+            .collect();
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("vocab.txt"), lines).unwrap();
+        let made = read(folder.path(), 10_000).unwrap();
+        assert!(made.note.is_some());
+        assert_eq!(ids(&made.json), ids(&fast.json));
+    }
+
+    #[test]
+    fn a_tokenizer_made_from_byte_pairs_is_the_one_transformers_makes() {
+        let fast = read(&fixture("clip-new"), 10_000).unwrap();
+        let tokenizer: Value = serde_json::from_str(&fast.json).unwrap();
+        let model = &tokenizer["model"];
+        let merges: String = model["merges"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|pair| {
+                format!(
+                    "{} {}\n",
+                    pair[0].as_str().unwrap(),
+                    pair[1].as_str().unwrap()
+                )
+            })
+            .collect();
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
+        write("vocab.json", &model["vocab"].to_string());
+        write("merges.txt", &format!("#version: 0.2\n{merges}"));
+        let made = read(folder.path(), 10_000).unwrap();
+        assert!(made.note.is_some() && fast.note.is_none());
+        assert_eq!(ids(&made.json), ids(&fast.json));
+    }
+
+    #[test]
+    fn siglip_2s_tokenizer_lower_cases_once() {
+        let ready = read(&fixture("siglip2"), 10_000).unwrap();
+        let tokenizer = Tokenizer::from_bytes(&ready.json).unwrap();
+        let ids = |text: &str| tokenizer.encode(text, true).unwrap().get_ids().to_vec();
+        assert_eq!(ids("UNA MELA"), ids("una mela"));
+        assert!(lower_casing(&ready.json).unwrap().is_none());
+        assert!(lower_casing("[]").is_err());
+    }
+
+    #[test]
+    fn a_folder_without_a_tokenizer_is_refused_with_advice() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = read(folder.path(), 10).err().unwrap();
+        assert!(format!("{error:#}").contains("--tokenizer"), "{error:#}");
+        fs::write(folder.path().join("vocab.txt"), "una\n").unwrap();
+        let error = read(folder.path(), 10).err().unwrap();
+        assert!(format!("{error:#}").contains("[CLS]"), "{error:#}");
+    }
 }

@@ -31,15 +31,15 @@ const MAX_TENSORS: usize = 100_000;
 const MAX_NAME_BYTES: usize = 512;
 
 /// Weight files that are looked for in a folder, the safest format first.
-const CANDIDATES: [(&str, Format); 8] = [
-    ("model.safetensors", Format::Safetensors),
-    ("model.safetensors.index.json", Format::Shards),
-    ("open_clip_model.safetensors", Format::Safetensors),
-    ("pytorch_model.safetensors", Format::Safetensors),
-    ("flax_model.msgpack", Format::Flax),
-    ("pytorch_model.bin", Format::Torch),
-    ("pytorch_model.bin.index.json", Format::Shards),
-    ("open_clip_pytorch_model.bin", Format::Torch),
+pub const WEIGHT_FILES: [&str; 8] = [
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "open_clip_model.safetensors",
+    "pytorch_model.safetensors",
+    "flax_model.msgpack",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "open_clip_pytorch_model.bin",
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -95,14 +95,13 @@ impl Checkpoint {
             let name = path.file_name().unwrap_or_default().to_string_lossy();
             return Self::open_file(path, format_of(&name)?);
         }
-        for (name, format) in CANDIDATES {
+        for name in WEIGHT_FILES {
             let candidate = path.join(name);
             if candidate.exists() {
-                return Self::open_file(&candidate, format);
+                return Self::open_file(&candidate, format_of(name)?);
             }
         }
-        let names = CANDIDATES.map(|(name, _)| name).join(", ");
-        bail!("{} has none of {names}", path.display())
+        bail!("{} has none of {}", path.display(), WEIGHT_FILES.join(", "))
     }
 
     fn open_file(path: &Path, format: Format) -> Result<Self> {
@@ -186,6 +185,11 @@ fn format_of(name: &str) -> Result<Format> {
             "{name} is no weight file; give a folder, or a .safetensors, .msgpack or .bin file"
         ),
     })
+}
+
+/// Whether `name` can only be a file beside the one that names it.
+pub fn plain_name(name: &str) -> bool {
+    !name.is_empty() && !name.starts_with('.') && !name.contains(['/', '\\', '\0'])
 }
 
 /// Reads a text file of at most `max_bytes`.

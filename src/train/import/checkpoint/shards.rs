@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 
-use super::{Checkpoint, MAX_JSON_BYTES, format_of, read_text};
+use super::{Checkpoint, MAX_JSON_BYTES, format_of, plain_name, read_text};
 use super::{Format, safetensors, torch};
 
 /// Most files of a checkpoint.
@@ -23,9 +23,10 @@ pub(super) fn open(checkpoint: &mut Checkpoint, path: &Path) -> Result<()> {
     let shards: BTreeSet<&String> = index.weight_map.values().collect();
     ensure!(shards.len() <= MAX_SHARDS, "more than {MAX_SHARDS} files");
     for shard in shards {
-        let plain =
-            !shard.is_empty() && !shard.starts_with('.') && !shard.contains(['/', '\\', '\0']);
-        ensure!(plain, "{shard:?} is no name of a file beside the index");
+        ensure!(
+            plain_name(shard),
+            "{shard:?} is no name of a file beside the index"
+        );
         let file = path.with_file_name(shard);
         let context = || format!("shard {shard}");
         let index_of = match format_of(shard)? {

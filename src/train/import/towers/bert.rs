@@ -27,6 +27,52 @@ pub fn pooled(weights: &mut Weights, sizes: &Text, dim: usize, store: Store) -> 
     Ok(finish(graph, dim))
 }
 
+/// What follows the mean of the tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Projection {
+    /// `text_projection` with a bias (M-CLIP).
+    Biased,
+    /// `text_projection.0`, GELU, `text_projection.2`, without biases (open_clip); the width between.
+    Mlp(usize),
+}
+
+/// `input_ids`, `attention_mask [n, T] i64` → `embedding [n, dim] f32` for RoBERTa, which counts
+/// positions from behind its padding token: the mean of the tokens, projected.
+///
+/// # Errors
+/// A weight that is missing or does not fit.
+pub fn mean(
+    weights: &mut Weights,
+    sizes: &Text,
+    dim: usize,
+    projection: Projection,
+    store: Store,
+) -> Result<Model> {
+    let width = sizes.transformer.width;
+    let mut graph = Graph::new(store);
+    let mask = graph.mask();
+    let x = layers(&mut graph, weights, sizes, ROBERTA_FIRST_POSITION, &mask)?;
+    let mean = graph.masked_mean(&x, &mask, "text.pooled");
+    match projection {
+        Projection::Biased => {
+            let linear = weights.linear("text_projection", width, dim, true)?;
+            graph.linear(&mean, "embedding", &linear);
+        }
+        Projection::Mlp(between) => {
+            let name = "text_projection.0";
+            let linear = weights.linear(name, width, between, false)?;
+            let x = graph.linear(&mean, name, &linear);
+            let x = graph.activation(&x, "text_projection.1", Activation::Gelu);
+            let linear = weights.linear("text_projection.2", between, dim, false)?;
+            graph.linear(&x, "embedding", &linear);
+        }
+    }
+    Ok(finish(graph, dim))
+}
+
+/// RoBERTa's first token stands behind the position of its padding token, 1.
+pub const ROBERTA_FIRST_POSITION: usize = 2;
+
 /// Embeddings and layers: `[n, T, width]`. The first token stands at row `first` of the positions.
 pub(super) fn layers(
     graph: &mut Graph,

@@ -4,4 +4,5 @@
 pub mod bert;
 pub mod clip_text;
 pub mod encoder;
+pub mod siglip;
 pub mod vit;

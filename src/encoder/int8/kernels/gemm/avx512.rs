@@ -58,23 +58,29 @@ unsafe fn rows<const R: usize>(tile: Tile) {
     unsafe {
         let mut sums = [[_mm512_setzero_si512(); VECTORS]; R];
         let ahead_step = tile.ahead_len * STEP / tile.groups;
-        for step in 0..tile.groups / STEP {
-            let ahead = tile.ahead.wrapping_add(step * ahead_step);
+        let mut ahead = tile.ahead;
+        let mut w = tile.panel;
+        // Two bases reach six rows by the addressing modes alone.
+        let mut bases = [tile.rows, tile.rows.wrapping_add(3 * tile.stride)];
+        for _ in 0..tile.groups / STEP {
             for line in (0..ahead_step).step_by(LINE) {
                 _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add(line));
             }
-            for group in step * STEP..(step + 1) * STEP {
-                let w = tile.panel.add(group * PANEL * GROUP);
+            for group in 0..STEP {
+                let w = w.add(group * PANEL * GROUP);
                 let w: [__m512i; VECTORS] =
                     std::array::from_fn(|j| _mm512_loadu_si512(w.add(64 * j).cast()));
                 for (r, sums) in sums.iter_mut().enumerate() {
-                    let a = tile.rows.add(r * tile.stride + group * GROUP);
+                    let a = bases[r / 3].add(r % 3 * tile.stride + group * GROUP);
                     let a = _mm512_set1_epi32(a.cast::<i32>().read_unaligned());
                     for (sum, w) in sums.iter_mut().zip(w) {
                         *sum = _mm512_dpbusd_epi32(*sum, a, w);
                     }
                 }
             }
+            ahead = ahead.wrapping_add(ahead_step);
+            w = w.wrapping_add(STEP * PANEL * GROUP);
+            bases = bases.map(|base| base.wrapping_add(STEP * GROUP));
         }
         for (r, sums) in sums.iter().enumerate() {
             for (j, sum) in sums.iter().enumerate() {
