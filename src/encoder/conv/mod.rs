@@ -7,15 +7,15 @@
 
 mod extract;
 pub mod kernels;
-pub mod network;
+mod network;
 pub mod op;
 mod packed;
 mod place;
-pub mod program;
+mod program;
 pub mod recognise;
-pub mod run;
+mod run;
 mod stage;
-pub mod threads;
+pub(in crate::encoder) mod threads;
 
 #[cfg(test)]
 mod tests;
