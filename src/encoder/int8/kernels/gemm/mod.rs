@@ -186,7 +186,10 @@ impl TileStage for Part<'_> {
             } else {
                 (panel_len + block * panel_len / blocks, 0)
             };
-            let ahead_len = panel_len / blocks - lines_in_epilogue * LINE;
+            // Past the end there is nothing of this matrix to fetch.
+            let left = (packed.len() - panel * panel_len).saturating_sub(ahead);
+            let lines_in_epilogue = lines_in_epilogue.min(left / LINE / 2);
+            let ahead_len = (panel_len / blocks).min(left) - lines_in_epilogue * LINE;
             let tile = Tile {
                 rows: x.codes()[first * stride..].as_ptr(),
                 stride,
