@@ -137,7 +137,10 @@ impl TextInput {
         }
         let mut ordered: Vec<_> = places.into_iter().zip(embeddings).collect();
         ordered.sort_unstable_by_key(|(place, _)| *place);
-        Ok(ordered.into_iter().map(|(_, embedding)| embedding).collect())
+        Ok(ordered
+            .into_iter()
+            .map(|(_, embedding)| embedding)
+            .collect())
     }
 }
 

@@ -92,7 +92,10 @@ impl Fused for Sublayers {
         let mut x = Vec::with_capacity(volume * inputs.len());
         let mut mask = Vec::new();
         for input in &inputs {
-            ensure!(input[0].shape() == &*shape, "sequences of different lengths");
+            ensure!(
+                input[0].shape() == &*shape,
+                "sequences of different lengths"
+            );
             x.extend_from_slice(input[0].try_as_plain_ram()?.as_slice::<f32>()?);
             if self.is_masked() {
                 let keys = input.get(1).context("a mask is missing")?;

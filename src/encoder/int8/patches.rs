@@ -86,7 +86,10 @@ impl PatchEmbedding {
         for pixels in pictures {
             assert_eq!(pixels.len(), self.geometry.picture_len(), "a picture");
             for patch in 0..rows * columns {
-                let (top, left) = (patch / columns * patch_height, patch % columns * patch_width);
+                let (top, left) = (
+                    patch / columns * patch_height,
+                    patch % columns * patch_width,
+                );
                 for channel in 0..channels {
                     for y in top..top + patch_height {
                         let start = (channel * height + y) * width + left;

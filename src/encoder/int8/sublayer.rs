@@ -115,7 +115,9 @@ impl Sublayer {
         };
         let finite = |values: &[f32]| values.iter().all(|v| v.is_finite());
         if width == 0 || norm.beta.len() != width || !finite(&norm.gamma) || !finite(&norm.beta) {
-            return Err(format!("a layer normalisation of width {width} does not fit itself"));
+            return Err(format!(
+                "a layer normalisation of width {width} does not fit itself"
+            ));
         }
         if !(norm.epsilon.is_finite() && norm.epsilon >= 0.0) {
             return Err(format!("{} cannot be added to a variance", norm.epsilon));
@@ -134,7 +136,9 @@ impl Sublayer {
             }
         };
         if !fit || !biases.into_iter().all(|bias| finite(bias)) {
-            return Err(format!("the matrices of a sublayer of width {width} do not fit"));
+            return Err(format!(
+                "the matrices of a sublayer of width {width} do not fit"
+            ));
         }
         Ok(Self {
             norm,
@@ -198,7 +202,16 @@ impl Sublayer {
         }
         if self.placement == Placement::Post {
             scratch.context.resize(rows * width, 0.0);
-            layer_norm(cx, x, rows, width, gamma, beta, epsilon, &mut scratch.context);
+            layer_norm(
+                cx,
+                x,
+                rows,
+                width,
+                gamma,
+                beta,
+                epsilon,
+                &mut scratch.context,
+            );
             std::mem::swap(x, &mut scratch.context);
         }
     }
@@ -215,12 +228,21 @@ impl Attention {
         mask: Option<&[f32]>,
     ) {
         let (rows, inner) = (shape.batch * shape.tokens, self.heads * self.dim);
-        let mask = self.masked.then(|| mask.expect("a mask for a masked attention"));
+        let mask = self
+            .masked
+            .then(|| mask.expect("a mask for a masked attention"));
         scratch.hidden.resize(rows * 3 * inner, 0.0);
         scratch.context.resize(rows * inner, 0.0);
         let qkv = &self.qkv;
         let (hidden, context) = (&mut scratch.hidden, &mut scratch.context);
-        linear(cx, &scratch.rows, &qkv.weights, &qkv.bias, Activation::None, hidden);
+        linear(
+            cx,
+            &scratch.rows,
+            &qkv.weights,
+            &qkv.bias,
+            Activation::None,
+            hidden,
+        );
         attention(
             cx,
             hidden,
@@ -244,7 +266,14 @@ impl FeedForward {
         let n = self.up.weights.n();
         scratch.hidden.resize(rows * n, 0.0);
         let (up, down, hidden) = (&self.up, &self.down, &mut scratch.hidden);
-        linear(cx, &scratch.rows, &up.weights, &up.bias, self.activation, hidden);
+        linear(
+            cx,
+            &scratch.rows,
+            &up.weights,
+            &up.bias,
+            self.activation,
+            hidden,
+        );
         scratch.rows.quantize(cx, hidden, rows, n);
         linear_add(cx, &scratch.rows, &down.weights, &down.bias, x);
     }

@@ -86,6 +86,7 @@ impl Programs {
 
 impl TextEncoder for Int8TextEncoder {
     fn encode_texts(&mut self, texts: &[&str]) -> Result<Vec<Embedding>, EncodeError> {
-        self.input.by_length(texts, |batch| self.programs.encode(batch))
+        self.input
+            .by_length(texts, |batch| self.programs.encode(batch))
     }
 }

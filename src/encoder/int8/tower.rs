@@ -11,9 +11,7 @@ use super::kernels::Context;
 use super::program::Program;
 use super::recognise::{Options, Report, recognise};
 use crate::bundle::Bundle;
-use crate::encoder::tract::graph::{
-    engine_error, guarded, image_input, parse, text_inputs, typed,
-};
+use crate::encoder::tract::graph::{engine_error, guarded, image_input, parse, text_inputs, typed};
 use crate::encoder::{Embedding, EncodeError};
 
 /// Name of the symbol for the number of tokens.
@@ -102,7 +100,10 @@ impl Tower {
             let fact = model.output_fact(0)?;
             let wanted = [1.to_dim(), dim.to_dim()];
             let fits = fact.datum_type == f32::datum_type() && fact.shape.to_tvec()[..] == wanted;
-            ensure!(fits, "gives {fact:?} where embedding_dim asks for [1, {dim}] f32");
+            ensure!(
+                fits,
+                "gives {fact:?} where embedding_dim asks for [1, {dim}] f32"
+            );
             Ok(Self {
                 kind,
                 model,
@@ -128,14 +129,17 @@ impl Tower {
             tower.try_text(most)?;
             Ok(tower)
         });
-        match tried {
-            Ok(tower) if !tower.report.found.is_empty() => Ok(tower),
-            // Some graphs are written for one length.
-            _ => guarded(&step, || {
-                let inputs = text_inputs(most);
-                quantized(typed(parsed.clone(), &inputs)?, SymbolValues::default())
-            }),
+        if let Ok(tower) = &tried
+            && tower.report.is_whole()
+        {
+            return tried;
         }
+        // Some graphs are written for one length.
+        let one_length = guarded(&step, || {
+            let inputs = text_inputs(most);
+            quantized(typed(parsed.clone(), &inputs)?, SymbolValues::default())
+        });
+        one_length.or(tried)
     }
 
     /// Writes the tower packed: what [`Self::load`] maps.
@@ -148,7 +152,7 @@ impl Tower {
         })
     }
 
-    /// How many tokens it takes. `None` for any number of them.
+    /// How many tokens a text tower takes. `None` for any number of them.
     pub fn tokens(&self) -> Option<usize> {
         let fact = self.model.input_fact(0).ok()?;
         (self.kind == Kind::Text).then(|| fact.shape.as_concrete()?.get(1).copied())?

@@ -72,7 +72,10 @@ pub(in crate::encoder) fn guarded<T>(
 }
 
 /// Parses a graph of `bundle` without fixing its shapes.
-pub(in crate::encoder) fn parse(bundle: &Bundle, file: &str) -> Result<InferenceModel, EncodeError> {
+pub(in crate::encoder) fn parse(
+    bundle: &Bundle,
+    file: &str,
+) -> Result<InferenceModel, EncodeError> {
     let mut reader = bundle
         .reader(file)
         .map_err(|error| engine_error("reading the bundle", error))?;
@@ -93,7 +96,9 @@ pub(super) fn plan(
     guarded(&format!("preparing {file}"), || {
         let mut model = typed(model.clone(), inputs)?;
         fold_weight_casts(&mut model)?;
-        let batch = inputs.first().map_or(1.to_dim(), |input| input.shape[0].clone());
+        let batch = inputs
+            .first()
+            .map_or(1.to_dim(), |input| input.shape[0].clone());
         optimised(model, &[batch, dim.to_dim()], executor)
     })
 }

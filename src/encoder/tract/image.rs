@@ -39,7 +39,13 @@ impl TractImageEncoder {
         let manifest = bundle.manifest();
         let size = manifest.image.size_px;
         let model = parse(bundle, FILE)?;
-        let plan = plan(&model, FILE, &[image_input(size)], manifest.embedding_dim, None)?;
+        let plan = plan(
+            &model,
+            FILE,
+            &[image_input(size)],
+            manifest.embedding_dim,
+            None,
+        )?;
         let pool = (threads.get() > 1)
             .then(|| {
                 guarded("starting threads", || {

@@ -110,14 +110,26 @@ pub(super) fn restore(
 
 fn reader() -> Nnef {
     let mut registry = Registry::new("vedetta_int8");
-    registry.from_tract.insert(TypeId::of::<Placeholder>(), Box::new(dump));
+    registry
+        .from_tract
+        .insert(TypeId::of::<Placeholder>(), Box::new(dump));
     let (tensor, integer) = (TypeName::Scalar.tensor(), TypeName::Integer);
     let result = [("output", tensor.clone())];
     let number = |name: &str| integer.clone().named(name);
     let x = || tensor.clone().named("x");
     let parameters = [x(), number("first"), number("count")];
-    registry.register_primitive("vedetta_int8_sublayers", &parameters, &result, load_sublayers);
-    let parameters = [x(), tensor.clone().named("mask"), number("first"), number("count")];
+    registry.register_primitive(
+        "vedetta_int8_sublayers",
+        &parameters,
+        &result,
+        load_sublayers,
+    );
+    let parameters = [
+        x(),
+        tensor.clone().named("mask"),
+        number("first"),
+        number("count"),
+    ];
     registry.register_primitive(
         "vedetta_int8_masked_sublayers",
         &parameters,
@@ -131,30 +143,36 @@ fn reader() -> Nnef {
 
 fn dump(ast: &mut IntoAst, node: &TypedNode) -> TractResult<Option<Arc<RValue>>> {
     let inputs: TVec<Arc<RValue>> = node.inputs.iter().map(|i| ast.mapping[i].clone()).collect();
-    Ok(node.op_as::<Placeholder>().map(|placeholder| match placeholder {
-        Placeholder::Sublayers {
-            first,
-            count,
-            masked,
-        } => {
-            let name = match masked {
-                true => "vedetta_int8_masked_sublayers",
-                false => "vedetta_int8_sublayers",
-            };
-            invocation(name, &inputs, &[("first", numeric(first)), ("count", numeric(count))])
-        }
-        Placeholder::Patches {
-            index,
-            shape: [patches, n],
-        } => {
-            let named = [
-                ("index", numeric(index)),
-                ("patches", numeric(patches)),
-                ("n", numeric(n)),
-            ];
-            invocation("vedetta_int8_patches", &inputs, &named)
-        }
-    }))
+    Ok(node
+        .op_as::<Placeholder>()
+        .map(|placeholder| match placeholder {
+            Placeholder::Sublayers {
+                first,
+                count,
+                masked,
+            } => {
+                let name = match masked {
+                    true => "vedetta_int8_masked_sublayers",
+                    false => "vedetta_int8_sublayers",
+                };
+                invocation(
+                    name,
+                    &inputs,
+                    &[("first", numeric(first)), ("count", numeric(count))],
+                )
+            }
+            Placeholder::Patches {
+                index,
+                shape: [patches, n],
+            } => {
+                let named = [
+                    ("index", numeric(index)),
+                    ("patches", numeric(patches)),
+                    ("n", numeric(n)),
+                ];
+                invocation("vedetta_int8_patches", &inputs, &named)
+            }
+        }))
 }
 
 fn load_sublayers(builder: &mut ModelBuilder, call: &ResolvedInvocation) -> TractResult<Value> {

@@ -8,9 +8,9 @@ use tract_onnx::tract_core::internal::*;
 use super::header::{Body, Header, LAYOUT, Linear, Part, Patches, Sublayer};
 use super::{ALIGNMENT, MAGIC, MAX_HEADER_BYTES, PREFIX, VERSION, graph};
 use crate::bundle::Shared;
+use crate::encoder::EncodeError;
 use crate::encoder::int8::kernels::{Bytes, Context, PackedMatrix};
 use crate::encoder::int8::patches::{Geometry, PatchEmbedding};
-use crate::encoder::EncodeError;
 use crate::encoder::int8::sublayer::{self, LayerNorm};
 use crate::encoder::tract::graph::guarded;
 
@@ -45,7 +45,9 @@ pub fn read(file: Shared, context: &Arc<Context>) -> Result<TypedModel, EncodeEr
 /// # Errors
 /// A file of another format or version, or one whose parts do not fit.
 pub fn check(file: &Shared) -> Result<(), String> {
-    contents(file).map(drop).map_err(|error| format!("{error:#}"))
+    contents(file)
+        .map(drop)
+        .map_err(|error| format!("{error:#}"))
 }
 
 fn contents(file: &Shared) -> TractResult<Contents> {
@@ -85,7 +87,10 @@ fn open(shared: Shared) -> TractResult<(Header, File)> {
         number(8)
     );
     let size = usize::try_from(number(12))?;
-    ensure!(size <= MAX_HEADER_BYTES, "a header of {size} bytes is too long");
+    ensure!(
+        size <= MAX_HEADER_BYTES,
+        "a header of {size} bytes is too long"
+    );
     let header = rest.get(..size).context("is cut off in its header")?;
     let header = serde_json::from_slice(header).context("its header cannot be read")?;
     let start = PREFIX + size;
@@ -130,7 +135,10 @@ impl File {
         let packed = Bytes::shared(Arc::clone(&self.shared), range);
         let packed = packed.context("weights outside the file")?;
         let scales = self.floats(linear.scales, n)?;
-        ensure!(scales.iter().all(|s| s.is_finite()), "a scale is not finite");
+        ensure!(
+            scales.iter().all(|s| s.is_finite()),
+            "a scale is not finite"
+        );
         let sums = self.words(linear.column_sums, n)?;
         let sums = sums.map(i32::from_le_bytes).collect();
         Ok(sublayer::Linear {

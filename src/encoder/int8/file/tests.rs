@@ -18,15 +18,22 @@ fn context() -> Arc<Context> {
 
 fn recognised(name: &str) -> TypedModel {
     let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/int8");
-    let model = tract_onnx::onnx().model_for_path(folder.join(name)).unwrap();
+    let model = tract_onnx::onnx()
+        .model_for_path(folder.join(name))
+        .unwrap();
     let (model, symbols) = if name.starts_with("vit") {
-        (typed(model, &[image_input(32)]).unwrap(), SymbolValues::default())
+        (
+            typed(model, &[image_input(32)]).unwrap(),
+            SymbolValues::default(),
+        )
     } else {
         let tokens = model.symbols.sym("tokens");
         let symbols = SymbolValues::default().with(&tokens, 6);
         (typed(model, &text_inputs(tokens)).unwrap(), symbols)
     };
-    recognise(model, symbols, &context(), &Options::default()).unwrap().0
+    recognise(model, symbols, &context(), &Options::default())
+        .unwrap()
+        .0
 }
 
 fn packed(model: &TypedModel) -> Vec<u8> {
@@ -72,7 +79,10 @@ fn a_packed_text_tower_takes_any_length_and_gives_the_same_bits() {
             let ids: Vec<i64> = (0..length as i64).map(|i| i * 3 + 1).collect();
             let mask: Vec<i64> = (0..length).map(|i| i64::from(i < 3)).collect();
             let row = |v: &[i64]| Tensor::from_shape(&[1, length], v).unwrap().into();
-            program.run(vec![tvec!(row(&ids), row(&mask))]).unwrap().remove(0)
+            program
+                .run(vec![tvec!(row(&ids), row(&mask))])
+                .unwrap()
+                .remove(0)
         };
         assert_eq!(run(&model), run(&read));
     }
@@ -99,7 +109,10 @@ fn another_version_says_what_to_do() {
     let mut bytes = VIT.clone();
     bytes[8] = 2;
     let problem = problem(bytes);
-    assert!(problem.contains("version 2") && problem.contains("quantize again"), "{problem}");
+    assert!(
+        problem.contains("version 2") && problem.contains("quantize again"),
+        "{problem}"
+    );
 }
 
 #[test]
@@ -114,7 +127,10 @@ fn what_is_no_packed_tower_is_refused() {
 /// Replaces `from` by `to`, of the same length, in the header.
 fn edited(from: &str, to: &str) -> Vec<u8> {
     assert_eq!(from.len(), to.len());
-    let at = VIT.windows(from.len()).position(|w| w == from.as_bytes()).unwrap();
+    let at = VIT
+        .windows(from.len())
+        .position(|w| w == from.as_bytes())
+        .unwrap();
     let mut bytes = VIT.clone();
     bytes[at..at + to.len()].copy_from_slice(to.as_bytes());
     bytes

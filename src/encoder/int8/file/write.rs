@@ -29,7 +29,12 @@ impl<'a> Parts<'a> {
     }
 
     fn floats(&mut self, values: &[f32]) -> Part {
-        self.bytes(values.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<u8>>())
+        self.bytes(
+            values
+                .iter()
+                .flat_map(|v| v.to_le_bytes())
+                .collect::<Vec<u8>>(),
+        )
     }
 
     fn linear(&mut self, linear: &'a sublayer::Linear) -> Linear {
@@ -96,7 +101,10 @@ pub fn write(model: &TypedModel, mut out: impl Write) -> TractResult<()> {
         patches: stored.patches.iter().map(|p| parts.patches(p)).collect(),
     };
     let mut json = serde_json::to_vec(&header)?;
-    json.resize((PREFIX + json.len()).next_multiple_of(ALIGNMENT) - PREFIX, b' ');
+    json.resize(
+        (PREFIX + json.len()).next_multiple_of(ALIGNMENT) - PREFIX,
+        b' ',
+    );
     out.write_all(&MAGIC)?;
     out.write_all(&VERSION.to_le_bytes())?;
     out.write_all(&u32::try_from(json.len())?.to_le_bytes())?;

@@ -124,7 +124,10 @@ impl Reader<'_> {
 
     fn on_grid(&self, cone: &[OutletId], leaf: OutletId, grid: &[f32]) -> Option<Vec<f32>> {
         let mut values: HashMap<OutletId, TValue> = HashMap::new();
-        values.insert(leaf, Tensor::from_shape(&[grid.len()], grid).ok()?.into_tvalue());
+        values.insert(
+            leaf,
+            Tensor::from_shape(&[grid.len()], grid).ok()?.into_tvalue(),
+        );
         let mut last = leaf;
         for outlet in cone {
             let node = self.node(*outlet);

@@ -100,9 +100,9 @@ impl Reader<'_> {
             return None;
         }
         let (inner, mask, how) = if let Some((a, b)) = self.sum(path.source) {
-            [(a, b), (b, a)].into_iter().find_map(|(data, mask)| {
-                Some((self.scores(data, depth - 1)?, mask, Use::Added))
-            })?
+            [(a, b), (b, a)]
+                .into_iter()
+                .find_map(|(data, mask)| Some((self.scores(data, depth - 1)?, mask, Use::Added)))?
         } else {
             let (_, inputs) = self.op::<Iff>(path.source)?;
             let filled = |keep: OutletId, fill: OutletId, kept_where: bool| {
@@ -145,7 +145,10 @@ impl Reader<'_> {
         }
         let read = weighted.read_a(&self.replay(weights, at_softmax)?)?;
         let in_order = read.len() == heads * queries * keys
-            && read.iter().zip(0_i64..).all(|(have, wanted)| *have == wanted);
+            && read
+                .iter()
+                .zip(0_i64..)
+                .all(|(have, wanted)| *have == wanted);
         in_order.then_some(numbers)
     }
 
@@ -168,19 +171,29 @@ impl Reader<'_> {
         let key = self.projection(product.b, heads, rows, |x| product.read_b(x))?;
         let value =
             self.projection(weighted.b, heads, rows, |x| weighted.read_b_summed_first(x))?;
-        let even = [&query, &key].iter().all(|p| p.channels.len() == heads * dim);
+        let even = [&query, &key]
+            .iter()
+            .all(|p| p.channels.len() == heads * dim);
         let scale = scores.path.factor * query.factor * key.factor;
         if !even || value.factor != 1.0 || !scale.is_finite() {
             return None;
         }
         // Head by head in memory, row by row for the output projection.
         let at_out = self.replay(context, weighted.numbered(&shape)?)?;
-        let at_out = at_out.try_as_plain_ram().ok()?.as_slice::<i64>().ok()?.to_vec();
+        let at_out = at_out
+            .try_as_plain_ram()
+            .ok()?
+            .as_slice::<i64>()
+            .ok()?
+            .to_vec();
         let mut channels = Vec::with_capacity(heads * dim);
         for (index, position) in at_out.iter().enumerate() {
             let position = usize::try_from(*position).ok()?;
-            let (head, row, channel) =
-                (position / (rows * dim), position / dim % rows, position % dim);
+            let (head, row, channel) = (
+                position / (rows * dim),
+                position / dim % rows,
+                position % dim,
+            );
             let channel = head * dim + channel;
             match (row, index % out.k) {
                 (row, _) if row != index / out.k => return None,

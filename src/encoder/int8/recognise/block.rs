@@ -42,7 +42,10 @@ impl Block {
         match &self.branch {
             Branch::Attention { attention, out } => {
                 let rows = out.rows as u64;
-                let channels = attention.projections.iter().map(|p| p.channels.len() as u64);
+                let channels = attention
+                    .projections
+                    .iter()
+                    .map(|p| p.channels.len() as u64);
                 of(out) + rows * out.n as u64 * channels.sum::<u64>()
             }
             Branch::FeedForward { up, down, .. } => of(up) + of(down),
@@ -195,7 +198,8 @@ impl Reader<'_> {
                 up.k == width && down.k == up.n && down.n == width && up.rows == rows
             }
         };
-        let whole = output.last() == Some(&width) && output.iter().product::<usize>() == rows * width;
+        let whole =
+            output.last() == Some(&width) && output.iter().product::<usize>() == rows * width;
         (fits && whole && block.norm.gamma.len() == width).then_some(block)
     }
 }

@@ -159,8 +159,7 @@ impl Reader<'_> {
         let width = self.is_last_axis(reduce, inputs[0])?;
         #[expect(clippy::cast_precision_loss, reason = "widths are far below 2^24")]
         let count = width as f32;
-        (reduce.reducer == Reducer::Sum && (factor * count - 1.0).abs() < 1e-6)
-            .then_some(inputs[0])
+        (reduce.reducer == Reducer::Sum && (factor * count - 1.0).abs() < 1e-6).then_some(inputs[0])
     }
 
     fn is_last_axis(&self, reduce: &Reduce, input: OutletId) -> Option<usize> {

@@ -90,7 +90,11 @@ impl Reader<'_> {
         }
         let (mut batch, mut summed, mut a_row, mut b_row) = (Vec::new(), None, None, None);
         for axis in op.axes.iter_all_axes() {
-            let taken = match (&axis.inputs[0][..], &axis.inputs[1][..], &axis.outputs[0][..]) {
+            let taken = match (
+                &axis.inputs[0][..],
+                &axis.inputs[1][..],
+                &axis.outputs[0][..],
+            ) {
                 ([a], [b], [c]) => {
                     batch.push([*a, *b, *c]);
                     None

@@ -76,7 +76,10 @@ impl<'m> Reader<'m> {
         for id in model.eval_order()? {
             let node = model.node(id);
             let fed = !node.inputs.is_empty();
-            is_constant[id] = node.outputs.iter().all(|output| output.fact.konst.is_some())
+            is_constant[id] = node
+                .outputs
+                .iter()
+                .all(|output| output.fact.konst.is_some())
                 || (fed && node.inputs.iter().all(|input| is_constant[input.node]));
         }
         Ok(Self {
@@ -152,11 +155,16 @@ impl<'m> Reader<'m> {
         let inputs = node
             .inputs
             .iter()
-            .map(|input| self.constant_within(*input, depth - 1).map(IntoTValue::into_tvalue))
+            .map(|input| {
+                self.constant_within(*input, depth - 1)
+                    .map(IntoTValue::into_tvalue)
+            })
             .collect::<Option<TVec<TValue>>>()?;
         let outputs = node.op.eval_out_of_plan(inputs).ok()??;
         let value = outputs.into_iter().next()?.into_arc_tensor();
-        self.constants.borrow_mut().insert(outlet, Arc::clone(&value));
+        self.constants
+            .borrow_mut()
+            .insert(outlet, Arc::clone(&value));
         Some(value)
     }
 
@@ -173,7 +181,12 @@ impl<'m> Reader<'m> {
         if value.datum_type() != f32::datum_type() {
             return None;
         }
-        let values = value.try_as_plain_ram().ok()?.as_slice::<f32>().ok()?.to_vec();
+        let values = value
+            .try_as_plain_ram()
+            .ok()?
+            .as_slice::<f32>()
+            .ok()?
+            .to_vec();
         match values.len() {
             1 => Some(vec![values[0]; width]),
             n if n == width && value.shape().last() == Some(&width) => Some(values),
@@ -222,9 +235,8 @@ impl<'m> Reader<'m> {
         if outlet.slot != 0 {
             return None;
         }
-        let plain = node.op_is::<AxisOp>()
-            || node.op_is::<Slice>()
-            || node.op_is::<MultiBroadcastTo>();
+        let plain =
+            node.op_is::<AxisOp>() || node.op_is::<Slice>() || node.op_is::<MultiBroadcastTo>();
         let operands = if plain {
             vec![None]
         } else if node.op_is::<Gather>() {
