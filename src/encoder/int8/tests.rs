@@ -42,6 +42,10 @@ fn files(image: &str, text: &str) -> Files {
 }
 
 fn bundle(folder: &Path, files: &Files) -> Bundle {
+    bundle_of(16, folder, files)
+}
+
+fn bundle_of(embedding_dim: usize, folder: &Path, files: &Files) -> Bundle {
     let listed = |bytes: &Vec<u8>| File {
         sha256: Sha256::digest(bytes)
             .iter()
@@ -62,7 +66,7 @@ fn bundle(folder: &Path, files: &Files) -> Bundle {
         version: "1.0.0".to_owned(),
         minimum_vedetta: "0.1.0".to_owned(),
         language: "it".to_owned(),
-        embedding_dim: 16,
+        embedding_dim,
         image: Image {
             size_px: 32,
             resize: Resize::Bicubic,
@@ -174,7 +178,7 @@ fn images_are_what_the_float_engine_says() {
 fn texts_are_what_the_float_engine_says() {
     for text in [
         "bert.script.onnx",
-        "xlm-roberta.dynamo.onnx",
+        "xlm-roberta.script.onnx",
         "clip-text.dynamo.onnx",
     ] {
         let folder = tempfile::tempdir().unwrap();
@@ -198,8 +202,18 @@ fn texts_are_what_the_float_engine_says() {
 
 #[test]
 fn a_packed_bundle_gives_the_same_bits_on_any_number_of_threads() {
+    for (image, text) in [
+        ("vit.script.onnx", "bert.dynamo.onnx"),
+        ("clip-vision.dynamo.onnx", "clip-text.script.onnx"),
+        ("siglip.dynamo.onnx", "xlm-roberta.script.onnx"),
+        ("open-clip.script.onnx", "clip-text.dynamo.onnx"),
+    ] {
+        packed_gives_the_same_bits(files(image, text));
+    }
+}
+
+fn packed_gives_the_same_bits(files: Files) {
     let folder = tempfile::tempdir().unwrap();
-    let files = files("vit.script.onnx", "bert.dynamo.onnx");
     let float = bundle(&folder.path().join("float"), &files);
     let packed = packed(&folder.path().join("packed"), &float, files);
     assert!(!packed.manifest().files.contains_key("image.onnx"));
@@ -243,7 +257,7 @@ fn a_convolutional_tower_is_refused_with_what_is_in_it() {
     let mut files = files("vit.dynamo.onnx", "bert.dynamo.onnx");
     let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo/image.onnx");
     files.insert("image.onnx", fs::read(demo).unwrap());
-    let bundle = bundle(folder.path(), &files);
+    let bundle = bundle_of(256, folder.path(), &files);
     match Int8ImageEncoder::load(&bundle, threads(1)).err().unwrap() {
         EncodeError::Engine { message, .. } => {
             assert!(message.contains("no transformer block"), "{message}");

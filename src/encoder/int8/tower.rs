@@ -139,14 +139,17 @@ impl Tower {
             tower.try_text(most)?;
             Ok(tower)
         });
-        match tried {
-            Ok(tower) if !tower.report.found.is_empty() => Ok(tower),
-            // Some graphs are written for one length.
-            _ => guarded(&step, || {
-                let inputs = text_inputs(most);
-                quantized(typed(parsed.clone(), &inputs)?, SymbolValues::default())
-            }),
+        if let Ok(tower) = &tried
+            && tower.report.is_whole()
+        {
+            return tried;
         }
+        // Some graphs are written for one length.
+        let one_length = guarded(&step, || {
+            let inputs = text_inputs(most);
+            quantized(typed(parsed.clone(), &inputs)?, SymbolValues::default())
+        });
+        one_length.or(tried)
     }
 
     /// Writes the tower packed: what [`Self::load`] maps.
@@ -159,7 +162,7 @@ impl Tower {
         })
     }
 
-    /// How many tokens it takes. `None` for any number of them.
+    /// How many tokens a text tower takes. `None` for any number of them.
     pub fn tokens(&self) -> Option<usize> {
         let fact = self.model.input_fact(0).ok()?;
         (self.kind == Kind::Text).then(|| fact.shape.as_concrete()?.get(1).copied())?

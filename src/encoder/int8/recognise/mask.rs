@@ -39,8 +39,10 @@ pub(super) struct Term {
 pub(super) struct Keys {
     pub mask: OutletId,
     pub how: Use,
-    /// The axis of the keys; along all others the last value is taken.
+    /// The axis of the keys.
     pub axis: usize,
+    /// Whether the last query's values are meant, as it sees all keys; else all queries' are equal.
+    pub of_last: bool,
 }
 
 /// What the masks of one attention come to.
@@ -70,21 +72,25 @@ impl Reader<'_> {
                 .iter()
                 .map(|value| kind(value, term.how, &positions, heads, rows))
                 .collect::<Option<Vec<Kind>>>()?;
-            mask.causal |= if found.iter().all(|kind| kind.of_keys) {
-                false
-            } else if found.iter().all(|kind| kind.causal) {
-                true
-            } else {
+            let causal = !found.iter().all(|kind| kind.of_keys);
+            if causal && !found.iter().all(|kind| kind.causal) {
                 return None;
-            };
+            }
+            mask.causal |= causal;
             if self.constant(term.mask).is_none() || found.iter().any(|kind| kind.blocks_keys) {
                 if self.shape(term.mask)?.get(axis) != Some(&rows) {
+                    return None;
+                }
+                // The last of an unknown number of rows cannot be packed.
+                let known = || self.model.outlet_fact(term.mask).ok()?.shape.as_concrete();
+                if causal && known().is_none() {
                     return None;
                 }
                 mask.keys.push(Keys {
                     mask: term.mask,
                     how: term.how,
                     axis,
+                    of_last: causal,
                 });
             }
         }
@@ -210,8 +216,11 @@ impl Keys {
         for axis in (0..rank).rev().filter(|axis| *axis != self.axis) {
             let size = patch.outlet_fact(wire)?.shape[axis].clone();
             if size != 1.to_dim() {
-                let last = Slice::new(axis, size.clone() - 1, size);
-                wire = patch.wire_node(format!("{name}.last.{axis}"), last, &[wire])?[0];
+                let one = match self.of_last {
+                    true => Slice::new(axis, size.clone() - 1, size),
+                    false => Slice::new(axis, 0, 1),
+                };
+                wire = patch.wire_node(format!("{name}.one.{axis}"), one, &[wire])?[0];
             }
             wire = patch.wire_node(format!("{name}.flat.{axis}"), AxisOp::Rm(axis), &[wire])?[0];
         }

@@ -27,7 +27,7 @@ mod product;
 mod reader;
 mod report;
 
-pub use report::{Found, Left, Report};
+pub use report::{Found, Left, Reason, Report};
 
 use block::{Block, Branch};
 use mask::{Keys, wire_sum};

@@ -34,13 +34,34 @@ impl Found {
     }
 }
 
+/// Why a float product was not replaced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// A convolution that is no patch embedding.
+    Convolution,
+    /// A product with a constant matrix.
+    Linear,
+    /// A product of two tensors, such as those of an attention.
+    Product,
+}
+
+impl std::fmt::Display for Reason {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Convolution => "a convolution",
+            Self::Linear => "a linear layer outside a recognised sublayer",
+            Self::Product => "a product of two tensors outside a recognised attention",
+        })
+    }
+}
+
 /// A float product that is still tract's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Left {
     /// Its node.
     pub name: String,
     /// Why it was not replaced.
-    pub reason: String,
+    pub reason: Reason,
     /// Multiplications for one input.
     pub macs: u64,
 }
@@ -61,6 +82,13 @@ impl Report {
     pub fn int8_macs(&self) -> u64 {
         let replaced = self.found.iter().filter(|found| !found.kept_float);
         replaced.map(|found| found.macs).sum::<u64>() + self.patches_macs
+    }
+
+    /// Whether something was found, and no product of two tensors is left, as it is of an attention
+    /// that is not understood.
+    pub fn is_whole(&self) -> bool {
+        let open = |left: &Left| left.reason == Reason::Product;
+        !self.found.is_empty() && !self.left.iter().any(open)
     }
 
     /// Multiplications in float for one input, those inside fused attention not counted.
@@ -95,11 +123,11 @@ pub(super) fn left(model: &TypedModel, symbols: &SymbolValues) -> TractResult<Ve
         let node = model.node(id);
         let inputs = model.node_input_facts(id)?;
         let reason = if node.op_is::<Conv>() {
-            "a convolution"
+            Reason::Convolution
         } else if node.op_is::<EinSum>() && inputs.iter().any(|fact| fact.konst.is_some()) {
-            "a linear layer outside a recognised block"
+            Reason::Linear
         } else if node.op_is::<EinSum>() {
-            "a product of two tensors outside a recognised attention"
+            Reason::Product
         } else {
             continue;
         };
@@ -112,7 +140,7 @@ pub(super) fn left(model: &TypedModel, symbols: &SymbolValues) -> TractResult<Ve
             .sum();
         left.push(Left {
             name: node.name.clone(),
-            reason: reason.to_owned(),
+            reason,
             macs,
         });
     }
