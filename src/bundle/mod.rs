@@ -43,10 +43,10 @@ pub struct Limits {
 }
 
 impl Default for Limits {
-    /// Twice what CLIP-Italian needs in f32 (440 MB for its text tower).
+    /// Room for a multilingual CLIP in f32 (1.1 GB for its text tower, XLM-RoBERTa base).
     fn default() -> Self {
         Self {
-            max_file_bytes: 1 << 30,
+            max_file_bytes: 3 << 29,
             max_total_bytes: 2 << 30,
             unpack_dir: None,
         }

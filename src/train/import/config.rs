@@ -82,6 +82,9 @@ struct Raw {
     is_decoder: Option<bool>,
 }
 
+/// Most positions of a text tower; a causal mask has their square.
+const MAX_POSITIONS: usize = 4096;
+
 /// What `transformers` takes for a value that is not written.
 struct Defaults {
     width: usize,
@@ -255,8 +258,8 @@ pub fn text(value: &Value, part: &str, kind: Kind) -> Result<Text> {
     let defaults = kind.defaults();
     let positions = raw.max_position_embeddings.unwrap_or(defaults.positions);
     ensure!(
-        (4..=65_536).contains(&positions),
-        "config.json: {part}.max_position_embeddings is {positions}; legal: 4 to 65536"
+        (4..=MAX_POSITIONS).contains(&positions),
+        "config.json: {part}.max_position_embeddings is {positions}; legal: 4 to {MAX_POSITIONS}"
     );
     let id = |value: &Option<Value>, otherwise: Option<u32>| match value {
         None => otherwise,

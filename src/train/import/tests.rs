@@ -1,6 +1,8 @@
 use std::fs;
 use std::path::PathBuf;
 
+use proptest::prelude::*;
+
 use super::*;
 
 /// A committed checkpoint.
@@ -96,7 +98,7 @@ fn a_bundle_says_what_it_was_made_from() {
     let bytes = fs::read(fixture("dual-encoder").join("model.safetensors")).unwrap();
     let reread = Copy::of("dual-encoder");
     assert_ne!(reread.data.len(), bytes.len());
-    assert!(source.contains("model.safetensors sha256:") && source.contains("gpl-3.0"));
+    assert!(source.contains("model.safetensors sha256:") && source.contains("cc0-1.0"));
 }
 
 #[test]
@@ -289,4 +291,61 @@ fn half_precision_halves_the_files_and_is_said() {
         ("f32", "f16")
     );
     assert!(half.files["text.onnx"].bytes < float.files["text.onnx"].bytes * 3 / 4);
+}
+
+#[test]
+fn the_catalog_uses_the_families_names() {
+    let known = [
+        Family::DualEncoder,
+        Family::Clip,
+        Family::MultilingualClip,
+        Family::OpenClip,
+        Family::Siglip,
+    ]
+    .map(Family::name);
+    let catalog: toml::Table =
+        toml::from_str(include_str!("../../../models/catalog.toml")).unwrap();
+    let mut listed = std::collections::BTreeSet::new();
+    for checkpoint in catalog["checkpoint"].as_array().unwrap() {
+        listed.insert(checkpoint["family"].as_str().unwrap().to_owned());
+    }
+    // A DistilBERT, which no tower here is.
+    assert!(listed.remove("sentence-transformers-clip"));
+    assert!(
+        listed.iter().all(|family| known.contains(&family.as_str())),
+        "{listed:?}"
+    );
+    assert_eq!(listed.len(), known.len());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(96))]
+
+    #[test]
+    fn a_damaged_configuration_never_panics(
+        which in 0..4_usize,
+        changes in prop::collection::vec((any::<prop::sample::Index>(), prop::sample::select(b"0123456789-.{}[]\",:aen".to_vec())), 1..4),
+    ) {
+        let (name, file) = [
+            ("dual-encoder", "config.json"),
+            ("dual-encoder", "preprocessor_config.json"),
+            ("open-clip", "open_clip_config.json"),
+            ("siglip2", "config.json"),
+        ][which];
+        let folder = tempfile::tempdir().unwrap();
+        for entry in fs::read_dir(fixture(name)).unwrap() {
+            let entry = entry.unwrap();
+            fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+        }
+        let mut bytes = fs::read(folder.path().join(file)).unwrap();
+        for (at, value) in changes {
+            let at = at.index(bytes.len());
+            bytes[at] = value;
+        }
+        fs::write(folder.path().join(file), bytes).unwrap();
+        let options = Options { name: Some("tiny".to_owned()), command: "a test".to_owned(), ..Options::default() };
+        let out = folder.path().join("bundle");
+        let made = import(folder.path(), &out, &options, &ProgressBar::hidden());
+        prop_assert_eq!(made.is_ok(), out.exists());
+    }
 }

@@ -14,6 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 mod flax;
 mod pickle;
+mod pickled;
 mod safetensors;
 mod shards;
 mod stored;

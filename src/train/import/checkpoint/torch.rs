@@ -8,7 +8,8 @@ use std::ops::Range;
 use anyhow::{Context, Result, bail, ensure};
 use zip::{CompressionMethod, ZipArchive};
 
-use super::pickle::{self, MAX_PICKLE_BYTES, Pickled};
+use super::pickle::{self, MAX_PICKLE_BYTES};
+use super::pickled::Pickled;
 use super::{Source, Stored};
 
 /// What a zip archive starts with.
