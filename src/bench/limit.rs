@@ -4,6 +4,8 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
+use crate::encoder::int8::kernels::{self, Isa};
+
 /// Independent sums: at least latency × throughput of today's cores (4 cycles × 2 a cycle), and few
 /// enough for 16 registers.
 const CHAINS: u16 = 10;
@@ -12,34 +14,48 @@ const SLICE: Duration = Duration::from_millis(8);
 /// The best slice counts: what disturbs only ever slows down.
 const SLICES: usize = 6;
 
-/// Peak of the processor's f32 multiply-add.
+/// Most multiply-accumulates that some instructions get done.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct FloatPeak {
+pub struct Peak {
     /// Instructions that were measured.
     pub instructions: &'static str,
     /// Multiply-accumulates per second of one thread.
     pub macs_per_second: f64,
 }
 
-/// Measures one thread; about 50 ms.
-pub fn float_peak() -> FloatPeak {
+/// The widest f32 multiply-add of this processor; takes about 50 ms.
+pub fn float_peak() -> Peak {
     let (instructions, lanes, work) = widest();
+    measure(instructions, |rounds| {
+        work(rounds);
+        u64::from(rounds) * u64::from(CHAINS * lanes)
+    })
+}
+
+/// The products that the int8 engine runs on here; takes about 50 ms.
+pub fn int8_peak() -> Peak {
+    let isa = Isa::detect();
+    measure(isa.name(), |rounds| kernels::multiply(isa, rounds))
+}
+
+fn measure(instructions: &'static str, work: impl Fn(u32) -> u64) -> Peak {
     let mut rounds = 1_000_u32;
     let mut best = 0.0_f64;
     let mut slices = 0;
     while slices < SLICES {
         let started = Instant::now();
-        work(rounds);
+        let macs = work(rounds);
         let took = started.elapsed();
         if took < SLICE / 2 {
             rounds = rounds.saturating_mul(2);
             continue;
         }
-        let macs = f64::from(rounds) * f64::from(CHAINS * lanes);
-        best = best.max(macs / took.as_secs_f64());
+        #[expect(clippy::cast_precision_loss, reason = "far below 2⁵³")]
+        let rate = macs as f64 / took.as_secs_f64();
+        best = best.max(rate);
         slices += 1;
     }
-    FloatPeak {
+    Peak {
         instructions,
         macs_per_second: best,
     }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Result, anyhow};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::Samples;
 use crate::config::Shape;
@@ -18,7 +18,7 @@ use crate::preprocess::Preprocessor;
 const FRAME: &[u8] = include_bytes!("frame.jpg");
 
 /// Medians, milliseconds, of one 1920×1080 MJPEG frame with one zone that covers it.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Stages {
     /// MJPEG to RGB.
     pub decode_ms: f64,

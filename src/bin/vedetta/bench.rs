@@ -2,9 +2,10 @@
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{Cell, CellAlignment, Table};
 use indicatif::ProgressBar;
@@ -51,6 +52,12 @@ pub fn run(arguments: &BenchArgs) -> Result<()> {
         None if cores.get() == 1 => vec![cores],
         None => vec![NonZeroUsize::MIN, cores],
     };
+    if let [first, .., last] = counts[..] {
+        // A process for each, so that one does not find the other's memory.
+        let reports = [alone(arguments, first)?, alone(arguments, last)?];
+        show(arguments, &reports)?;
+        return Ok(());
+    }
     let mut reports = Vec::new();
     for threads in counts {
         let bar = ProgressBar::new_spinner();
@@ -67,13 +74,36 @@ pub fn run(arguments: &BenchArgs) -> Result<()> {
         })
         .with_context(|| path.display().to_string())?;
         bar.finish_and_clear();
-        if arguments.json {
-            println!("{}", serde_json::to_string(&report)?);
-        }
         reports.push(report);
     }
+    show(arguments, &reports)
+}
+
+/// The same benchmark with so many threads, in a process of its own.
+fn alone(arguments: &BenchArgs, threads: NonZeroUsize) -> Result<Report> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["bench", "--json", "--threads"]);
+    command.arg(threads.to_string());
+    command.arg("--seconds").arg(arguments.seconds.to_string());
+    if let Some(bundle) = &arguments.bundle {
+        command.arg("--bundle").arg(bundle);
+    }
+    let output = command.stderr(Stdio::inherit()).output()?;
+    ensure!(
+        output.status.success(),
+        "measuring {threads} thread{} failed",
+        plural(threads.get())
+    );
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+fn show(arguments: &BenchArgs, reports: &[Report]) -> Result<()> {
     if !arguments.json {
-        print(&reports);
+        print(reports);
+        return Ok(());
+    }
+    for report in reports {
+        println!("{}", serde_json::to_string(report)?);
     }
     Ok(())
 }
@@ -107,6 +137,7 @@ fn print(reports: &[Report]) {
     row("images a second", &|r| format!("{:.1}", r.images_per_s));
     row("processor time an image", &|r| ms(r.cpu_s_per_image * 1e3));
     row("one phrase, median", &|r| ms(r.text_ms_p50));
+    row("verify the bundle", &|r| ms(r.verify_ms));
     row("load to first image", &|r| ms(r.load_ms));
     row("memory after it", &|r| mb(r.rss_mb));
     row("memory at most", &|r| mb(r.peak_mb));

@@ -218,5 +218,5 @@ pub(super) fn embedding(output: &Tensor) -> Result<Embedding, EncodeError> {
 pub(super) fn describe(context: &Context) -> String {
     let threads = context.threads();
     let plural = if threads == 1 { "" } else { "s" };
-    format!("int8-cpu {:?}, {threads} thread{plural}", context.isa())
+    format!("int8-cpu {}, {threads} thread{plural}", context.isa())
 }

@@ -26,6 +26,7 @@ mod layout;
 mod linear;
 mod math;
 mod norm;
+mod peak;
 mod pool;
 mod rows;
 #[cfg(test)]
@@ -39,4 +40,5 @@ pub use layout::{LayoutError, MAX_K, PackedMatrix};
 pub use linear::{linear, linear_add};
 pub use math::Activation;
 pub use norm::layer_norm;
+pub use peak::multiply;
 pub use rows::QuantizedRows;
