@@ -19,14 +19,23 @@ fn check(network: &Network, seed: u64) -> Result<(), TestCaseError> {
         let output = run(network, kernels, &input, &Single);
         for (index, (value, expected)) in output.iter().zip(&expected).enumerate() {
             let error = (f64::from(*value) - expected).abs();
-            prop_assert!(error < 1e-4 * (1.0 + expected.abs()), "{name} {index}: {value} {expected}");
+            prop_assert!(
+                error < 1e-4 * (1.0 + expected.abs()),
+                "{name} {index}: {value} {expected}"
+            );
         }
         if kernels.fused {
             prop_assert_eq!(bits(&output), bits(&portable), "{}", name);
         }
         for threads in [2, 3, 5] {
             let shared = run(network, kernels, &input, &Scoped(threads));
-            prop_assert_eq!(bits(&shared), bits(&output), "{} with {} threads", name, threads);
+            prop_assert_eq!(
+                bits(&shared),
+                bits(&output),
+                "{} with {} threads",
+                name,
+                threads
+            );
         }
     }
     Ok(())
@@ -106,10 +115,14 @@ fn bands_of_rows_that_do_not_fit_the_cache_join_without_a_seam() {
     builder.depthwise(same, Some([0.0, 6.0]));
     builder.dense(Window::POINT, 12, None, Some(first));
     let program = crate::encoder::conv::program::Program::new(&builder.network, Kernels::best());
-    let step = program.unwrap().steps.into_iter().find_map(|step| match step {
-        crate::encoder::conv::program::Step::Fused(step) => Some(step.band_rows),
-        _ => None,
-    });
+    let step = program
+        .unwrap()
+        .steps
+        .into_iter()
+        .find_map(|step| match step {
+            crate::encoder::conv::program::Step::Fused(step) => Some(step.band_rows),
+            _ => None,
+        });
     assert!(step.unwrap() < 101, "this map has to be cut into bands");
     check(&builder.network, 7).unwrap();
 }

@@ -1,6 +1,7 @@
 //! What the recogniser takes, what it leaves, and that neither changes a result.
 
 use tract_onnx::prelude::*;
+use tract_onnx::tract_core::internal::Approximation;
 use tract_onnx::tract_core::ops::binary::TypedBinOp;
 use tract_onnx::tract_core::ops::cnn::{Conv, KernelFormat, PaddingSpec, PoolSpec};
 use tract_onnx::tract_core::ops::math::{add, div, max, min};
@@ -51,7 +52,13 @@ impl Graph {
     }
 
     fn conv(&mut self, name: &str, from: OutletId, outputs: usize, g: Geometry) -> OutletId {
-        let inputs = self.model.outlet_fact(from).unwrap().shape.as_concrete().unwrap()[1];
+        let inputs = self
+            .model
+            .outlet_fact(from)
+            .unwrap()
+            .shape
+            .as_concrete()
+            .unwrap()[1];
         let weights = self.constant(&[outputs, inputs / g.group, g.size, g.size]);
         let bias = self.constant(&[outputs]);
         let spec = PoolSpec::new(
@@ -64,13 +71,18 @@ impl Graph {
             outputs,
         );
         let conv = Conv::new(spec, KernelFormat::OIHW, g.group, None);
-        self.model.wire_node(name, conv, &[from, weights, bias]).unwrap()[0]
+        self.model
+            .wire_node(name, conv, &[from, weights, bias])
+            .unwrap()[0]
     }
 
     fn with_scalar(&mut self, op: TypedBinOp, from: OutletId, value: f32) -> OutletId {
         self.seed += 1;
         let tensor = Tensor::from_shape(&[1, 1, 1, 1], &[value]).unwrap();
-        let scalar = self.model.add_const(format!("scalar.{}", self.seed), tensor).unwrap();
+        let scalar = self
+            .model
+            .add_const(format!("scalar.{}", self.seed), tensor)
+            .unwrap();
         let name = format!("{}.{}", op.0.name(), self.seed);
         self.model.wire_node(name, op, &[from, scalar]).unwrap()[0]
     }
@@ -97,7 +109,7 @@ impl Graph {
 
     /// Runs the graph as it is and with towers replaced, and compares all outputs.
     fn check(mut self, outputs: &[OutletId]) -> (Report, TypedModel) {
-        self.model.set_output_outlets(outputs).unwrap();
+        self.model.select_output_outlets(outputs).unwrap();
         let mut replaced = self.model.clone();
         let report = replace_towers(&mut replaced, Kernels::best()).unwrap();
         let fact = self.model.input_fact(0).unwrap().clone();
@@ -111,7 +123,8 @@ impl Graph {
         let expected = run(self.model);
         for (ours, tract) in run(replaced.clone()).iter().zip(&expected) {
             assert_eq!(ours.shape(), tract.shape());
-            ours.close_enough(tract, Approximation::Approximate).unwrap();
+            ours.close_enough(tract, Approximation::Approximate)
+                .unwrap();
         }
         (report, replaced)
     }
@@ -182,7 +195,12 @@ fn what_no_kernel_computes_is_untouched_and_named() {
     let before = graph.model.nodes().len();
     let (report, model) = graph.check(&[alone]);
     assert_eq!(report.taken, 0);
-    let names = ["stride of four", "two groups", "dilated", "depthwise on planes"];
+    let names = [
+        "stride of four",
+        "two groups",
+        "dilated",
+        "depthwise on planes",
+    ];
     assert_eq!(report.left, names);
     assert_eq!(model.nodes().len(), before);
 }

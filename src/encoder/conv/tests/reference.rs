@@ -11,13 +11,14 @@ pub fn run(network: &Network, input: &[f32]) -> Vec<f64> {
             Kind::Dense(convolution, add) => {
                 let mut output = convolve(source, from, convolution, layer.shape, false);
                 if let Some(add) = add {
-                    output.iter_mut().zip(&values[*add]).for_each(|(o, a)| *o += a);
+                    output
+                        .iter_mut()
+                        .zip(&values[*add])
+                        .for_each(|(o, a)| *o += a);
                 }
                 output
             }
-            Kind::Depthwise(convolution) => {
-                convolve(source, from, convolution, layer.shape, true)
-            }
+            Kind::Depthwise(convolution) => convolve(source, from, convolution, layer.shape, true),
             Kind::Mean => source
                 .chunks_exact(from.pixels())
                 .map(|plane| plane.iter().sum::<f64>() / plane.len() as f64)
