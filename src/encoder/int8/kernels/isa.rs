@@ -39,9 +39,14 @@ impl Isa {
         Self::Scalar,
     ];
 
-    /// The fastest instruction set of this CPU.
+    /// The fastest instruction set of this CPU, or the one that the environment variable
+    /// `VEDETTA_KERNEL` names, for comparing them; a name that is not supported here is ignored.
     pub fn detect() -> Self {
-        Self::supported().next().unwrap_or(Self::Scalar)
+        let wanted = std::env::var("VEDETTA_KERNEL").ok();
+        let named = wanted.and_then(|name| Self::supported().find(|isa| isa.name() == name));
+        named
+            .or_else(|| Self::supported().next())
+            .unwrap_or(Self::Scalar)
     }
 
     /// What this CPU (and its operating system) supports, fastest first; ends with [`Isa::Scalar`].
