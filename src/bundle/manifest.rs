@@ -141,7 +141,7 @@ pub struct Scoring {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Precision {
-    /// Image tower: `f32`, `f16` (stored, computed in f32) or `int8`.
+    /// Image tower: `f32`, `f16` (stored, computed in f32) or `int8` (packed, see [`PACKED`]).
     pub image: String,
     /// Text tower, likewise.
     pub text: String,

@@ -1,4 +1,27 @@
 //! Transformer encoders in int8 on the CPU.
+//!
+//! ```text
+//!            image.onnx, text.onnx                     image.int8, text.int8
+//!                     │ tract: typed graph                       │ mapped
+//!                     ▼                                          │
+//!   recognise   sublayers and patches found by structure         │
+//!                     │ kernels: weights quantized and packed    │
+//!                     ▼                                          ▼
+//!   tower       typed graph with fused operators  ──── file ────►│
+//!                     │ shapes fixed                             │
+//!                     ▼                                          ▼
+//!   program     float part ─ sublayers (whole batch) ─ float part
+//! ```
+//!
+//! * [`kernels`]: products, normalisation, attention on u8 · s8, one result on every CPU;
+//! * [`sublayer`], [`patches`]: what is fused, built from kernels;
+//! * [`op`]: the same as operators of tract;
+//! * [`recognise`]: finds them in a graph, and reports what it leaves to tract;
+//! * [`tower`], [`program`]: a tower before and after its shapes are fixed;
+//! * [`file`](mod@file): packed towers.
+//!
+//! Activations are quantized per token at run time, weights per output channel ahead of it;
+//! normalisation, softmax, embeddings, pooling and the last projection stay float.
 
 pub mod file;
 mod image;

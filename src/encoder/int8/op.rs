@@ -84,7 +84,8 @@ impl Fused for Sublayers {
         let first = inputs.first().context("an empty batch")?;
         let shape: TVec<usize> = first[0].shape().into();
         let (width, volume) = (self.width(), first[0].len());
-        ensure!(shape.last() == Some(&width), "tokens of shape {shape:?}");
+        let whole = shape.last() == Some(&width) && volume > 0;
+        ensure!(whole, "tokens of shape {shape:?}");
         let batch = Batch {
             batch: inputs.len(),
             tokens: volume / width,

@@ -129,6 +129,7 @@ fn threads(count: usize) -> NonZeroUsize {
     NonZeroUsize::new(count).unwrap()
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "pixels, not positions")]
 fn pictures() -> Vec<ModelInput> {
     (0..5)
         .map(|picture| {

@@ -128,7 +128,9 @@ pub(in crate::encoder) fn optimised(
     let model = model.into_optimized()?;
     let fact = model.output_fact(0)?;
     if fact.datum_type != f32::datum_type() || fact.shape.to_tvec()[..] != *shape {
-        bail!("gives {fact:?} where embedding_dim asks for {shape:?} f32");
+        let wanted: Vec<String> = shape.iter().map(TDim::to_string).collect();
+        let wanted = wanted.join(", ");
+        bail!("gives {fact:?} where embedding_dim asks for [{wanted}] f32");
     }
     let options = RunOptions {
         executor,

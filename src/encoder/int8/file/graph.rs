@@ -115,7 +115,7 @@ fn reader() -> Nnef {
         .insert(TypeId::of::<Placeholder>(), Box::new(dump));
     let (tensor, integer) = (TypeName::Scalar.tensor(), TypeName::Integer);
     let result = [("output", tensor.clone())];
-    let number = |name: &str| integer.clone().named(name);
+    let number = |name: &str| integer.named(name);
     let x = || tensor.clone().named("x");
     let parameters = [x(), number("first"), number("count")];
     registry.register_primitive(

@@ -76,7 +76,7 @@ fn a_packed_text_tower_takes_any_length_and_gives_the_same_bits() {
             let tokens = model.symbols.get("tokens").unwrap();
             let subs = [(tokens, length.to_dim())].into_iter().collect();
             let program = Program::new(model.set_symbols(&subs).unwrap()).unwrap();
-            let ids: Vec<i64> = (0..length as i64).map(|i| i * 3 + 1).collect();
+            let ids: Vec<i64> = (0..).map(|i| i * 3 + 1).take(length).collect();
             let mask: Vec<i64> = (0..length).map(|i| i64::from(i < 3)).collect();
             let row = |v: &[i64]| Tensor::from_shape(&[1, length], v).unwrap().into();
             program

@@ -13,7 +13,7 @@ use crate::encoder::int8::sublayer::{self, Body, LayerNorm, Placement, Sublayer}
 #[derive(Clone, Debug)]
 pub(super) enum Branch {
     Attention {
-        attention: Attention,
+        attention: Box<Attention>,
         out: Linear,
     },
     FeedForward {
@@ -171,7 +171,7 @@ impl Reader<'_> {
                 };
                 return Some((residual, branch, input));
             }
-            let attention = self.attention(&out)?;
+            let attention = Box::new(self.attention(&out)?);
             let [query, key, value] = &attention.projections;
             let input = query.linear.input;
             let one = self.same(key.linear.input, input) && self.same(value.linear.input, input);

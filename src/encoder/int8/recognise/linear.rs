@@ -4,6 +4,7 @@ use tract_onnx::tract_core::internal::*;
 use tract_onnx::tract_core::ops::einsum::EinSum;
 
 use super::reader::Reader;
+use crate::encoder::int8::kernels::MAX_K;
 
 /// `y = x · Wᵀ + b` over the last axis of `x`, as found in a graph.
 #[derive(Clone, Debug)]
@@ -108,7 +109,7 @@ impl Reader<'_> {
         }
         let (n_axis, k_axis) = (n_axis?, k_axis?);
         let (n, k) = (weights.shape()[n_axis], weights.shape()[k_axis]);
-        if weights.len() != n.checked_mul(k)? || n == 0 || k == 0 {
+        if weights.len() != n.checked_mul(k)? || n == 0 || k == 0 || k > MAX_K {
             return None;
         }
         Some(Linear {

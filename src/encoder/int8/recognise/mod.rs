@@ -157,4 +157,6 @@ fn mask(
 }
 
 #[cfg(test)]
+mod hostile_tests;
+#[cfg(test)]
 mod tests;

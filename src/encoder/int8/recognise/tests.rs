@@ -47,6 +47,10 @@ fn is_vision(name: &str) -> bool {
 }
 
 /// The inputs of `make.py`.
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "f64 rounded as make.py rounds it"
+)]
 fn inputs(name: &str) -> Vec<TVec<TValue>> {
     if is_vision(name) {
         return [0.0, 1.0]
