@@ -102,7 +102,7 @@ pub fn run(path: &Path, options: &Options, progress: &dyn Fn(&str)) -> Result<Re
     progress("loading the image tower");
     let started = Instant::now();
     let mut encoder = encoder::load_image(bundle, options.threads)?;
-    encoder.encode_images(&[grey(bundle.manifest().image.size_px)])?;
+    encoder.encode_images(&[ModelInput::probe(bundle.manifest().image.size_px)])?;
     let load_ms = milliseconds(started.elapsed());
     let memory = process::memory();
 
@@ -179,16 +179,6 @@ fn text(bundle: &Bundle, budget: Duration) -> Result<(f64, Samples, Vec<Embeddin
         samples.time(|| encoder.encode_texts(&TEXTS[..1]))?;
     }
     Ok((load_ms, samples, labels))
-}
-
-/// A picture without anything in it, that needs no other picture to be loaded.
-fn grey(size_px: usize) -> ModelInput {
-    ModelInput {
-        size_px,
-        values: (0..3 * size_px * size_px)
-            .map(|i| f32::from(u8::from(i % 3 == 0)))
-            .collect(),
-    }
 }
 
 /// Eight crops of the picture, left to right, top to bottom.

@@ -99,6 +99,30 @@ pub struct ModelInput {
     pub values: Vec<f32>,
 }
 
+impl ModelInput {
+    /// Refuses what a tower for pictures of `size_px` cannot take.
+    fn check(&self, size_px: usize) -> Result<(), EncodeError> {
+        if self.size_px == size_px && self.values.len() == 3 * size_px * size_px {
+            return Ok(());
+        }
+        Err(EncodeError::Input(format!(
+            "the image encoder takes [3, {size_px}, {size_px}], not {} values at {} px",
+            self.values.len(),
+            self.size_px
+        )))
+    }
+
+    /// A picture that is not the same everywhere, for trying an encoder: grey at exactly the mean
+    /// could give a zero vector in a tower without biases.
+    pub fn probe(size_px: usize) -> Self {
+        let values = (0..3 * size_px * size_px).map(|i| f32::from(u8::from(i % 3 == 0)));
+        Self {
+            size_px,
+            values: values.collect(),
+        }
+    }
+}
+
 /// Why an encoder could not encode.
 #[derive(Debug, Error)]
 pub enum EncodeError {

@@ -113,7 +113,7 @@ fn print(reports: &[Report]) {
     println!("{}", first.bundle);
     println!(
         "{}; {:.2} GMAC an image; products on {}, {:.0} GMAC/s a thread at most\n",
-        first.engine,
+        first.engine.split(", ").next().unwrap_or_default(),
         first.mmacs / 1e3,
         first.kernel,
         first.peak_gmacs_per_thread

@@ -47,33 +47,15 @@ impl Int8ImageEncoder {
             context: Arc::clone(context),
             size_px,
         };
-        // Grey at exactly the mean could give a zero vector in a tower without biases.
-        let values = (0..3 * size_px * size_px).map(|i| f32::from(u8::from(i % 3 == 0)));
-        let probe = ModelInput {
-            size_px,
-            values: values.collect(),
-        };
-        encoder.encode_images(&[probe])?;
+        encoder.encode_images(&[ModelInput::probe(size_px)])?;
         Ok(encoder)
-    }
-
-    fn check(&self, input: &ModelInput) -> Result<(), EncodeError> {
-        let size = self.size_px;
-        if input.size_px != size || input.values.len() != 3 * size * size {
-            return Err(EncodeError::Input(format!(
-                "the image encoder takes [3, {size}, {size}], not {} values at {} px",
-                input.values.len(),
-                input.size_px
-            )));
-        }
-        Ok(())
     }
 }
 
 impl ImageEncoder for Int8ImageEncoder {
     fn encode_images(&mut self, batch: &[ModelInput]) -> Result<Vec<Embedding>, EncodeError> {
         for input in batch {
-            self.check(input)?;
+            input.check(self.size_px)?;
         }
         let size = self.size_px;
         let mut embeddings = Vec::with_capacity(batch.len());

@@ -64,26 +64,8 @@ impl TractImageEncoder {
             precision: manifest.precision.image.clone(),
             workload,
         };
-        // Grey at exactly the mean could give a zero vector in a tower without biases.
-        let values = (0..3 * size * size).map(|i| f32::from(u8::from(i % 3 == 0)));
-        let probe = ModelInput {
-            size_px: size,
-            values: values.collect(),
-        };
-        encoder.encode_images(&[probe])?;
+        encoder.encode_images(&[ModelInput::probe(size)])?;
         Ok(encoder)
-    }
-
-    fn check(&self, input: &ModelInput) -> Result<(), EncodeError> {
-        let size = self.size_px;
-        if input.size_px != size || input.values.len() != 3 * size * size {
-            return Err(EncodeError::Input(format!(
-                "the image encoder takes [3, {size}, {size}], not {} values at {} px",
-                input.values.len(),
-                input.size_px
-            )));
-        }
-        Ok(())
     }
 }
 
@@ -102,7 +84,7 @@ fn encode(plan: &Arc<TypedRunnableModel>, input: &ModelInput) -> Result<Embeddin
 impl ImageEncoder for TractImageEncoder {
     fn encode_images(&mut self, batch: &[ModelInput]) -> Result<Vec<Embedding>, EncodeError> {
         for input in batch {
-            self.check(input)?;
+            input.check(self.size_px)?;
         }
         let count = self.threads.get();
         if batch.len() < count || count == 1 {
