@@ -1,21 +1,21 @@
 //! Convolutional image towers in f32: MobileNet, EfficientNet-Lite and what is built like them.
 //!
-//! [`recognise`] finds the convolutions in tract's graph and hands them to [`program`], which packs
-//! their weights for [`kernels`], fuses each expansion, depthwise filter and projection into one step
-//! and gives every value a place in memory; [`run`] runs that, and [`op`] makes it an operator of
+//! `recognise` finds the convolutions in tract's graph and hands them to `program`, which packs
+//! their weights for `kernels`, fuses each expansion, depthwise filter and projection into one step
+//! and gives every value a place in memory; `run` runs that, and `op` makes it an operator of
 //! tract's graph.
 
 mod extract;
-pub mod kernels;
-pub mod network;
-pub mod op;
+pub(super) mod kernels;
+mod network;
+mod op;
 mod packed;
 mod place;
-pub mod program;
-pub mod recognise;
-pub mod run;
+mod program;
+pub(super) mod recognise;
+mod run;
 mod stage;
-pub mod threads;
+pub(super) mod threads;
 
 #[cfg(test)]
 mod tests;

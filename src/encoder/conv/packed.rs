@@ -84,11 +84,6 @@ impl Dense {
         })
     }
 
-    /// Output channels in blocks.
-    pub fn blocks(&self) -> usize {
-        self.bias.len() / LANES
-    }
-
     /// Weights `[k, blocks·LANES]` and bias `[blocks·LANES]` of a panel.
     pub fn panel(&self, panel: Panel) -> (&[f32], &[f32]) {
         let (first, width) = (panel.first * LANES, panel.blocks * LANES);

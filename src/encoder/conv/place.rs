@@ -77,12 +77,12 @@ impl<'a> Places<'a> {
         let (before, after) = self.network.border(value);
         let unit = if value == 0 { 1 } else { LANES };
         let pitch = (before[1] + shape.width + after[1]) * unit;
-        let plane = (before[0] + shape.height + after[0]) * pitch;
+        let plane = (before[0] + shape.height + after[0]).saturating_mul(pitch);
         let planes = match value {
             0 => shape.channels,
             _ => shape.channels.div_ceil(LANES),
         };
-        let floats = planes * plane;
+        let floats = planes.saturating_mul(plane);
         let bordered = before != [0; 2] || after != [0; 2];
         let until = match bordered {
             true => usize::MAX,

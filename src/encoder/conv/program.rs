@@ -9,8 +9,13 @@ use super::kernels::{Kernels, LANES};
 use super::network::{Kind, Layer, Network, Shape, Window};
 use super::packed::{Dense, Depthwise, Taps};
 
-/// What the intermediate maps of a fused step may take together, floats: they stay in a common L2 cache.
+/// What the intermediate maps of a fused step may take together, floats: they stay in a common
+/// second-level cache.
 const BAND_FLOATS: usize = (640 << 10) / size_of::<f32>();
+
+/// Most that all values of a program may take, floats (1 GiB): what wants more is no tower for a
+/// camera, and running out of memory is not an error that can be handled.
+const MAX_FLOATS: usize = (1 << 30) / size_of::<f32>();
 
 /// Where a value lies.
 #[derive(Clone, Copy, Debug)]
@@ -130,7 +135,8 @@ pub struct Program {
 }
 
 impl Program {
-    /// Plans `network` for `kernels`. `None` when a layer has no kernel.
+    /// Plans `network` for `kernels`. `None` when a layer has no kernel, or the values are
+    /// too large.
     ///
     /// # Panics
     /// When weights and shapes of the network do not fit each other.
@@ -148,6 +154,10 @@ impl Program {
             places.release_before(index);
         }
         let (places, slots) = places.finish();
+        let values = slots.iter().copied().fold(0, usize::saturating_add);
+        if values > MAX_FLOATS {
+            return None;
+        }
         Some(Self {
             kernels,
             steps,

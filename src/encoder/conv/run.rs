@@ -86,7 +86,7 @@ impl Program {
         self.write(memory, output);
     }
 
-    pub fn step(&self, memory: &mut Memory, step: &Step, threads: &dyn Threads) {
+    fn step(&self, memory: &mut Memory, step: &Step, threads: &dyn Threads) {
         match step {
             Step::Dense(step) => self.dense(memory, step, threads),
             Step::Fused(step) => self.fused(memory, step, threads),
@@ -117,7 +117,7 @@ impl Program {
     }
 
     /// Input planes into their place.
-    pub fn read(&self, memory: &mut Memory, input: &[f32]) {
+    fn read(&self, memory: &mut Memory, input: &[f32]) {
         let place = self.place(0);
         let shape = self.input;
         assert_eq!(input.len(), shape.channels * shape.pixels());

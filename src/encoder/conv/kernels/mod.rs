@@ -98,6 +98,7 @@ pub struct Kernels {
     /// Instruction set.
     pub name: &'static str,
     /// See [`Register::FUSED`].
+    #[cfg_attr(not(test), expect(dead_code, reason = "says which bits to expect"))]
     pub fused: bool,
     /// By [`Step`], blocks − 1, pixels − 1.
     dense: [&'static [&'static [TileKernel]]; 4],
@@ -112,6 +113,7 @@ impl Kernels {
     }
 
     /// All sets this CPU has, fastest first.
+    #[cfg(test)]
     pub fn available() -> Vec<&'static Self> {
         isa::available()
     }
