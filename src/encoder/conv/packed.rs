@@ -17,8 +17,10 @@ pub struct Panel {
 #[derive(Debug)]
 pub struct Dense {
     pub window: Window,
+    /// Between the origins of neighbouring pixels.
     pub step: Step,
     pub panels: Vec<Panel>,
+    /// Lowest and highest value.
     pub clip: Option<[f32; 2]>,
     /// Source channels.
     channels: usize,

@@ -1,13 +1,13 @@
 //! A slot of memory for every value, used again when a value is no longer read.
 
 use super::kernels::LANES;
-use super::network::{Kind, Network};
+use super::network::{Kind, Layer, Network};
 use super::program::Place;
 
 impl Network {
     /// Layers that read `value`, the caller for the last one.
     pub(super) fn readers(&self, value: usize) -> usize {
-        let reads = |layer: &&super::network::Layer| {
+        let reads = |layer: &&Layer| {
             let added = matches!(layer.kind, Kind::Dense(_, Some(add)) if add == value);
             layer.source == value || added
         };

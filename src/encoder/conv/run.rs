@@ -10,6 +10,7 @@ use std::ops::Range;
 use super::kernels::buffer::Buffer;
 use super::kernels::layout::{blocks_to_planes, mean};
 use super::kernels::{Kernels, LANES};
+use super::network::Window;
 use super::packed::Panel;
 use super::program::{DenseStep, FusedStep, Place, Program, Step};
 use super::stage::{Band, Map, dense, depthwise};
@@ -167,7 +168,7 @@ impl Program {
     fn maps(
         &self,
         memory: &mut Memory,
-        (source, window): (usize, &super::network::Window),
+        (source, window): (usize, &Window),
         target: usize,
         add: Option<usize>,
     ) -> (Map, Map, Option<Map>) {

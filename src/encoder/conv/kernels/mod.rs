@@ -118,7 +118,8 @@ impl Kernels {
         isa::available()
     }
 
-    /// Splits `blocks` of output channels into panels, widest tiles first in the odd case.
+    /// Splits `blocks` of output channels into panels, blocks of each. Where a panel may have three,
+    /// pairs are preferred (their tiles are the tallest) and three take the odd block.
     pub fn panels(&self, step: Step, blocks: usize) -> Vec<usize> {
         let most = self.dense[step as usize].len();
         let mut panels = Vec::new();
