@@ -17,8 +17,10 @@ pub struct Panel {
 #[derive(Debug)]
 pub struct Dense {
     pub window: Window,
+    /// Between the origins of neighbouring pixels.
     pub step: Step,
     pub panels: Vec<Panel>,
+    /// Lowest and highest value.
     pub clip: Option<[f32; 2]>,
     /// Source channels.
     channels: usize,
@@ -82,11 +84,6 @@ impl Dense {
             weights,
             bias,
         })
-    }
-
-    /// Output channels in blocks.
-    pub fn blocks(&self) -> usize {
-        self.bias.len() / LANES
     }
 
     /// Weights `[k, blocks·LANES]` and bias `[blocks·LANES]` of a panel.

@@ -1,13 +1,13 @@
 //! A slot of memory for every value, used again when a value is no longer read.
 
 use super::kernels::LANES;
-use super::network::{Kind, Network};
+use super::network::{Kind, Layer, Network};
 use super::program::Place;
 
 impl Network {
     /// Layers that read `value`, the caller for the last one.
     pub(super) fn readers(&self, value: usize) -> usize {
-        let reads = |layer: &&super::network::Layer| {
+        let reads = |layer: &&Layer| {
             let added = matches!(layer.kind, Kind::Dense(_, Some(add)) if add == value);
             layer.source == value || added
         };
@@ -77,12 +77,12 @@ impl<'a> Places<'a> {
         let (before, after) = self.network.border(value);
         let unit = if value == 0 { 1 } else { LANES };
         let pitch = (before[1] + shape.width + after[1]) * unit;
-        let plane = (before[0] + shape.height + after[0]) * pitch;
+        let plane = (before[0] + shape.height + after[0]).saturating_mul(pitch);
         let planes = match value {
             0 => shape.channels,
             _ => shape.channels.div_ceil(LANES),
         };
-        let floats = planes * plane;
+        let floats = planes.saturating_mul(plane);
         let bordered = before != [0; 2] || after != [0; 2];
         let until = match bordered {
             true => usize::MAX,

@@ -8,18 +8,28 @@
 use super::kernels::{Kernels, LANES};
 use super::network::{Kind, Layer, Network, Shape, Window};
 use super::packed::{Dense, Depthwise, Taps};
+use super::place::Places;
 
-/// What the intermediate maps of a fused step may take together, floats: they stay in a common L2 cache.
+/// What the intermediate maps of a fused step may take together, floats: they stay in a common
+/// second-level cache.
 const BAND_FLOATS: usize = (640 << 10) / size_of::<f32>();
+
+/// Most that all values of a program may take, floats (1 GiB): what wants more is no tower for a
+/// camera, and running out of memory is not an error that can be handled.
+const MAX_FLOATS: usize = (1 << 30) / size_of::<f32>();
 
 /// Where a value lies.
 #[derive(Clone, Copy, Debug)]
 pub struct Place {
+    /// Index of its memory.
     pub slot: usize,
+    /// Without its border.
     pub shape: Shape,
     /// Zero pixels above and to the left.
     pub before: [usize; 2],
+    /// Floats between planes, or between blocks of channels.
     pub plane: usize,
+    /// Floats between rows.
     pub pitch: usize,
     /// Floats of a pixel in a plane: 1 in planes, [`LANES`] in blocks.
     pub unit: usize,
@@ -38,16 +48,17 @@ impl Place {
     }
 }
 
-/// A dense layer over a value.
+/// A dense layer from value `source` to value `target`.
 pub struct DenseStep {
     pub dense: Dense,
     pub taps: Taps,
     pub source: usize,
     pub target: usize,
+    /// The value added to the target.
     pub add: Option<usize>,
 }
 
-/// Three layers in one.
+/// Three layers in one, from value `source` to value `target`.
 pub struct FusedStep {
     pub expand: Dense,
     pub expand_taps: Taps,
@@ -60,6 +71,7 @@ pub struct FusedStep {
     /// Shape between `depthwise` and `project`.
     pub filtered: Shape,
     pub target: usize,
+    /// The value added to the target.
     pub add: Option<usize>,
     /// Most rows of `filtered` in a band.
     pub band_rows: usize,
@@ -100,7 +112,7 @@ impl FusedStep {
     }
 }
 
-/// One step of a program.
+/// One step of a program; `source` and `target` are values.
 pub enum Step {
     Dense(DenseStep),
     Depthwise {
@@ -117,7 +129,9 @@ pub enum Step {
 
 /// A network ready to run.
 pub struct Program {
+    /// What the weights are packed for.
     pub kernels: &'static Kernels,
+    /// In order of execution.
     pub steps: Vec<Step>,
     /// By value; those inside a fused step have none.
     pub places: Vec<Option<Place>>,
@@ -130,12 +144,13 @@ pub struct Program {
 }
 
 impl Program {
-    /// Plans `network` for `kernels`. `None` when a layer has no kernel.
+    /// Plans `network` for `kernels`. `None` when a layer has no kernel, or the values take too
+    /// much memory.
     ///
     /// # Panics
     /// When weights and shapes of the network do not fit each other.
     pub fn new(network: &Network, kernels: &'static Kernels) -> Option<Self> {
-        let mut places = super::place::Places::new(network);
+        let mut places = Places::new(network);
         let mut steps = Vec::new();
         let mut index = 0;
         while index < network.layers.len() {
@@ -148,6 +163,10 @@ impl Program {
             places.release_before(index);
         }
         let (places, slots) = places.finish();
+        let values = slots.iter().copied().fold(0, usize::saturating_add);
+        if values > MAX_FLOATS {
+            return None;
+        }
         Some(Self {
             kernels,
             steps,
@@ -172,7 +191,7 @@ fn single(
     network: &Network,
     index: usize,
     kernels: &Kernels,
-    places: &mut super::place::Places<'_>,
+    places: &mut Places<'_>,
 ) -> Option<Step> {
     let layer = &network.layers[index];
     let (source, target) = (layer.source, index + 1);
@@ -211,7 +230,7 @@ fn fused(
     network: &Network,
     index: usize,
     kernels: &Kernels,
-    places: &mut super::place::Places<'_>,
+    places: &mut Places<'_>,
 ) -> Option<FusedStep> {
     let [first, second, third] = network.layers.get(index..index + 3)? else {
         return None;

@@ -10,6 +10,7 @@ use std::ops::Range;
 use super::kernels::buffer::Buffer;
 use super::kernels::layout::{blocks_to_planes, mean};
 use super::kernels::{Kernels, LANES};
+use super::network::Window;
 use super::packed::Panel;
 use super::program::{DenseStep, FusedStep, Place, Program, Step};
 use super::stage::{Band, Map, dense, depthwise};
@@ -86,7 +87,7 @@ impl Program {
         self.write(memory, output);
     }
 
-    pub fn step(&self, memory: &mut Memory, step: &Step, threads: &dyn Threads) {
+    fn step(&self, memory: &mut Memory, step: &Step, threads: &dyn Threads) {
         match step {
             Step::Dense(step) => self.dense(memory, step, threads),
             Step::Fused(step) => self.fused(memory, step, threads),
@@ -117,7 +118,7 @@ impl Program {
     }
 
     /// Input planes into their place.
-    pub fn read(&self, memory: &mut Memory, input: &[f32]) {
+    fn read(&self, memory: &mut Memory, input: &[f32]) {
         let place = self.place(0);
         let shape = self.input;
         assert_eq!(input.len(), shape.channels * shape.pixels());
@@ -167,7 +168,7 @@ impl Program {
     fn maps(
         &self,
         memory: &mut Memory,
-        (source, window): (usize, &super::network::Window),
+        (source, window): (usize, &Window),
         target: usize,
         add: Option<usize>,
     ) -> (Map, Map, Option<Map>) {

@@ -48,14 +48,6 @@ impl Buffer {
     }
 }
 
-impl From<&[f32]> for Buffer {
-    fn from(values: &[f32]) -> Self {
-        let mut buffer = Self::zeros(values.len());
-        buffer.copy_from_slice(values);
-        buffer
-    }
-}
-
 impl Deref for Buffer {
     type Target = [f32];
 

@@ -1,32 +1,8 @@
-//! Between planes and blocks, and the mean over all pixels.
+//! From blocks to planes, and the mean over all pixels.
 
 use super::LANES;
 
-/// Copies planes `[C, H, W]` into blocks `[ceil(C / LANES), H, W, LANES]`; missing channels are zero.
-///
-/// # Panics
-/// When the two do not fit `channels` and `pixels` (`H·W`).
-pub fn planes_to_blocks(planes: &[f32], channels: usize, pixels: usize, blocks: &mut [f32]) {
-    assert_eq!(planes.len(), channels * pixels);
-    assert_eq!(blocks.len(), channels.next_multiple_of(LANES) * pixels);
-    if pixels == 0 {
-        return;
-    }
-    for (index, block) in blocks.chunks_exact_mut(LANES * pixels).enumerate() {
-        for (p, pixel) in block.chunks_exact_mut(LANES).enumerate() {
-            for (lane, value) in pixel.iter_mut().enumerate() {
-                let channel = index * LANES + lane;
-                *value = if channel < channels {
-                    planes[channel * pixels + p]
-                } else {
-                    0.0
-                };
-            }
-        }
-    }
-}
-
-/// The way back.
+/// Copies blocks `[ceil(C / LANES), H, W, LANES]` into planes `[C, H, W]`.
 ///
 /// # Panics
 /// When the two do not fit `channels` and `pixels` (`H·W`).

@@ -98,6 +98,7 @@ pub struct Kernels {
     /// Instruction set.
     pub name: &'static str,
     /// See [`Register::FUSED`].
+    #[cfg_attr(not(test), expect(dead_code, reason = "says which bits to expect"))]
     pub fused: bool,
     /// By [`Step`], blocks − 1, pixels − 1.
     dense: [&'static [&'static [TileKernel]]; 4],
@@ -112,11 +113,13 @@ impl Kernels {
     }
 
     /// All sets this CPU has, fastest first.
+    #[cfg(test)]
     pub fn available() -> Vec<&'static Self> {
         isa::available()
     }
 
-    /// Splits `blocks` of output channels into panels, widest tiles first in the odd case.
+    /// Splits `blocks` of output channels into panels, blocks of each. Where a panel may have three,
+    /// pairs are preferred (their tiles are the tallest) and three take the odd block.
     pub fn panels(&self, step: Step, blocks: usize) -> Vec<usize> {
         let most = self.dense[step as usize].len();
         let mut panels = Vec::new();

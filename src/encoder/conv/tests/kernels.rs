@@ -6,6 +6,8 @@ use super::random::{Builder, clip, values, window};
 use super::{Scoped, bits, reference, run};
 use crate::encoder::conv::kernels::Kernels;
 use crate::encoder::conv::network::{Network, Window};
+use crate::encoder::conv::program::{Program, Step};
+use crate::encoder::conv::run::Memory;
 use crate::encoder::conv::threads::Single;
 
 /// Checks `network` with every instruction set of this CPU and with 1, 2, 3 and 5 threads.
@@ -114,13 +116,13 @@ fn bands_of_rows_that_do_not_fit_the_cache_join_without_a_seam() {
     builder.dense(Window::POINT, 72, Some([0.0, 6.0]), None);
     builder.depthwise(same, Some([0.0, 6.0]));
     builder.dense(Window::POINT, 12, None, Some(first));
-    let program = crate::encoder::conv::program::Program::new(&builder.network, Kernels::best());
+    let program = Program::new(&builder.network, Kernels::best());
     let step = program
         .unwrap()
         .steps
         .into_iter()
         .find_map(|step| match step {
-            crate::encoder::conv::program::Step::Fused(step) => Some(step.band_rows),
+            Step::Fused(step) => Some(step.band_rows),
             _ => None,
         });
     assert!(step.unwrap() < 101, "this map has to be cut into bands");
@@ -141,8 +143,8 @@ fn what_is_not_a_number_stays_visible() {
 }
 
 fn run_once(network: &Network, kernels: &'static Kernels, input: &[f32]) -> Vec<f32> {
-    let program = crate::encoder::conv::program::Program::new(network, kernels).unwrap();
-    let mut memory = crate::encoder::conv::run::Memory::new(&program);
+    let program = Program::new(network, kernels).unwrap();
+    let mut memory = Memory::new(&program);
     let shape = network.output();
     let mut output = vec![0.0; shape.channels * shape.pixels()];
     program.run(&mut memory, input, &mut output, &Single);
