@@ -8,7 +8,7 @@
 //!
 //! where `k` runs over input channels and kernel taps. The values `x[p, k]` of one pixel lie in
 //! *runs*: consecutive in memory within a run, runs anywhere; the pixel next to it finds its own
-//! [`Tile::step`] floats further on. A pointwise convolution has one run per channel block, a
+//! `STEP` floats further on. A pointwise convolution has one run per channel block, a
 //! `k×k` one a run per block and tap, and a convolution over planes (an image as it comes) one per
 //! plane and kernel row. So one product kernel serves them all.
 //!
