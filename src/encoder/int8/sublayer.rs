@@ -7,8 +7,13 @@
 //! ```
 
 use super::kernels::{
-    Activation, Context, PackedMatrix, QuantizedRows, attention, layer_norm, linear, linear_add,
+    Activation, Context, PackedMatrix, QuantizedRows, attention, attention_int8, layer_norm,
+    linear, linear_add,
 };
+
+/// Tokens from which the products of attention are int8 ones: with fewer, packing keys and values
+/// costs what the products save. It depends on the shape alone, so that all processors agree.
+const INT8_ATTENTION_FROM: usize = 128;
 
 /// Layer normalisation over the last axis.
 #[derive(Clone, Debug, PartialEq)]
@@ -252,7 +257,12 @@ impl Attention {
             Activation::None,
             hidden,
         );
-        attention(
+        let attend = if shape.tokens < INT8_ATTENTION_FROM {
+            attention
+        } else {
+            attention_int8
+        };
+        attend(
             cx,
             hidden,
             shape.batch,
@@ -285,5 +295,81 @@ impl FeedForward {
         );
         scratch.rows.quantize(cx, hidden, rows, n);
         linear_add(cx, &scratch.rows, &down.weights, &down.bias, x);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroUsize;
+
+    use super::super::kernels::Isa;
+    use super::*;
+
+    const WIDTH: usize = 64;
+
+    #[expect(clippy::cast_precision_loss, reason = "a few thousand values")]
+    fn waves(count: usize, step: f32, size: f32) -> Vec<f32> {
+        (0..count).map(|i| (i as f32 * step).sin() * size).collect()
+    }
+
+    fn linear_of(n: usize, k: usize, step: f32) -> Linear {
+        Linear {
+            weights: PackedMatrix::quantize(&waves(n * k, step, 0.2), n, k),
+            bias: waves(n, 0.3, 0.1),
+        }
+    }
+
+    fn body() -> Attention {
+        Attention {
+            qkv: linear_of(3 * WIDTH, WIDTH, 0.71),
+            out: linear_of(WIDTH, WIDTH, 1.3),
+            heads: 2,
+            dim: WIDTH / 2,
+            scale: 0.18,
+            causal: false,
+            masked: false,
+        }
+    }
+
+    /// The same sublayer with attention in f32.
+    fn with_float_attention(cx: &Context, norm: &LayerNorm, x: &[f32], tokens: usize) -> Vec<f32> {
+        let (body, mut rows, mut x) = (body(), QuantizedRows::new(), x.to_vec());
+        rows.layer_norm(cx, &x, tokens, WIDTH, &norm.gamma, &norm.beta, norm.epsilon);
+        let mut qkv = vec![0.0; tokens * 3 * WIDTH];
+        let (weights, bias) = (&body.qkv.weights, &body.qkv.bias);
+        linear(cx, &rows, weights, bias, Activation::None, &mut qkv);
+        let mut mixed = vec![0.0; tokens * WIDTH];
+        let (heads, dim, scale) = (body.heads, body.dim, body.scale);
+        attention(
+            cx, &qkv, 1, tokens, heads, dim, scale, None, false, &mut mixed,
+        );
+        rows.quantize(cx, &mixed, tokens, WIDTH);
+        linear_add(cx, &rows, &body.out.weights, &body.out.bias, &mut x);
+        x
+    }
+
+    #[test]
+    fn long_sequences_attend_in_int8_and_stay_close_to_the_floats() {
+        let cx = Context::new(Isa::detect(), NonZeroUsize::MIN);
+        let norm = LayerNorm {
+            gamma: vec![1.0; WIDTH],
+            beta: vec![0.0; WIDTH],
+            epsilon: 1e-5,
+        };
+        let body = Body::Attention(body());
+        let sublayer = Sublayer::new(norm.clone(), Placement::Pre, body).unwrap();
+        for tokens in [INT8_ATTENTION_FROM - 1, INT8_ATTENTION_FROM, 197] {
+            let x = waves(tokens * WIDTH, 0.137, 1.0);
+            let float = with_float_attention(&cx, &norm, &x, tokens);
+            let mut mixed = x.clone();
+            let shape = Batch { batch: 1, tokens };
+            sublayer.run(&cx, &mut Scratch::default(), &mut mixed, shape, None);
+            assert_eq!(float == mixed, tokens < INT8_ATTENTION_FROM, "{tokens}");
+            let added = |y: &[f32]| y.iter().zip(&x).map(|(y, x)| y - x).collect::<Vec<f32>>();
+            let (a, b) = (added(&float), added(&mixed));
+            let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+            let cosine = dot(&a, &b) / (dot(&a, &a) * dot(&b, &b)).sqrt();
+            assert!(cosine > 0.9995, "{tokens} tokens: {cosine}");
+        }
     }
 }
