@@ -13,37 +13,38 @@ fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match arguments.as_slice() {
-        ["feed", device, folder, seconds_each] => feed(device, folder, seconds_each.parse()?),
+        ["feed", device, shown] => feed(device, Path::new(shown)),
         ["control", device, name, value] => control(device, name, value.parse()?),
         ["bars", picture] => bars(picture),
         _ => {
-            bail!("vmtool feed DEVICE FOLDER SECONDS_EACH | control DEVICE NAME VALUE | bars JPEG")
+            bail!("vmtool feed DEVICE SHOWN | control DEVICE NAME VALUE | bars JPEG")
         }
     }
 }
 
-/// Writes every JPEG of `folder` five times a second for `seconds_each`, in name order, once.
-fn feed(device: &str, folder: &str, seconds_each: u32) -> Result<()> {
-    let mut pictures: Vec<PathBuf> = std::fs::read_dir(folder)?
-        .map(|entry| Ok(entry?.path()))
-        .collect::<Result<_>>()?;
-    pictures.sort();
-    let first = image::image_dimensions(pictures.first().context("an empty folder")?)?;
+/// Writes the JPEG that the file `shown` names, five times a second, until it is killed: who changes
+/// the file changes the picture. The first one gives the size.
+fn feed(device: &str, shown: &Path) -> Result<()> {
+    let picture = || -> Result<PathBuf> { Ok(std::fs::read_to_string(shown)?.trim().into()) };
+    let mut showing = picture()?;
+    let (width, height) = image::image_dimensions(&showing)?;
     let node = Device::with_path(device)?;
-    let mut format = Format::new(first.0, first.1, FourCC::new(b"MJPG"));
+    let mut format = Format::new(width, height, FourCC::new(b"MJPG"));
     format.size = 1 << 20;
     node.set_format(&format)
         .context("the loopback refused MJPG")?;
     let mut sink = std::fs::OpenOptions::new().write(true).open(device)?;
-    for picture in &pictures {
-        println!("feeding {}", picture.display());
-        let jpeg = std::fs::read(picture)?;
-        for _ in 0..seconds_each * 5 {
-            std::io::Write::write_all(&mut sink, &jpeg)?;
-            std::thread::sleep(Duration::from_millis(200));
+    let mut jpeg = std::fs::read(&showing)?;
+    loop {
+        let wanted = picture()?;
+        if wanted != showing {
+            println!("showing {}", wanted.display());
+            jpeg = std::fs::read(&wanted)?;
+            showing = wanted;
         }
+        std::io::Write::write_all(&mut sink, &jpeg)?;
+        std::thread::sleep(Duration::from_millis(200));
     }
-    Ok(())
 }
 
 /// Sets the control called `name`; buttons take any value.
