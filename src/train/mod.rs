@@ -18,6 +18,7 @@ pub mod anchors;
 pub mod augment;
 pub mod contrast;
 pub mod convolution;
+pub mod data;
 pub mod demo;
 pub mod efficientnet;
 pub mod evaluate;
