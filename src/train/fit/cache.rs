@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufReader, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -35,13 +35,22 @@ pub fn key(parts: &[&[u8]]) -> Key {
 
 /// Embeddings of one bundle.
 pub struct Cache {
-    file: File,
-    path: PathBuf,
+    /// None: in memory only.
+    file: Option<(File, PathBuf)>,
     dim: usize,
     known: HashMap<Key, Embedding>,
 }
 
 impl Cache {
+    /// A cache of embeddings of `dim` values that is forgotten.
+    pub fn in_memory(dim: usize) -> Self {
+        Self {
+            file: None,
+            dim,
+            known: HashMap::new(),
+        }
+    }
+
     /// Opens the cache of `bundle` in `folder`, made when needed. Of what lies there everything is
     /// kept up to the first damaged record.
     ///
@@ -69,8 +78,7 @@ impl Cache {
         }
         file.seek(SeekFrom::End(0)).with_context(context)?;
         Ok(Self {
-            file,
-            path,
+            file: Some((file, path)),
             dim,
             known,
         })
@@ -86,20 +94,22 @@ impl Cache {
     /// # Errors
     /// The file system's.
     pub fn add(&mut self, fresh: impl IntoIterator<Item = (Key, Embedding)>) -> Result<()> {
-        let context = || format!("cannot write the cache {}", self.path.display());
-        let mut out = BufWriter::new(&self.file);
+        let mut records = Vec::new();
         for (key, embedding) in fresh {
-            let mut record = key.to_vec();
+            let start = records.len();
             debug_assert_eq!(embedding.as_slice().len(), self.dim);
-            record.extend(embedding.as_slice().iter().flat_map(|v| v.to_le_bytes()));
-            let check = Sha256::digest(&record);
-            record.extend(&check[..CHECK]);
-            out.write_all(&record).with_context(context)?;
+            records.extend(key);
+            records.extend(embedding.as_slice().iter().flat_map(|v| v.to_le_bytes()));
+            let check = Sha256::digest(&records[start..]);
+            records.extend(&check[..CHECK]);
             self.known.insert(key, embedding);
         }
-        out.flush().with_context(context)?;
-        drop(out);
-        self.file.sync_data().with_context(context)
+        let Some((file, path)) = &mut self.file else {
+            return Ok(());
+        };
+        file.write_all(&records)
+            .and_then(|()| file.sync_data())
+            .with_context(|| format!("cannot write the cache {}", path.display()))
     }
 }
 
@@ -137,5 +147,67 @@ fn filled(reader: &mut impl Read, buffer: &mut [u8]) -> io::Result<bool> {
         Ok(()) => Ok(true),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bundle::Limits;
+
+    fn demo() -> Bundle {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo");
+        Bundle::open(&path, &Limits::default()).unwrap()
+    }
+
+    fn embedding(i: u8) -> Embedding {
+        Embedding::normalized((0..=255).map(|v: u8| f32::from(v ^ i)).collect()).unwrap()
+    }
+
+    fn found(folder: &Path) -> Vec<u8> {
+        let cache = Cache::open(folder, &demo()).unwrap();
+        let known = |i: &u8| cache.get(&key(&[&[*i]])) == Some(&embedding(*i));
+        (0..6).filter(known).collect()
+    }
+
+    #[test]
+    fn what_was_added_is_there_up_to_the_first_damage() {
+        let folder = tempfile::tempdir().unwrap();
+        let add = |range: std::ops::Range<u8>| {
+            let mut cache = Cache::open(folder.path(), &demo()).unwrap();
+            cache
+                .add(range.map(|i| (key(&[&[i]]), embedding(i))))
+                .unwrap();
+        };
+        add(0..2);
+        add(2..4);
+        assert_eq!(found(folder.path()), [0, 1, 2, 3]);
+        let file = fs::read_dir(folder.path())
+            .unwrap()
+            .next()
+            .unwrap()
+            .unwrap()
+            .path();
+        let bytes = fs::read(&file).unwrap();
+        fs::write(&file, &bytes[..bytes.len() - 5]).unwrap();
+        assert_eq!(found(folder.path()), [0, 1, 2], "torn");
+        add(4..5);
+        assert_eq!(
+            found(folder.path()),
+            [0, 1, 2, 4],
+            "what is torn is cut off"
+        );
+        let mut bytes = fs::read(&file).unwrap();
+        let middle = bytes.len() / 2;
+        bytes[middle] ^= 1;
+        fs::write(&file, bytes).unwrap();
+        assert!(found(folder.path()).len() < 3, "flipped");
+        fs::write(&file, "of another program").unwrap();
+        assert!(found(folder.path()).is_empty());
+    }
+
+    #[test]
+    fn keys_do_not_run_into_each_other() {
+        assert_ne!(key(&[b"ab", b"c"]), key(&[b"a", b"bc"]));
     }
 }

@@ -194,8 +194,18 @@ impl<'a> Session<'a> {
         parts.into_iter().map(draw)
     }
 
+    /// The bundle as it was.
+    pub fn first(&self) -> Point {
+        self.curve[0]
+    }
+
+    /// Epochs done.
+    pub fn epochs_done(&self) -> usize {
+        self.curve.len() - 1
+    }
+
     /// Steps of one epoch.
-    fn steps(&self) -> usize {
+    pub fn steps(&self) -> usize {
         let views = self.examples.train.views.iter();
         let rows: usize = views
             .map(|(_, count)| usize::try_from(*count).unwrap_or(0))

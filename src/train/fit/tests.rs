@@ -262,7 +262,11 @@ fn sixteen_pairs_are_learnt_by_heart() {
         let last = learnt.curve.last().unwrap();
         let loss = last.loss.unwrap();
         // The sigmoid loss is a sum over 16 texts.
-        let most = if settings.loss == Loss::Sigmoid { 0.16 } else { 0.01 };
+        let most = if settings.loss == Loss::Sigmoid {
+            0.16
+        } else {
+            0.01
+        };
         assert!(loss < most, "{settings:?}: {loss}");
         assert!(
             learnt.curve[0].accuracy < 0.5 && last.accuracy == 1.0,
