@@ -32,6 +32,7 @@ pub mod onnx;
 pub mod optimizer;
 pub mod pack;
 pub mod quantize;
+pub mod report;
 pub mod space;
 pub mod targets;
 pub mod text;

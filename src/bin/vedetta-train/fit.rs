@@ -1,6 +1,6 @@
 //! `vedetta-train fit`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::{Args, ValueEnum};
@@ -145,7 +145,7 @@ pub fn run(arguments: Fit) -> Result<()> {
     };
     let outcome = fit::fit(&arguments.bundle, &arguments.output, &options)?;
     print(&outcome);
-    let report = arguments.output.with_extension("report.html");
+    let report = write_report(&outcome, &arguments.output)?;
     println!("  report: {}", report.display());
     if outcome.written.is_none() {
         bail!(
@@ -157,6 +157,15 @@ pub fn run(arguments: Fit) -> Result<()> {
     }
     println!("{} is written", arguments.output.display());
     Ok(())
+}
+
+/// Writes `<bundle>-report.html` beside the bundle.
+fn write_report(outcome: &Outcome, bundle: &Path) -> Result<PathBuf> {
+    let name = bundle.file_name().unwrap_or_default().to_string_lossy();
+    let path = bundle.with_file_name(format!("{name}-report.html"));
+    let html = fit::report::html(outcome, &name)?;
+    std::fs::write(&path, html).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(path)
 }
 
 fn cache() -> Result<PathBuf> {

@@ -18,6 +18,7 @@ pub mod gather;
 pub mod loss;
 pub mod maps;
 pub mod outcome;
+pub mod report;
 pub mod score;
 pub mod session;
 pub mod strength;
@@ -163,7 +164,7 @@ pub fn fit(path: &Path, out: &Path, options: &Options) -> Result<Outcome> {
         written: None,
     };
     if !texts.classes.is_empty() {
-        let answers = |maps: &Maps| score::answers(&held_out.photos, &texts, maps);
+        let answers = |maps: &Maps| score::answers(&held_out.photos, &texts, maps, scale);
         outcome.answers = Some([answers(&unchanged)?, answers(&outcome.learnt.maps)?]);
     }
     if outcome.learnt.best > 0 || options.force {

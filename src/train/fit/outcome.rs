@@ -7,7 +7,7 @@ use candle_core::DType;
 
 use super::examples::{Photos, Texts};
 use super::maps::Maps;
-use super::score::Score;
+use super::score::{Answer, Score};
 use super::session::{Learnt, Settings};
 use super::strength::Trial;
 use crate::train::data::{Dataset, Skips};
@@ -22,8 +22,8 @@ pub struct Outcome {
     pub before: Score,
     /// The refreshed one, on the same.
     pub after: Score,
-    /// Which class each held-out photo is taken for, before and after, where there are classes.
-    pub answers: Option<[Vec<usize>; 2]>,
+    /// What each held-out photo is taken for, before and after, where there are classes.
+    pub answers: Option<[Vec<Answer>; 2]>,
     /// How far general sentences moved, see [`drift`].
     pub drift: f64,
     /// Positions in the dataset of the photos that were learnt from.

@@ -2,9 +2,9 @@
 
 use anyhow::Result;
 use candle_core::{D, Tensor};
-use candle_nn::ops::log_softmax;
+use candle_nn::ops::{log_softmax, softmax};
 
-use super::examples::{Photos, Texts};
+use super::examples::{Photos, Said, Texts};
 use super::maps::Maps;
 use crate::train::targets::{select, unit_rows};
 
@@ -79,18 +79,35 @@ pub fn score(photos: &Photos, texts: &Texts, maps: &Maps, scale: f64) -> Result<
     })
 }
 
-/// Which class each photo is taken for, in the order of `photos`.
+/// What a photo is taken for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Answer {
+    /// The class that comes first.
+    pub class: usize,
+    /// Its probability among the class names, 0–1.
+    pub probability: f32,
+    /// The probability of the right class; 0 where nobody said which that is.
+    pub of_right: f32,
+}
+
+/// What each photo is taken for, in the order of `photos`.
 ///
 /// # Errors
 /// candle's.
-pub fn answers(photos: &Photos, texts: &Texts, maps: &Maps) -> Result<Vec<usize>> {
+pub fn answers(photos: &Photos, texts: &Texts, maps: &Maps, scale: f64) -> Result<Vec<Answer>> {
     let images = maps.images(&photos.themselves()?)?;
-    let cosines = images.matmul(&labels(texts, maps)?.t()?)?;
-    let answers = cosines.argmax(D::Minus1)?.to_vec1::<u32>()?;
-    Ok(answers
-        .into_iter()
-        .map(usize::try_from)
-        .collect::<Result<_, _>>()?)
+    let logits = (images.matmul(&labels(texts, maps)?.t()?)? * scale)?;
+    let rows = softmax(&logits, D::Minus1)?.to_vec2::<f32>()?;
+    let answer = |(row, said): (Vec<f32>, &Said)| {
+        let best = (0..row.len()).max_by(|a, b| row[*a].total_cmp(&row[*b]));
+        let class = best.unwrap_or(0);
+        Answer {
+            class,
+            probability: row[class],
+            of_right: said.class.map_or(0.0, |class| row[class]),
+        }
+    };
+    Ok(rows.into_iter().zip(&photos.said).map(answer).collect())
 }
 
 /// Mean of photo → caption and caption → photo, the first caption of each photo.
