@@ -47,7 +47,7 @@ pub struct Fit {
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u16).range(2..=8192))]
     batch: u16,
     /// Highest learning rate.
-    #[arg(long, default_value_t = 1e-3)]
+    #[arg(long, default_value_t = 3e-4)]
     rate: f64,
     /// The optimizer; adabelief is run with adaptive gradient clipping, as CLIP-Italian was trained.
     #[arg(long, value_enum, default_value = "adabelief")]

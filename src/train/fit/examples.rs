@@ -28,6 +28,8 @@ pub struct Said {
 pub struct Texts {
     /// Unit rows `[T, D]`.
     pub rows: Tensor,
+    /// What each row says.
+    pub strings: Vec<String>,
     /// Rows of every class's prompts, at least one.
     pub classes: Vec<Vec<u32>>,
     /// Rows of the prompts that every label of the daemon competes with.

@@ -26,7 +26,7 @@ pub mod strength;
 mod tests;
 pub mod write;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -49,7 +49,9 @@ use super::data::{self, Dataset, Split};
 use super::demo::progress;
 use super::descent::Rule;
 use super::import::write::Staging;
-use crate::bundle::{Bundle, Limits};
+use super::onnx::edit::Placed;
+use super::targets::select;
+use crate::bundle::{Bundle, Limits, Manifest};
 
 /// Held-out photos that the written bundle is run on at most.
 const MAX_MEASURED: usize = 2000;
@@ -132,6 +134,7 @@ pub fn fit(path: &Path, out: &Path, options: &Options) -> Result<Outcome> {
     let held_out = embed(&split.held_out, 0, "held-out photos")?;
     let train = embed(&split.train, options.views, "photos")?;
     drop(cache);
+    let held_out = gather::without_copies(held_out, &train, &dataset, &mut skipped)?;
 
     let mut settings = settings(options, &bundle, &train);
     let mut trials = Vec::new();
@@ -168,8 +171,12 @@ pub fn fit(path: &Path, out: &Path, options: &Options) -> Result<Outcome> {
         outcome.answers = Some([answers(&unchanged)?, answers(&outcome.learnt.maps)?]);
     }
     if outcome.learnt.best > 0 || options.force {
-        let measured = put(&bundle, &staging, &outcome, options, &held_out)?;
-        let (manifest, table, placed) = measured;
+        let old = Old {
+            bundle: &bundle,
+            held_out: &held_out,
+            texts: &texts,
+        };
+        let (manifest, table, placed) = put(&old, &staging, &outcome, options)?;
         write::finish(staging, manifest, table)?;
         outcome.written = Some(placed);
     }
@@ -303,18 +310,23 @@ fn learning_bar(steps: u64) -> ProgressBar {
     bar
 }
 
+/// The bundle as it was.
+struct Old<'a> {
+    bundle: &'a Bundle,
+    held_out: &'a Side,
+    texts: &'a Texts,
+}
+
+/// A bundle that lies in its staging folder: its manifest, what was measured, where the maps are.
+type Put = (Manifest, BTreeMap<String, f64>, [Placed; 2]);
+
 /// Writes the refreshed bundle into `staging` and runs it on the held-out photos.
-fn put(
-    bundle: &Bundle,
-    staging: &Staging,
-    outcome: &Outcome,
-    options: &Options,
-    held_out: &Side,
-) -> Result<(
-    crate::bundle::Manifest,
-    BTreeMap<String, f64>,
-    [super::onnx::edit::Placed; 2],
-)> {
+fn put(old: &Old, staging: &Staging, outcome: &Outcome, options: &Options) -> Result<Put> {
+    let Old {
+        bundle,
+        held_out,
+        texts: old_texts,
+    } = *old;
     let maps = &outcome.learnt.maps;
     let notes = write::Notes {
         command: options.command.clone(),
@@ -360,10 +372,18 @@ fn put(
         unread.count() == 0,
         "photos changed while they were learnt from; start again"
     );
-    let old = held_out.photos.subset(&(0..measured).collect::<Vec<_>>());
+    let images = held_out.photos.subset(&(0..measured).collect::<Vec<_>>());
     let map = write::linear(&maps.image)?;
-    let worst = write::agreement(&old.themselves()?, &side.photos.themselves()?, &map)?;
-    log::info!("the written image tower differs from its map by at most {worst:.1e}");
+    let image = write::agreement(&images.themselves()?, &side.photos.themselves()?, &map)?;
+    let known: HashMap<&String, u32> = old_texts.strings.iter().zip(0..).collect();
+    let rows = texts.strings.iter().map(|text| known.get(text).copied());
+    let rows: Vec<u32> = rows.collect::<Option<_>>().context("a text is new")?;
+    let map = write::linear(&maps.text)?;
+    let text = write::agreement(&select(&old_texts.rows, &rows)?, &texts.rows, &map)?;
+    log::info!(
+        "the written towers differ from their maps by at most {:.1e}",
+        image.max(text)
+    );
     let unchanged = Maps::identity(manifest.embedding_dim, DType::F32)?;
     let scale = outcome.settings.logit_scale;
     let after = score(&side.photos, &texts, &unchanged, scale)?;

@@ -219,16 +219,23 @@ fn worst(
             Err(_) => String::new(),
         };
         let (old, new) = (&before[photo], &after[photo]);
+        let sure = |share: f32| percent(f64::from(share));
+        let answered = format!("<b>{}</b>, {}", noun(new.class), sure(new.probability));
+        let answered = if new.class == class {
+            answered
+        } else {
+            format!(
+                "answered {answered}<br>is <b>{}</b>, {}",
+                noun(class),
+                sure(new.of_right)
+            )
+        };
         let _ = write!(
             html,
-            "<div class=photo>{picture}<div>answered <b>{}</b>, {}<br>is <b>{}</b>, {}\
-             <small>before: {}, {}</small><small title=\"{name}\">{name}</small></div></div>",
-            noun(new.class),
-            percent(f64::from(new.probability)),
-            noun(class),
-            percent(f64::from(new.of_right)),
+            "<div class=photo>{picture}<div>{answered}<small>before: {}, {}</small>\
+             <small title=\"{name}\">{name}</small></div></div>",
             noun(old.class),
-            percent(f64::from(old.probability)),
+            sure(old.probability),
             name = escape(&item.name),
         );
     }

@@ -12,7 +12,7 @@ use super::score::score;
 use super::session::{Examples, Session, Settings};
 
 /// What is tried, the strongest first.
-const STRENGTHS: [f64; 7] = [30.0, 10.0, 3.0, 1.0, 0.3, 0.1, 0.03];
+const STRENGTHS: [f64; 5] = [10.0, 3.0, 1.0, 0.3, 0.1];
 
 /// Parts the photos are divided into.
 const FOLDS: usize = 4;

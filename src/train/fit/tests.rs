@@ -226,6 +226,7 @@ fn pairs(dim: usize) -> (Photos, Texts) {
     let texts: Vec<Embedding> = (0..16).map(|_| embedding(&mut rng, dim)).collect();
     let texts = Texts {
         rows: rows(&texts, dim),
+        strings: Vec::new(),
         classes: Vec::new(),
         negatives: Vec::new(),
     };
@@ -302,6 +303,7 @@ fn classes() -> (Photos, Photos, Texts) {
     let held = photos.split_off(16);
     let texts = Texts {
         rows: rows(&prompts, DIM),
+        strings: Vec::new(),
         classes: vec![vec![0, 3], vec![1, 4], vec![2]],
         negatives: vec![5, 6],
     };

@@ -156,7 +156,7 @@ fn ticks((low, high): (f64, f64), shares: bool) -> (Vec<f64>, (f64, f64)) {
     let span = (high - low).max(1e-6);
     let rough = span / 4.0;
     let magnitude = 10f64.powf(rough.log10().floor());
-    let steps = [1.0, 2.0, 2.5, 5.0, 10.0];
+    let steps = [1.0, 2.0, 5.0, 10.0];
     let step = steps
         .into_iter()
         .map(|s| s * magnitude)

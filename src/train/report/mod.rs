@@ -25,9 +25,9 @@ pub fn escape(text: &str) -> String {
     out
 }
 
-/// A share as people read it: `93.8 %`.
+/// A share as people read it, `93.8 %`, never broken into two lines.
 pub fn percent(share: f64) -> String {
-    format!("{:.1} %", share * 100.0)
+    format!("{:.1}\u{a0}%", share * 100.0)
 }
 
 /// A page of sections, in the order they are added.
