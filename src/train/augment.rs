@@ -58,9 +58,41 @@ impl Default for Strength {
     }
 }
 
-/// A random view as the network takes it: `[size², 3]`, `(rgb − 127) / 128`. `readable` pictures
+/// A random view as the demo's tower takes it: `[size², 3]`, `(rgb − 127) / 128`. `readable` pictures
 /// (with writing on them) are rarely mirrored.
 pub fn view(
+    image: &RgbImage,
+    size: usize,
+    readable: bool,
+    strength: Strength,
+    rng: &mut impl Rng,
+) -> Vec<f32> {
+    let mut pixels = pixels(image, size, readable, strength, rng);
+    normalise(&mut pixels);
+    pixels
+}
+
+/// A random view as a square picture with edges of `size_px`, for whatever preprocessing follows.
+pub fn picture(
+    image: &RgbImage,
+    size_px: u32,
+    readable: bool,
+    strength: Strength,
+    rng: &mut impl Rng,
+) -> RgbImage {
+    let size = usize::try_from(size_px).unwrap_or(usize::MAX);
+    let pixels = pixels(image, size, readable, strength, rng);
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "clamped to 0–255"
+    )]
+    let bytes = pixels.iter().map(|v| v.clamp(0.0, 255.0).round() as u8);
+    RgbImage::from_raw(size_px, size_px, bytes.collect()).unwrap_or_default()
+}
+
+/// `[size², 3]` in 0–255, overshoot not yet clipped.
+fn pixels(
     image: &RgbImage,
     size: usize,
     readable: bool,
@@ -96,7 +128,6 @@ pub fn view(
     if rng.random_bool(strength.erase) {
         erase(&mut pixels, size, rng);
     }
-    normalise(&mut pixels);
     pixels
 }
 

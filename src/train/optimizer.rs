@@ -1,6 +1,7 @@
 //! AdamW over a flat parameter vector, the learning-rate schedule, averaged weights, checkpoints.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -92,13 +93,17 @@ pub fn average(mean: &mut [f32], now: &[f32], decay: f32) {
     }
 }
 
-/// Writes safetensors beside `path` and renames: a reader sees the old file or the new one.
+/// Writes safetensors beside `path`, waits until the disk has them, and renames: a reader sees the
+/// old file or the new one, after a power cut too.
 ///
 /// # Errors
 /// The file system's.
 pub fn save(tensors: &HashMap<String, Tensor>, path: &Path) -> Result<()> {
     let part = path.with_extension("part");
     candle_core::safetensors::save(tensors, &part).with_context(|| part.display().to_string())?;
+    File::open(&part)
+        .and_then(|file| file.sync_all())
+        .with_context(|| part.display().to_string())?;
     std::fs::rename(&part, path).with_context(|| path.display().to_string())
 }
 

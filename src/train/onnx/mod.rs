@@ -1,5 +1,6 @@
 //! Reading and writing ONNX with tract's protobuf types.
 
+pub mod edit;
 pub mod graph;
 pub mod layers;
 pub mod lite0;

@@ -1,0 +1,219 @@
+//! `vedetta-train fit`.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use clap::{Args, ValueEnum};
+use vedetta::train::data::{self, Format};
+use vedetta::train::descent::Rule;
+use vedetta::train::fit::{self, Options, Outcome, loss::Loss};
+
+/// Refresh a float bundle with your own photos.
+///
+/// Needs a folder with one folder of photos per thing (mele/, scaffale-vuoto/ and
+/// scaffale-pieno/), or photos with captions. Both towers stay as they are; a linear map behind each
+/// is learnt, as far as the photos justify it. Some photos are held out: a refresh that is no better
+/// on them than the bundle was is not written.
+#[derive(Args)]
+pub struct Fit {
+    /// Float bundle: folder or .tar.zst.
+    bundle: PathBuf,
+    /// Where the new bundle is written; the report goes beside it.
+    #[arg(short, long, value_name = "DIR")]
+    output: PathBuf,
+    /// Photos: a folder per class, a list of captions, COCO's JSON, tar files.
+    #[arg(long, value_name = "PATH")]
+    data: PathBuf,
+    /// What is learnt.
+    #[arg(long, value_enum, default_value = "projection")]
+    stage: Stage,
+    /// How the photos are laid out; by default found out.
+    #[arg(long, value_enum)]
+    format: Option<Layout>,
+    /// Italian names of the classes (folder, tab, name); by default names.tsv in the folder, and
+    /// without it the folders' names.
+    #[arg(long, value_name = "FILE")]
+    names: Option<PathBuf>,
+    /// Share of the photos of every class that is held out, percent.
+    #[arg(long, value_name = "PERCENT", default_value_t = 20, value_parser = clap::value_parser!(u8).range(1..=90))]
+    held_out: u8,
+    /// Random views of each photo that are learnt from beside the photo itself.
+    #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u8).range(0..=100))]
+    views: u8,
+    /// Passes over all views; by default up to 40, fewer where there are many photos.
+    #[arg(long, value_name = "N")]
+    epochs: Option<usize>,
+    /// Views in a batch.
+    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u16).range(2..=8192))]
+    batch: u16,
+    /// Highest learning rate.
+    #[arg(long, default_value_t = 3e-4)]
+    rate: f64,
+    /// The optimizer; adabelief is run with adaptive gradient clipping, as CLIP-Italian was trained.
+    #[arg(long, value_enum, default_value = "adabelief")]
+    optimizer: Optimizer,
+    /// The contrastive loss.
+    #[arg(long, value_enum, default_value = "infonce")]
+    loss: LossName,
+    /// How strongly the maps are held at the identity; by default chosen by cross-validation.
+    #[arg(long, value_name = "WEIGHT")]
+    strength: Option<f64>,
+    /// Random seed.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Folder for embeddings and checkpoints; by default vedetta-train in the user's cache.
+    #[arg(long, value_name = "DIR")]
+    cache: Option<PathBuf>,
+    /// Go on where an interrupted run with the same arguments stopped.
+    #[arg(long)]
+    resume: bool,
+    /// Replace the bundle that is there, and write one that is no better.
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Stage {
+    /// A linear map behind each tower.
+    Projection,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Layout {
+    /// DIR/<class>/photo.jpg
+    Folders,
+    /// A .tsv, .csv or .jsonl with the columns image and caption.
+    Captions,
+    /// JSON with images and annotations.
+    Coco,
+    /// .tar with photo and text side by side.
+    Shards,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Optimizer {
+    Adabelief,
+    Adamw,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LossName {
+    Infonce,
+    Sigmoid,
+}
+
+/// Refreshes and prints what came of it.
+///
+/// # Errors
+/// Whatever does not fit, or a refresh that is no better; the message says what to do.
+pub fn run(arguments: Fit) -> Result<()> {
+    let Stage::Projection = arguments.stage;
+    let format = arguments.format.map(|layout| match layout {
+        Layout::Folders => Format::Folders,
+        Layout::Captions => Format::Captions,
+        Layout::Coco => Format::Coco,
+        Layout::Shards => Format::Shards,
+    });
+    let options = Options {
+        data: arguments.data,
+        dataset: data::Options {
+            format,
+            names: arguments.names,
+        },
+        held_out: f64::from(arguments.held_out) / 100.0,
+        views: arguments.views,
+        epochs: arguments.epochs,
+        batch: usize::from(arguments.batch),
+        rate: arguments.rate,
+        rule: match arguments.optimizer {
+            Optimizer::Adabelief => Rule::AdaBelief,
+            Optimizer::Adamw => Rule::AdamW { decay: 0.0 },
+        },
+        loss: match arguments.loss {
+            LossName::Infonce => Loss::InfoNce,
+            LossName::Sigmoid => Loss::Sigmoid,
+        },
+        strength: arguments.strength,
+        seed: arguments.seed,
+        cache: arguments.cache.map_or_else(cache, Ok)?,
+        resume: arguments.resume,
+        force: arguments.force,
+        command: format!(
+            "vedetta-train fit --stage projection BUNDLE -o DIR --data DIR --seed {}",
+            arguments.seed
+        ),
+    };
+    let outcome = fit::fit(&arguments.bundle, &arguments.output, &options)?;
+    print(&outcome);
+    let report = write_report(&outcome, &arguments.output)?;
+    println!("  report: {}", report.display());
+    if outcome.written.is_none() {
+        bail!(
+            "the refresh is no better than {} on the held-out photos, so nothing was written. More \
+             photos help most, and photos of what it mistakes (see the report); --force writes it \
+             all the same",
+            outcome.bundle
+        );
+    }
+    println!("{} is written", arguments.output.display());
+    Ok(())
+}
+
+/// Writes `<bundle>-report.html` beside the bundle.
+fn write_report(outcome: &Outcome, bundle: &Path) -> Result<PathBuf> {
+    let name = bundle.file_name().unwrap_or_default().to_string_lossy();
+    let path = bundle.with_file_name(format!("{name}-report.html"));
+    let html = fit::report::html(outcome, &name)?;
+    std::fs::write(&path, html).with_context(|| format!("cannot write {}", path.display()))?;
+    Ok(path)
+}
+
+fn cache() -> Result<PathBuf> {
+    let folder = |name| {
+        std::env::var_os(name)
+            .filter(|v| !v.is_empty())
+            .map(PathBuf::from)
+    };
+    let cache = folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")));
+    let cache =
+        cache.context("neither XDG_CACHE_HOME nor HOME is set; name a folder with --cache")?;
+    Ok(cache.join("vedetta-train"))
+}
+
+fn print(outcome: &Outcome) {
+    let (before, after) = (outcome.before, outcome.after);
+    println!(
+        "learnt from {} photos, measured on {} held-out ones; epoch {} of {} was best, strength {}",
+        outcome.train.len(),
+        outcome.held_out.len(),
+        outcome.learnt.best,
+        outcome.settings.epochs,
+        outcome.settings.strength
+    );
+    println!(
+        "  right first:    {:5.1} % → {:5.1} %",
+        before.accuracy * 100.0,
+        after.accuracy * 100.0
+    );
+    println!("  held-out loss:  {:.3} → {:.3}", before.loss, after.loss);
+    println!(
+        "  general sentences moved by {:.3} (mean change of a cosine)",
+        outcome.drift
+    );
+    for trial in &outcome.trials {
+        println!(
+            "  strength {:6}: cross-validated loss {:.3} ± {:.3}, {:5.1} %",
+            trial.strength,
+            trial.loss,
+            trial.error,
+            trial.accuracy * 100.0
+        );
+    }
+    let skipped = &outcome.skipped;
+    if skipped.count() > 0 {
+        println!("  {} entries were skipped:", skipped.count());
+    }
+    for skip in skipped.first().iter().take(10) {
+        println!("    {}: {}", skip.name.escape_debug(), skip.reason);
+    }
+}

@@ -1,0 +1,192 @@
+//! Photos and texts through the daemon's own preprocessing and engine, from the cache where they
+//! were encoded before.
+
+use std::collections::HashSet;
+use std::fs;
+use std::num::NonZeroUsize;
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::MetadataExt;
+use std::sync::{Mutex, PoisonError};
+
+use anyhow::{Context, Result};
+use image::RgbImage;
+use indicatif::ProgressBar;
+use rand::{SeedableRng, rngs::StdRng};
+
+use super::cache::{Cache, Key, key};
+use crate::bundle::Bundle;
+use crate::config::Shape;
+use crate::encoder::{self, Embedding, ImageEncoder};
+use crate::preprocess::Preprocessor;
+use crate::train::augment::{self, Strength};
+use crate::train::data::{Item, Skips, Source, photos};
+
+/// Photos between two writes to the cache.
+const PHOTOS: usize = 64;
+
+/// Texts between two writes to the cache.
+const TEXTS: usize = 64;
+
+/// Changes when [`STRENGTH`] or the drawing of views does: what was cached is then made again.
+const VIEWS: &[u8] = b"views 1";
+
+/// Milder than for training a tower: a view must still show what the photo shows.
+const STRENGTH: Strength = Strength {
+    smallest_area: 0.45,
+    colour: 0.25,
+    warp: 0.2,
+    erase: 0.1,
+    blur: 0.2,
+};
+
+/// A photo's embeddings: as the daemon sees it, then `views` random views of it.
+pub type Views = Vec<Embedding>;
+
+/// Encodes photos; `views` random views of each beside the photo itself. `None` stands for photos
+/// that cannot be read.
+///
+/// # Errors
+/// A bundle that cannot be run, or the cache's file system.
+pub fn images(
+    bundle: &Bundle,
+    cache: &mut Cache,
+    items: &[&Item],
+    views: u8,
+    seed: u64,
+    bar: &ProgressBar,
+) -> Result<(Vec<Option<Views>>, Skips)> {
+    let keys: Vec<Option<Vec<Key>>> = items.iter().map(|i| keys(i, views, seed)).collect();
+    let complete = |keys: &[Key]| keys.iter().all(|key| cache.get(key).is_some());
+    let missing: Vec<usize> = (0..items.len())
+        .filter(|i| keys[*i].as_deref().is_none_or(|keys| !complete(keys)))
+        .collect();
+    let mut skips = Skips::default();
+    if !missing.is_empty() {
+        bar.set_length(missing.len() as u64);
+        let encoders = Encoders::load(bundle)?;
+        for chunk in missing.chunks(PHOTOS) {
+            let photos: Vec<&Item> = chunk.iter().map(|i| items[*i]).collect();
+            let encode = |at: usize, photo: RgbImage| {
+                let (name, Some(keys)) = (&items[chunk[at]].name, &keys[chunk[at]]) else {
+                    return Ok(Vec::new());
+                };
+                let seed = |view| key(&[VIEWS, &seed.to_le_bytes(), name.as_bytes(), &[view]]);
+                let embeddings = encoders.views(&photo, views, seed)?;
+                bar.inc(1);
+                anyhow::Ok(keys.iter().copied().zip(embeddings).collect())
+            };
+            let (made, skipped) = photos::decode(&photos, encode)?;
+            for skip in skipped.first() {
+                skips.add(&skip.name, &skip.reason);
+            }
+            cache.add(made.into_iter().flatten().flatten())?;
+        }
+    }
+    let known = |keys: &Option<Vec<Key>>| {
+        let keys = keys.as_ref()?;
+        keys.iter().map(|key| cache.get(key).cloned()).collect()
+    };
+    Ok((keys.iter().map(known).collect(), skips))
+}
+
+/// Encodes texts.
+///
+/// # Errors
+/// A bundle that cannot be run, a text that gives no token, or the cache's file system.
+pub fn texts(
+    bundle: &Bundle,
+    cache: &mut Cache,
+    texts: &[String],
+    bar: &ProgressBar,
+) -> Result<Vec<Embedding>> {
+    let key_of = |text: &str| key(&[b"text", text.as_bytes()]);
+    let mut seen = HashSet::new();
+    let missing: Vec<&str> = texts
+        .iter()
+        .map(String::as_str)
+        .filter(|text| cache.get(&key_of(text)).is_none() && seen.insert(*text))
+        .collect();
+    if !missing.is_empty() {
+        bar.set_length(missing.len() as u64);
+        let mut encoder = encoder::load_text(bundle)?;
+        for chunk in missing.chunks(TEXTS) {
+            let embeddings = encoder.encode_texts(chunk)?;
+            cache.add(chunk.iter().map(|text| key_of(text)).zip(embeddings))?;
+            bar.inc(chunk.len() as u64);
+        }
+    }
+    let known = |text: &String| cache.get(&key_of(text)).cloned();
+    let known: Option<Vec<Embedding>> = texts.iter().map(known).collect();
+    known.context("a text was not encoded")
+}
+
+/// A key for the photo and for each view of it: place, length and time of change stand for the
+/// content. `None` where there is no such file.
+fn keys(item: &Item, views: u8, seed: u64) -> Option<Vec<Key>> {
+    let (path, offset, bytes) = match &item.source {
+        Source::File(path) => (path, 0, 0),
+        Source::Part {
+            shard,
+            offset,
+            bytes,
+        } => (shard, *offset, *bytes),
+    };
+    let meta = fs::metadata(path).ok()?;
+    let path = fs::canonicalize(path).ok()?;
+    let mut stamp = Vec::new();
+    for number in [meta.len(), offset, bytes] {
+        stamp.extend(number.to_le_bytes());
+    }
+    for time in [meta.mtime(), meta.mtime_nsec()] {
+        stamp.extend(time.to_le_bytes());
+    }
+    let photo: [&[u8]; 3] = [b"image", path.as_os_str().as_bytes(), &stamp];
+    let view = |view: u8| {
+        let [a, b, c] = photo;
+        key(&[a, b, c, VIEWS, &seed.to_le_bytes(), &[view]])
+    };
+    Some(
+        std::iter::once(key(&photo))
+            .chain((1..=views).map(view))
+            .collect(),
+    )
+}
+
+/// One encoder per thread, all with the same weights.
+struct Encoders {
+    first: Mutex<Box<dyn ImageEncoder>>,
+    idle: Mutex<Vec<Box<dyn ImageEncoder>>>,
+    preprocessor: Preprocessor,
+    size_px: u32,
+}
+
+impl Encoders {
+    fn load(bundle: &Bundle) -> Result<Self> {
+        let image = &bundle.manifest().image;
+        Ok(Self {
+            first: Mutex::new(encoder::load_image(bundle, NonZeroUsize::MIN)?),
+            idle: Mutex::new(Vec::new()),
+            preprocessor: Preprocessor::new(image),
+            size_px: u32::try_from(image.size_px)?,
+        })
+    }
+
+    /// Embeddings of a photo and of `views` random views, each drawn from its own seed.
+    fn views(&self, photo: &RgbImage, views: u8, seed: impl Fn(u8) -> Key) -> Result<Views> {
+        let mut inputs = vec![self.preprocessor.prepare(photo, &Shape::Full)?];
+        for view in 1..=views {
+            let mut rng = StdRng::from_seed(seed(view));
+            let view = augment::picture(photo, self.size_px, true, STRENGTH, &mut rng);
+            inputs.push(self.preprocessor.prepare(&view, &Shape::Full)?);
+        }
+        let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = idle().pop();
+        let mut encoder = waiting.unwrap_or_else(|| {
+            let first = self.first.lock().unwrap_or_else(PoisonError::into_inner);
+            first.fork()
+        });
+        let embeddings = encoder.encode_images(&inputs)?;
+        idle().push(encoder);
+        Ok(embeddings)
+    }
+}

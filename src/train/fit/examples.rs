@@ -1,0 +1,212 @@
+//! Embeddings and what belongs together, drawn in batches.
+
+use std::collections::{BTreeSet, HashMap};
+
+use anyhow::Result;
+use candle_core::{Device, Tensor};
+use rand::Rng;
+use rand::seq::{IndexedRandom, SliceRandom};
+
+use super::loss::{Relation, Targets};
+use crate::encoder::Embedding;
+use crate::train::targets::select;
+
+/// Classes in a batch at most; beyond, those of the batch's photos and random others.
+const MAX_CLASSES: usize = 1024;
+
+/// What is said of one photo.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Said {
+    /// Its class.
+    pub class: Option<usize>,
+    /// Rows of [`Texts::rows`].
+    pub captions: Vec<u32>,
+}
+
+/// Embedded texts and what they are.
+#[derive(Clone, Debug)]
+pub struct Texts {
+    /// Unit rows `[T, D]`.
+    pub rows: Tensor,
+    /// What each row says.
+    pub strings: Vec<String>,
+    /// Rows of every class's prompts, at least one.
+    pub classes: Vec<Vec<u32>>,
+    /// Rows of the prompts that every label of the daemon competes with.
+    pub negatives: Vec<u32>,
+}
+
+/// Embedded photos, several views of each.
+#[derive(Clone, Debug)]
+pub struct Photos {
+    /// Unit rows `[R, D]`, all views of a photo one after the other, the photo itself first.
+    pub rows: Tensor,
+    /// First row and number of rows of every photo.
+    pub views: Vec<(u32, u32)>,
+    /// What is said of every photo.
+    pub said: Vec<Said>,
+}
+
+impl Photos {
+    /// From the views of every photo.
+    ///
+    /// # Errors
+    /// candle's, or more rows than u32 holds.
+    pub fn new(photos: Vec<(Vec<Embedding>, Said)>, dim: usize) -> Result<Self> {
+        let (mut values, mut views, mut said) = (Vec::new(), Vec::new(), Vec::new());
+        let mut row = 0u32;
+        for (embeddings, what) in photos {
+            let count = u32::try_from(embeddings.len())?;
+            views.push((row, count));
+            row += count;
+            said.push(what);
+            values.extend(embeddings.iter().flat_map(|e| e.as_slice()).copied());
+        }
+        let rows = Tensor::from_vec(values, (usize::try_from(row)?, dim), &Device::Cpu)?;
+        Ok(Self { rows, views, said })
+    }
+
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.said.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.said.is_empty()
+    }
+
+    /// Only these photos; the rows are shared.
+    pub fn subset(&self, photos: &[usize]) -> Self {
+        Self {
+            rows: self.rows.clone(),
+            views: photos.iter().map(|p| self.views[*p]).collect(),
+            said: photos.iter().map(|p| self.said[*p].clone()).collect(),
+        }
+    }
+
+    /// The photos themselves, without their other views: `[N, D]`.
+    ///
+    /// # Errors
+    /// candle's.
+    pub fn themselves(&self) -> Result<Tensor> {
+        let rows: Vec<u32> = self.views.iter().map(|(first, _)| *first).collect();
+        Ok(select(&self.rows, &rows)?)
+    }
+
+    /// Every view of every photo once, shuffled: photo and row.
+    pub fn shuffled(&self, rng: &mut impl Rng) -> Vec<(usize, u32)> {
+        let views = self.views.iter().enumerate();
+        let mut all: Vec<(usize, u32)> = views
+            .flat_map(|(photo, (first, count))| (*first..first + count).map(move |r| (photo, r)))
+            .collect();
+        all.shuffle(rng);
+        all
+    }
+}
+
+/// A batch: unit rows and what belongs together.
+pub struct Batch {
+    /// `[N, D]`.
+    pub images: Tensor,
+    /// `[M, D]`.
+    pub texts: Tensor,
+    /// Their relations.
+    pub targets: Targets,
+}
+
+/// What a text of a batch is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Text {
+    /// A prompt of a class.
+    Class(usize),
+    /// A caption; its row tells equal ones.
+    Caption(u32),
+    /// Fits nothing.
+    Negative,
+}
+
+impl Batch {
+    /// Photos' views with one random prompt of every class, one random caption of every photo that
+    /// has some, and all negatives where there are classes.
+    ///
+    /// # Errors
+    /// candle's.
+    pub fn draw(
+        photos: &Photos,
+        texts: &Texts,
+        views: &[(usize, u32)],
+        rng: &mut impl Rng,
+    ) -> Result<Self> {
+        let (mut kinds, mut rows) = (Vec::new(), Vec::new());
+        for class in classes(photos, texts, views, rng) {
+            let row = texts.classes[class].choose(rng).copied().unwrap_or(0);
+            kinds.push(Text::Class(class));
+            rows.push(row);
+        }
+        if !kinds.is_empty() {
+            kinds.extend(texts.negatives.iter().map(|_| Text::Negative));
+            rows.extend(&texts.negatives);
+        }
+        let mut captions = BTreeSet::new();
+        for (photo, _) in views {
+            captions.extend(photos.said[*photo].captions.choose(rng));
+        }
+        kinds.extend(captions.iter().map(|row| Text::Caption(*row)));
+        rows.extend(captions);
+
+        let mut class_of: HashMap<u32, Option<usize>> = HashMap::new();
+        for (photo, _) in views {
+            let said = &photos.said[*photo];
+            class_of.extend(said.captions.iter().map(|row| (*row, said.class)));
+        }
+        let relation = |n: usize, m: usize| {
+            let said = &photos.said[views[n].0];
+            let same = match kinds[m] {
+                Text::Class(class) => match said.class {
+                    None => return Relation::Unknown,
+                    Some(own) => own == class,
+                },
+                Text::Negative => false,
+                Text::Caption(row) if said.captions.contains(&row) => true,
+                // What is said of a photo of a class may hold for others of the class.
+                Text::Caption(row) => match (said.class, class_of.get(&row)) {
+                    (Some(own), Some(Some(class))) if own == *class => return Relation::Unknown,
+                    _ => false,
+                },
+            };
+            if same {
+                Relation::Same
+            } else {
+                Relation::Other
+            }
+        };
+        let images: Vec<u32> = views.iter().map(|(_, row)| *row).collect();
+        Ok(Self {
+            images: select(&photos.rows, &images)?,
+            targets: Targets::new((views.len(), rows.len()), relation)?,
+            texts: select(&texts.rows, &rows)?,
+        })
+    }
+}
+
+/// All classes, or those of the photos filled up with random ones.
+fn classes(
+    photos: &Photos,
+    texts: &Texts,
+    views: &[(usize, u32)],
+    rng: &mut impl Rng,
+) -> Vec<usize> {
+    let count = texts.classes.len();
+    if count <= MAX_CLASSES {
+        return (0..count).collect();
+    }
+    let shown = views
+        .iter()
+        .filter_map(|(photo, _)| photos.said[*photo].class);
+    let mut chosen: BTreeSet<usize> = shown.collect();
+    while chosen.len() < MAX_CLASSES {
+        chosen.insert(rng.random_range(0..count));
+    }
+    chosen.into_iter().collect()
+}

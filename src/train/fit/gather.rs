@@ -1,0 +1,197 @@
+//! From a dataset to embedded examples.
+
+use std::collections::{HashMap, HashSet};
+
+use anyhow::{Context, Result, ensure};
+use candle_core::{D, Device, Tensor};
+use indicatif::ProgressBar;
+
+use super::cache::Cache;
+use super::embed;
+use super::examples::{Photos, Said, Texts};
+use crate::bundle::Bundle;
+use crate::config::{Negatives, PromptSource};
+use crate::prompts;
+use crate::train::data::{Dataset, Item, Skips};
+
+/// Photos of one side of the split, and the items they are.
+pub struct Side {
+    /// Embedded.
+    pub photos: Photos,
+    /// Positions in [`Dataset::items`], in the order of the photos.
+    pub items: Vec<usize>,
+}
+
+/// All texts once, by row.
+#[derive(Default)]
+struct Rows {
+    texts: Vec<String>,
+    by_text: HashMap<String, u32>,
+}
+
+impl Rows {
+    fn row(&mut self, text: String) -> Result<u32> {
+        if let Some(row) = self.by_text.get(&text) {
+            return Ok(*row);
+        }
+        let row = u32::try_from(self.texts.len())?;
+        self.by_text.insert(text.clone(), row);
+        self.texts.push(text);
+        Ok(row)
+    }
+}
+
+/// Embeds the prompts of every class, all captions and the daemon's negatives; returns them and what
+/// is said of each item.
+///
+/// # Errors
+/// A noun that cannot be a prompt, or those of [`embed::texts`].
+pub fn texts(
+    bundle: &Bundle,
+    cache: &mut Cache,
+    dataset: &Dataset,
+    bar: &ProgressBar,
+) -> Result<(Texts, Vec<Said>)> {
+    let mut rows = Rows::default();
+    let mut classes = Vec::new();
+    for class in &dataset.classes {
+        let source = PromptSource::Noun(class.noun.clone());
+        let prompts = prompts::for_label(&source).with_context(|| class.key.clone())?;
+        let prompts = prompts.into_iter().map(|prompt| rows.row(prompt));
+        classes.push(prompts.collect::<Result<Vec<u32>>>()?);
+    }
+    let wanted: HashSet<String> = rows.texts.iter().map(|text| text.to_lowercase()).collect();
+    let mut negatives = Vec::new();
+    if !classes.is_empty() {
+        let builtin = Negatives {
+            builtin: true,
+            extra: Vec::new(),
+        };
+        for text in prompts::negatives(&builtin) {
+            if !wanted.contains(&text.to_lowercase()) {
+                negatives.push(rows.row(text)?);
+            }
+        }
+    }
+    let mut said = Vec::new();
+    for item in &dataset.items {
+        let captions = item
+            .captions
+            .iter()
+            .map(|caption| rows.row(caption.clone()));
+        said.push(Said {
+            class: item.class,
+            captions: captions.collect::<Result<_>>()?,
+        });
+    }
+    let embeddings = embed::texts(bundle, cache, &rows.texts, bar)?;
+    let values: Vec<f32> = embeddings
+        .iter()
+        .flat_map(|e| e.as_slice())
+        .copied()
+        .collect();
+    let shape = (embeddings.len(), bundle.manifest().embedding_dim);
+    let texts = Texts {
+        rows: Tensor::from_vec(values, shape, &Device::Cpu)?,
+        strings: rows.texts,
+        classes,
+        negatives,
+    };
+    Ok((texts, said))
+}
+
+/// Cosine from which on two photos are the same: copies, or one a second after the other.
+const SAME: f32 = 0.9999;
+
+/// Held-out photos compared at once.
+const COMPARED: usize = 512;
+
+/// Takes photos out of `held_out` that are also learnt from: they would measure memory.
+///
+/// # Errors
+/// No held-out photo is left, or candle's.
+pub fn without_copies(
+    held_out: Side,
+    train: &Side,
+    dataset: &Dataset,
+    skipped: &mut Skips,
+) -> Result<Side> {
+    let (own, learnt) = (
+        held_out.photos.themselves()?,
+        train.photos.themselves()?.t()?,
+    );
+    let mut kept = Vec::new();
+    for start in (0..held_out.items.len()).step_by(COMPARED) {
+        let count = COMPARED.min(held_out.items.len() - start);
+        let cosines = own.narrow(0, start, count)?.matmul(&learnt)?;
+        let nearest = cosines.max(D::Minus1)?.to_vec1::<f32>()?;
+        for (photo, cosine) in (start..).zip(nearest) {
+            if cosine < SAME {
+                kept.push(photo);
+            } else {
+                let name = &dataset.items[held_out.items[photo]].name;
+                skipped.add(name, "held out, but the same photo is learnt from");
+            }
+        }
+    }
+    ensure!(
+        !kept.is_empty(),
+        "every held-out photo is a copy of one that is learnt from"
+    );
+    Ok(Side {
+        photos: held_out.photos.subset(&kept),
+        items: kept
+            .into_iter()
+            .map(|photo| held_out.items[photo])
+            .collect(),
+    })
+}
+
+/// What [`photos`] needs to know.
+pub struct Wanted<'a> {
+    /// The dataset.
+    pub dataset: &'a Dataset,
+    /// What is said of each item.
+    pub said: &'a [Said],
+    /// Positions of the items.
+    pub items: &'a [usize],
+    /// Random views of each, beside the photo itself.
+    pub views: u8,
+    /// Random seed.
+    pub seed: u64,
+}
+
+/// Embeds photos; those that cannot be read are listed in `skipped`.
+///
+/// # Errors
+/// No photo can be read, or those of [`embed::images`].
+pub fn photos(
+    bundle: &Bundle,
+    cache: &mut Cache,
+    wanted: &Wanted,
+    skipped: &mut Skips,
+    bar: &ProgressBar,
+) -> Result<Side> {
+    let of: Vec<&Item> = wanted
+        .items
+        .iter()
+        .map(|i| &wanted.dataset.items[*i])
+        .collect();
+    let (views, skips) = embed::images(bundle, cache, &of, wanted.views, wanted.seed, bar)?;
+    for skip in skips.first() {
+        skipped.add(&skip.name, &skip.reason);
+    }
+    let (mut photos, mut items) = (Vec::new(), Vec::new());
+    for (views, item) in views.into_iter().zip(wanted.items) {
+        if let Some(views) = views {
+            photos.push((views, wanted.said[*item].clone()));
+            items.push(*item);
+        }
+    }
+    ensure!(!items.is_empty(), "none of {} photos can be read", of.len());
+    let dim = bundle.manifest().embedding_dim;
+    Ok(Side {
+        photos: Photos::new(photos, dim)?,
+        items,
+    })
+}

@@ -1,0 +1,391 @@
+//! A refresh: what one's own photos show is taken into a bundle that exists.
+//!
+//! ```text
+//! photos ─► views ─► image tower ─┐                     ┌─► A_image ─┐
+//!                       (frozen)  ├─► cache ─► session ─┤            ├─► graphs ─► bundle, report
+//! prompts, captions ─► text tower ┘                     └─► A_text ──┘
+//! ```
+//!
+//! The towers stay as they are and are run once, by the daemon's own engine; what is learnt is one
+//! linear map per tower, held at the identity as strongly as cross-validation says ([`strength`]).
+//! Held-out photos decide which epoch is kept, epoch 0 being the bundle as it was: what does not
+//! beat it is not written.
+
+pub mod cache;
+pub mod embed;
+pub mod examples;
+pub mod gather;
+pub mod loss;
+pub mod maps;
+pub mod outcome;
+pub mod report;
+pub mod score;
+pub mod session;
+pub mod strength;
+#[cfg(test)]
+mod tests;
+pub mod write;
+
+use std::collections::{BTreeMap, HashMap};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use candle_core::DType;
+use indicatif::{ProgressBar, ProgressStyle};
+use sha2::{Digest, Sha256};
+
+use cache::Cache;
+use examples::Texts;
+use gather::{Side, Wanted};
+use loss::Loss;
+use maps::Maps;
+pub use outcome::Outcome;
+use score::score;
+use session::{Examples, Learnt, Point, Session, Settings};
+
+use super::data::{self, Dataset, Split};
+use super::demo::progress;
+use super::descent::Rule;
+use super::import::write::Staging;
+use super::onnx::edit::Placed;
+use super::targets::select;
+use crate::bundle::{Bundle, Limits, Manifest};
+
+/// Held-out photos that the written bundle is run on at most.
+const MAX_MEASURED: usize = 2000;
+
+/// Steps that a run without `epochs` does not exceed by much.
+const MAX_STEPS: usize = 4000;
+
+/// What to do.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The photos.
+    pub data: PathBuf,
+    /// How they are laid out.
+    pub dataset: data::Options,
+    /// Share of every class that is held out, 0–1.
+    pub held_out: f64,
+    /// Random views of each photo, beside the photo itself.
+    pub views: u8,
+    /// Passes over all views; by default as many as are useful.
+    pub epochs: Option<usize>,
+    /// Views in a batch.
+    pub batch: usize,
+    /// Highest learning rate.
+    pub rate: f64,
+    /// The optimizer's rule; AdaBelief is run with adaptive gradient clipping at 0.01.
+    pub rule: Rule,
+    /// Which loss.
+    pub loss: Loss,
+    /// Weight of the pull towards the identity; by default chosen by cross-validation.
+    pub strength: Option<f64>,
+    /// Random seed.
+    pub seed: u64,
+    /// Folder for embeddings and checkpoints.
+    pub cache: PathBuf,
+    /// Go on where an interrupted run of the same settings stopped.
+    pub resume: bool,
+    /// Replace a bundle that is there, and write one that is no better.
+    pub force: bool,
+    /// The command, for the manifest.
+    pub command: String,
+}
+
+/// Refreshes the bundle at `path` into `out`. The outcome says whether it was written; what is no
+/// better than before is not, unless forced.
+///
+/// # Errors
+/// A bundle, a dataset or a folder that cannot be used; the message says what to do.
+pub fn fit(path: &Path, out: &Path, options: &Options) -> Result<Outcome> {
+    let bundle = Bundle::open(path, &Limits::default())?;
+    write::check(&bundle)?;
+    let staging = Staging::new(out, options.force)?;
+    let mut dataset = Dataset::open(&options.data, &options.dataset)?;
+    enough(&dataset)?;
+    log::info!("{}", summary(&dataset));
+    let split = dataset.split(options.held_out, options.seed);
+    ensure!(
+        !split.held_out.is_empty(),
+        "no photo can be held out to measure with; give at least two photos of everything, better \
+         twenty"
+    );
+    let mut skipped = std::mem::take(&mut dataset.skipped);
+    let cache = Cache::open(&options.cache, &bundle);
+    let mut cache = cache.context("name another folder with --cache")?;
+    let bar = progress("texts");
+    let (texts, said) = gather::texts(&bundle, &mut cache, &dataset, &bar)?;
+    bar.finish_and_clear();
+    let mut embed = |items: &[usize], views: u8, what: &'static str| {
+        let wanted = Wanted {
+            dataset: &dataset,
+            said: &said,
+            items,
+            views,
+            seed: options.seed,
+        };
+        let bar = progress(what);
+        let side = gather::photos(&bundle, &mut cache, &wanted, &mut skipped, &bar);
+        bar.finish_and_clear();
+        side
+    };
+    let held_out = embed(&split.held_out, 0, "held-out photos")?;
+    let train = embed(&split.train, options.views, "photos")?;
+    drop(cache);
+    let held_out = gather::without_copies(held_out, &train, &dataset, &mut skipped)?;
+
+    let mut settings = settings(options, &bundle, &train);
+    let mut trials = Vec::new();
+    match options.strength {
+        Some(strength) => settings.strength = strength,
+        None => {
+            let bar = progress("strength");
+            (settings.strength, trials) = strength::choose(&train.photos, &texts, settings, &bar)?;
+            bar.finish_and_clear();
+        }
+    }
+    let learnt = learn(
+        &bundle, &dataset, &split, options, settings, &train, &held_out, &texts,
+    )?;
+    let scale = settings.logit_scale;
+    let unchanged = Maps::identity(bundle.manifest().embedding_dim, DType::F32)?;
+    let mut outcome = Outcome {
+        bundle: bundle.id(),
+        before: score(&held_out.photos, &texts, &unchanged, scale)?,
+        after: score(&held_out.photos, &texts, &learnt.maps, scale)?,
+        answers: None,
+        drift: outcome::drift(&held_out.photos, &texts, &learnt.maps)?,
+        train: train.items.clone(),
+        held_out: held_out.items.clone(),
+        settings,
+        trials,
+        learnt,
+        skipped,
+        dataset,
+        written: None,
+    };
+    if !texts.classes.is_empty() {
+        let answers = |maps: &Maps| score::answers(&held_out.photos, &texts, maps, scale);
+        outcome.answers = Some([answers(&unchanged)?, answers(&outcome.learnt.maps)?]);
+    }
+    if outcome.learnt.best > 0 || options.force {
+        let old = Old {
+            bundle: &bundle,
+            held_out: &held_out,
+            texts: &texts,
+        };
+        let (manifest, table, placed) = put(&old, &staging, &outcome, options)?;
+        write::finish(staging, manifest, table)?;
+        outcome.written = Some(placed);
+    }
+    Ok(outcome)
+}
+
+fn enough(dataset: &Dataset) -> Result<()> {
+    ensure!(
+        dataset.classes.len() != 1,
+        "all photos are of one class, {:?}: there is nothing to tell it from. Add a folder of what \
+         it is not (beside scaffale-vuoto one called scaffale-pieno)",
+        dataset.classes[0].noun
+    );
+    for (class, count) in dataset.classes.iter().zip(dataset.per_class()) {
+        if count < 10 {
+            log::warn!("{}: {count} photos; twenty are better", class.noun);
+        }
+    }
+    Ok(())
+}
+
+fn summary(dataset: &Dataset) -> String {
+    let skipped = match dataset.skipped.count() {
+        0 => String::new(),
+        n => format!(", {n} entries skipped"),
+    };
+    let captions: usize = dataset.items.iter().map(|item| item.captions.len()).sum();
+    format!(
+        "{} photos ({}), {} classes, {captions} captions{skipped}",
+        dataset.items.len(),
+        dataset.format,
+        dataset.classes.len(),
+    )
+}
+
+fn settings(options: &Options, bundle: &Bundle, train: &Side) -> Settings {
+    let views = train.photos.views.iter();
+    let rows: usize = views.map(|(_, n)| usize::try_from(*n).unwrap_or(0)).sum();
+    let steps = rows.div_ceil(options.batch).max(1);
+    Settings {
+        epochs: options.epochs.unwrap_or((MAX_STEPS / steps).clamp(3, 40)),
+        batch: options.batch,
+        rate: options.rate,
+        rule: options.rule,
+        clip: (options.rule == Rule::AdaBelief).then_some(0.01),
+        loss: options.loss,
+        strength: 0.0,
+        logit_scale: f64::from(bundle.manifest().scoring.logit_scale),
+        seed: options.seed,
+    }
+}
+
+/// Where the run of exactly these settings on exactly these photos keeps its state.
+fn checkpoint(bundle: &Bundle, dataset: &Dataset, split: &Split, settings: Settings) -> String {
+    let mut hash = Sha256::new();
+    hash.update(bundle.sha256());
+    hash.update(format!("{settings:?}"));
+    for class in &dataset.classes {
+        hash.update(format!("{class:?}"));
+    }
+    for index in split.train.iter().chain(&split.held_out) {
+        hash.update(format!("{:?}", dataset.items[*index]));
+    }
+    let hash: String = hash
+        .finalize()
+        .iter()
+        .take(8)
+        .map(|b| format!("{b:02x}"))
+        .collect();
+    format!("run-{hash}.safetensors")
+}
+
+#[expect(
+    clippy::too_many_arguments,
+    reason = "all of a run's parts come together here"
+)]
+fn learn(
+    bundle: &Bundle,
+    dataset: &Dataset,
+    split: &Split,
+    options: &Options,
+    settings: Settings,
+    train: &Side,
+    held_out: &Side,
+    texts: &Texts,
+) -> Result<Learnt> {
+    let checkpoint = options
+        .cache
+        .join(checkpoint(bundle, dataset, split, settings));
+    let examples = Examples {
+        train: &train.photos,
+        held_out: Some(&held_out.photos),
+        texts,
+    };
+    let mut session = Session::new(examples, settings, Some(&checkpoint))?;
+    if options.resume {
+        match session.resume()? {
+            0 => log::warn!("there is nothing to resume; starting from the beginning"),
+            done => log::info!("going on after epoch {done} of {}", settings.epochs),
+        }
+    }
+    let bar = learning_bar((settings.epochs * session.steps()) as u64);
+    bar.set_position((session.epochs_done() * session.steps()) as u64);
+    let learnt = {
+        let accuracy = std::cell::Cell::new(session.first().accuracy);
+        let mut step = |loss: f64| {
+            bar.inc(1);
+            let percent = accuracy.get() * 100.0;
+            bar.set_message(format!("loss {loss:.3}, held-out {percent:.1} %"));
+        };
+        let mut each = |point: &Point| {
+            accuracy.set(point.accuracy);
+            ControlFlow::Continue(())
+        };
+        session.run(&mut step, &mut each)?
+    };
+    bar.finish_and_clear();
+    if let Err(error) = std::fs::remove_file(&checkpoint) {
+        log::warn!("{} is left over: {error}", checkpoint.display());
+    }
+    Ok(learnt)
+}
+
+fn learning_bar(steps: u64) -> ProgressBar {
+    let bar = ProgressBar::new(steps);
+    let style = "learning {wide_bar} {pos}/{len} {per_sec} {eta} left {msg}";
+    if let Ok(style) = ProgressStyle::with_template(style) {
+        bar.set_style(style);
+    }
+    bar.enable_steady_tick(Duration::from_millis(500));
+    bar
+}
+
+/// The bundle as it was.
+struct Old<'a> {
+    bundle: &'a Bundle,
+    held_out: &'a Side,
+    texts: &'a Texts,
+}
+
+/// A bundle that lies in its staging folder: its manifest, what was measured, where the maps are.
+type Put = (Manifest, BTreeMap<String, f64>, [Placed; 2]);
+
+/// Writes the refreshed bundle into `staging` and runs it on the held-out photos.
+fn put(old: &Old, staging: &Staging, outcome: &Outcome, options: &Options) -> Result<Put> {
+    let Old {
+        bundle,
+        held_out,
+        texts: old_texts,
+    } = *old;
+    let maps = &outcome.learnt.maps;
+    let notes = write::Notes {
+        command: options.command.clone(),
+        source: format!(
+            "refreshed from {} (SHA-256 of its manifest {}) with {} photos, {} classes",
+            bundle.id(),
+            bundle.sha256(),
+            outcome.train.len(),
+            outcome.dataset.classes.len()
+        ),
+        licence: format!(
+            "Refreshed with `vedetta-train fit` on {} photos of whoever ran it; no photo is in the \
+             bundle.",
+            outcome.train.len()
+        ),
+    };
+    let bar = progress("writing");
+    let (manifest, placed) = write::write(bundle, maps, staging, notes, &bar)?;
+    bar.finish_and_clear();
+
+    let written = Bundle::open(staging.path(), &Limits::default())?;
+    let mut forgotten = Cache::in_memory(manifest.embedding_dim);
+    let measured = held_out.items.len().min(MAX_MEASURED);
+    let mut part = outcome.dataset.clone();
+    part.items = held_out.items[..measured]
+        .iter()
+        .map(|item| outcome.dataset.items[*item].clone())
+        .collect();
+    let hidden = ProgressBar::hidden();
+    let (texts, said) = gather::texts(&written, &mut forgotten, &part, &hidden)?;
+    let wanted = Wanted {
+        dataset: &part,
+        said: &said,
+        items: &(0..measured).collect::<Vec<_>>(),
+        views: 0,
+        seed: options.seed,
+    };
+    let bar = progress("measuring the written bundle");
+    let mut unread = data::Skips::default();
+    let side = gather::photos(&written, &mut forgotten, &wanted, &mut unread, &bar)?;
+    bar.finish_and_clear();
+    ensure!(
+        unread.count() == 0,
+        "photos changed while they were learnt from; start again"
+    );
+    let images = held_out.photos.subset(&(0..measured).collect::<Vec<_>>());
+    let map = write::linear(&maps.image)?;
+    let image = write::agreement(&images.themselves()?, &side.photos.themselves()?, &map)?;
+    let known: HashMap<&String, u32> = old_texts.strings.iter().zip(0..).collect();
+    let rows = texts.strings.iter().map(|text| known.get(text).copied());
+    let rows: Vec<u32> = rows.collect::<Option<_>>().context("a text is new")?;
+    let map = write::linear(&maps.text)?;
+    let text = write::agreement(&select(&old_texts.rows, &rows)?, &texts.rows, &map)?;
+    log::info!(
+        "the written towers differ from their maps by at most {:.1e}",
+        image.max(text)
+    );
+    let unchanged = Maps::identity(manifest.embedding_dim, DType::F32)?;
+    let scale = outcome.settings.logit_scale;
+    let after = score(&side.photos, &texts, &unchanged, scale)?;
+    Ok((manifest, outcome.table(after, measured), placed))
+}
