@@ -73,6 +73,8 @@ pub struct Config {
 pub struct Model {
     /// Bundle directory or `.tar.zst`.
     pub bundle: PathBuf,
+    /// What `vedetta-train calibrate` made for this bundle and these labels.
+    pub calibration: Option<PathBuf>,
     /// Threads the image encoder may use; the default leaves a core free.
     pub threads: NonZeroUsize,
 }

@@ -33,6 +33,7 @@ log_level = "debug"
 
 [model]
 bundle = "clip"
+calibration = "frutta.toml"
 threads = 2
 
 [decision]
@@ -94,6 +95,8 @@ fn every_part_of_a_full_configuration_arrives() {
     let name = "/etc/vedetta/vedetta.toml";
     let config = Config::from_toml(FULL, name, &sets, &environment()).unwrap();
     assert_eq!(config.model.bundle, Path::new("/etc/vedetta/clip"));
+    let calibration = config.model.calibration.as_deref();
+    assert_eq!(calibration, Some(Path::new("/etc/vedetta/frutta.toml")));
     let mqtt = &config.mqtt;
     assert_eq!((mqtt.version, mqtt.port), (MqttVersion::V311, 8884));
     assert_eq!(mqtt.discovery_prefix, None);
