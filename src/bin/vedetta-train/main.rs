@@ -1,5 +1,6 @@
 //! The host-side trainer.
 
+mod calibrate;
 mod import;
 mod quantize;
 
@@ -30,6 +31,7 @@ enum Command {
     Demo(Demo),
     Import(import::Import),
     Quantize(quantize::Quantize),
+    Calibrate(calibrate::Calibrate),
     /// Measure a bundle on the validation photos, through the daemon's own engine.
     Evaluate(Evaluate),
 }
@@ -132,6 +134,7 @@ fn run(cli: Cli) -> Result<()> {
         Command::Demo(demo) => make_demo(&demo),
         Command::Import(arguments) => import::run(arguments),
         Command::Quantize(arguments) => quantize::run(arguments),
+        Command::Calibrate(arguments) => calibrate::run(&arguments),
         Command::Evaluate(arguments) => measure(&arguments),
     }
 }
