@@ -25,6 +25,9 @@ pub struct Calibrate {
     /// Bundle that the daemon serves: folder or .tar.zst.
     #[arg(long, value_name = "DIR", default_value = "models/demo")]
     bundle: PathBuf,
+    /// Folder with one folder of frames per label, and `nessuno` for frames that show none.
+    #[arg(long, value_name = "DIR")]
+    frames: PathBuf,
     #[command(flatten)]
     sorted: Sorted,
     /// Share of what turns a label ON that has to show it, 0.5 to 1.
@@ -38,12 +41,9 @@ pub struct Calibrate {
     output: PathBuf,
 }
 
-/// Frames sorted by label, and what the labels are.
+/// What the labels of sorted frames are.
 #[derive(Args)]
 pub struct Sorted {
-    /// Folder with one folder of frames per label.
-    #[arg(long, value_name = "DIR")]
-    frames: PathBuf,
     /// The daemon's configuration: its labels, groups and negatives. Without it every folder is a
     /// label by itself, named like the folder.
     #[arg(long, value_name = "FILE")]
@@ -53,18 +53,18 @@ pub struct Sorted {
     zone: Option<String>,
     /// Italian names of the folders, TSV or CSV; by default names.tsv or nomi.tsv beside them.
     #[arg(long, value_name = "FILE")]
-    names: Option<PathBuf>,
+    pub names: Option<PathBuf>,
     /// The labels exclude each other, as in one group; with --config its groups count.
     #[arg(long, conflicts_with = "config")]
     exclusive: bool,
 }
 
 impl Sorted {
-    /// What to read.
+    /// What to read from the frames in `folder`.
     ///
     /// # Errors
     /// A configuration or zone that cannot be used.
-    pub fn wanted(&self) -> Result<Wanted> {
+    pub fn wanted(&self, folder: &Path) -> Result<Wanted> {
         let config = match &self.config {
             Some(path) => Some(Config::load(path, &[], &Environment::current())?),
             None => None,
@@ -74,7 +74,7 @@ impl Sorted {
             None => None,
         };
         Ok(Wanted {
-            folder: self.frames.clone(),
+            folder: folder.to_owned(),
             names: self.names.clone(),
             config,
             zone,
@@ -95,7 +95,7 @@ pub fn run(arguments: &Calibrate) -> Result<()> {
     let precision = Probability::new(arguments.precision).context("--precision")?;
     replaceable(&arguments.output)?;
     let bundle = Bundle::open(&arguments.bundle, &Limits::default())?;
-    let wanted = arguments.sorted.wanted()?;
+    let wanted = arguments.sorted.wanted(&arguments.frames)?;
     let (frames, report) = calibrate::calibrate(&bundle, &wanted, precision, arguments.few_shot)?;
     for skipped in frames.skipped.first().iter().take(10) {
         eprintln!("skipped {}: {}", skipped.name, skipped.reason);
