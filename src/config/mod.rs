@@ -215,6 +215,19 @@ pub struct Rule {
     pub window: usize,
 }
 
+impl Default for Rule {
+    /// What a label has where nothing is said.
+    fn default() -> Self {
+        let probability = |value| Probability(checked::narrow(value));
+        Self {
+            enter: probability(defaults::ENTER),
+            leave: probability(defaults::leave_for(defaults::ENTER)),
+            dwell: Duration::from_secs_f64(defaults::DWELL_S),
+            window: usize::try_from(defaults::WINDOW).unwrap_or(1),
+        }
+    }
+}
+
 impl Rule {
     /// The leave threshold that goes with an enter threshold that is changed at run time: 0.2
     /// under it, but never under half of it.

@@ -9,7 +9,9 @@ mod relay;
 mod settings;
 mod supervisor;
 
+pub use in_force::in_force;
 pub use plan::watch;
+pub use settings::Settings;
 pub use supervisor::serve;
 
 use std::path::PathBuf;

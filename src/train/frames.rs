@@ -11,9 +11,9 @@ use super::data::{Dataset, Format, Options, Skips};
 use super::embed;
 use crate::bundle::Bundle;
 use crate::calibrate::Measured;
-use crate::config::{Config, Id, Label, Negatives, Probability, PromptSource, Rule, Shape};
+use crate::config::{Config, Id, Label, Negatives, PromptSource, Rule, Shape};
 use crate::encoder::Embedding;
-use crate::label_set::LabelSet;
+use crate::label_set::{Contender, LabelSet};
 use crate::matcher::{self, LabelBank, Shots};
 
 /// What the folder of frames without any label may be called.
@@ -50,6 +50,8 @@ pub struct Frame {
 pub struct Frames {
     /// The labels.
     pub set: LabelSet,
+    /// Where each turns ON without a calibration.
+    pub enter: Vec<f32>,
     /// Their embeddings.
     pub bank: LabelBank,
     /// The bundle's logit scale.
@@ -121,7 +123,16 @@ impl Frames {
             "no frame of {} can be read",
             wanted.folder.display()
         );
+        let configured = wanted.config.iter().flat_map(|config| &config.labels);
+        let enter = |label: &Contender| {
+            let rule = configured
+                .clone()
+                .find(|l| l.id == label.id)
+                .map(|l| l.rule);
+            rule.unwrap_or_default().enter.get()
+        };
         Ok(Self {
+            enter: set.labels.iter().map(enter).collect(),
             set,
             bank,
             logit_scale: bundle.manifest().scoring.logit_scale,
@@ -208,13 +219,6 @@ fn watched(config: &Config, zone: Option<&Id>) -> Result<(LabelSet, Shape)> {
 
 /// Every folder is a label, as a configuration with `[[label]]` and `noun` alone would have it.
 fn of_folders(dataset: &Dataset, exclusive: bool) -> Result<LabelSet> {
-    let probability = |value| Probability::new(value).context("a probability");
-    let rule = Rule {
-        enter: probability(0.5)?,
-        leave: probability(0.5)?,
-        dwell: std::time::Duration::ZERO,
-        window: 1,
-    };
     let group = Id::new("etichette").filter(|_| exclusive);
     let mut labels: Vec<Label> = Vec::new();
     for class in dataset.classes.iter().filter(|class| !is_none(&class.key)) {
@@ -232,7 +236,7 @@ fn of_folders(dataset: &Dataset, exclusive: bool) -> Result<LabelSet> {
             id,
             prompts: PromptSource::Noun(class.noun.clone()),
             group: group.clone(),
-            rule,
+            rule: Rule::default(),
         });
     }
     ensure!(

@@ -147,38 +147,29 @@ fn on_frames(arguments: &Evaluate, bundle: &Bundle, folder: &Path) -> Result<Out
     let found = Frames::open(bundle, &wanted)?;
     let report = frames::evaluate(bundle, &found, calibration, precision)?;
     print_skipped(&found.skipped);
-    let mut table = table(&["label", "frames", "average precision"]);
-    if report.calibrated.is_none() {
-        table.set_header([
-            "label",
-            "frames",
-            "average precision",
-            "on from",
-            "precision",
-            "recall",
-            "found",
-            "mistaken",
-        ]);
-    }
+    let mut table = table(&[
+        "label",
+        "frames",
+        "average precision",
+        "on from",
+        "precision",
+        "recall",
+        "found",
+        "mistaken",
+    ]);
     let share = |value: Option<f64>| value.map_or_else(String::new, |v| format!("{v:.3}"));
-    for (n, (label, of)) in found.set.labels.iter().zip(&report.labels).enumerate() {
-        let shown = found.frames.iter().filter(|f| f.shows == Some(n)).count();
-        let mut cells = vec![
+    for (label, of) in found.set.labels.iter().zip(&report.labels) {
+        let measured = of.measured;
+        let cells = [
             label.id.to_string(),
-            format!("{shown} of {}", report.frames),
+            format!("{} of {}", measured.shown, measured.frames),
             share(of.average_precision),
+            format!("{:.3}", of.enter),
+            share(measured.precision()),
+            share(measured.recall()),
+            measured.found.to_string(),
+            measured.mistaken.to_string(),
         ];
-        if report.calibrated.is_none() {
-            let measured = of.measured.as_ref();
-            let number = |n: Option<u32>| n.map_or_else(String::new, |n| n.to_string());
-            cells.extend([
-                share(of.thresholds.map(|t| f64::from(t.enter.get()))),
-                share(measured.and_then(|m| m.precision())),
-                share(measured.and_then(|m| m.recall())),
-                number(measured.map(|m| m.found)),
-                number(measured.map(|m| m.mistaken)),
-            ]);
-        }
         row(&mut table, cells);
     }
     println!("{table}");
@@ -189,9 +180,9 @@ fn on_frames(arguments: &Evaluate, bundle: &Bundle, folder: &Path) -> Result<Out
             report.known
         );
     }
-    if let Some(calibrated) = &report.calibrated {
+    if let Some(chosen) = &report.chosen {
         println!("what calibrate would choose:");
-        calibrate::print(&found, calibrated);
+        calibrate::print(&found, chosen);
     }
     if let Some(path) = &arguments.picture {
         let panels: Vec<Panel> = found
@@ -202,7 +193,7 @@ fn on_frames(arguments: &Evaluate, bundle: &Bundle, folder: &Path) -> Result<Out
             .map(|(label, of)| Panel {
                 title: label.prompts[0].clone(),
                 curve: of.curve.clone(),
-                enter: of.thresholds.map(|t| t.enter.get()),
+                enter: Some(of.enter),
             })
             .collect();
         let title = format!("{}, {} frames", bundle.id(), report.frames);
@@ -307,7 +298,7 @@ fn table(header: &[&str]) -> Table {
 }
 
 /// The first cell to the left, numbers to the right.
-fn row(table: &mut Table, cells: Vec<String>) {
+fn row(table: &mut Table, cells: impl IntoIterator<Item = String>) {
     let cell = |(n, text): (usize, String)| {
         let side = if n == 0 {
             CellAlignment::Left

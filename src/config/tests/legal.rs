@@ -23,6 +23,7 @@ fn a_camera_and_a_label_are_enough() {
     let zone = &config.cameras[0].zones[0];
     assert_eq!((zone.id.as_str(), &zone.shape), ("camera", &Shape::Full));
     assert_eq!(zone.labels, [0]);
+    assert_eq!(config.labels[0].rule, Rule::default());
     let Rule { enter, leave, .. } = config.labels[0].rule;
     assert_eq!((enter.get(), leave.get()), (0.7, 0.5));
 }

@@ -8,7 +8,7 @@ use crate::matcher::Shots;
 use crate::train::frames::Frames;
 
 /// What is tried: the most that a logit gains,
-const ALPHA: [f32; 6] = [0.5, 1.0, 2.0, 4.0, 8.0, 16.0];
+const ALPHA: [f32; 7] = [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0];
 /// and how much closer frames count more; the paper's search ends at 7 with a scale of 100.
 const BETA: [f32; 5] = [1.0, 2.0, 5.0, 10.0, 20.0];
 

@@ -1,16 +1,17 @@
 //! How well labels do on frames sorted by label, with a calibration or without.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use anyhow::{Result, bail};
 
 use super::metrics::{Point, average_precision, curve};
 use super::write::{key, rounded};
 use crate::bundle::Bundle;
-use crate::calibrate::{Applied, Calibration, Measured, Thresholds};
+use crate::calibrate::{Applied, Calibration, Measured};
 use crate::config::Probability;
-use crate::train::calibrate::{self, Report as Calibrated};
-use crate::train::frames::{Frames, measure};
+use crate::train::calibrate::{self, Report as Chosen};
+use crate::train::frames::{Frame, Frames, measure};
 
 /// Cosine from which a frame counts as one that the calibration keeps.
 const SAME: f32 = 0.9999;
@@ -22,11 +23,10 @@ pub struct OfLabel {
     pub curve: Vec<Point>,
     /// Area under precision over recall; `None` where no frame shows the label.
     pub average_precision: Option<f64>,
-    /// Thresholds in force: the calibration's, or those that calibrating would choose.
-    pub thresholds: Option<Thresholds>,
-    /// What they give. With a calibration that was made from other frames: on these frames. Without:
-    /// each frame judged by what is fitted to the others.
-    pub measured: Option<Measured>,
+    /// Where it turns ON: the calibration's threshold, else the configuration's.
+    pub enter: f32,
+    /// What that gives on these frames.
+    pub measured: Measured,
 }
 
 /// What was measured.
@@ -35,7 +35,7 @@ pub struct Report {
     /// In the order of the frames' labels.
     pub labels: Vec<OfLabel>,
     /// What calibrating would choose, where no calibration is given.
-    pub calibrated: Option<Calibrated>,
+    pub chosen: Option<Chosen>,
     /// Frames that the calibration keeps: they recognise themselves.
     pub known: usize,
     /// Frames.
@@ -63,7 +63,7 @@ impl Report {
             "average_precision",
             labels().filter_map(|l| l.average_precision).collect(),
         );
-        let measured = || labels().filter_map(|l| l.measured);
+        let measured = || labels().map(|l| l.measured);
         mean(
             "precision",
             measured().filter_map(|m| m.precision()).collect(),
@@ -84,31 +84,38 @@ pub fn evaluate(
     calibration: Option<Calibration>,
     precision: Probability,
 ) -> Result<Report> {
-    let Some(calibration) = calibration else {
-        let calibrated = calibrate::fit(bundle, frames, precision, false);
-        let table = frames.scores(None, |_| None);
-        let labels = table
-            .iter()
-            .zip(&calibrated.choices)
-            .map(|(samples, choice)| {
-                let platt = choice.fit.platt.unwrap_or_default();
-                let samples: Vec<_> = samples.iter().map(|&(p, s)| (platt.apply(p), s)).collect();
-                let (thresholds, measured) = (choice.fit.thresholds, choice.fit.measured);
-                of_label(&samples, thresholds, measured)
-            });
-        return Ok(Report {
-            labels: labels.collect(),
-            calibrated: Some(calibrated),
-            known: 0,
-            frames: frames.frames.len(),
-        });
+    match calibration {
+        Some(calibration) => calibrated(bundle, frames, calibration),
+        None => Ok(uncalibrated(bundle, frames, precision)),
+    }
+}
+
+fn uncalibrated(bundle: &Bundle, frames: &Frames, precision: Probability) -> Report {
+    let chosen = calibrate::fit(bundle, frames, precision, false);
+    let table = frames.scores(None, |_| None);
+    let label = |n: usize| {
+        let (samples, enter) = (&table[n], frames.enter[n]);
+        OfLabel {
+            curve: curve(samples),
+            average_precision: average_precision(samples),
+            enter,
+            measured: measure(samples, enter),
+        }
     };
+    Report {
+        labels: (0..table.len()).map(label).collect(),
+        chosen: Some(chosen),
+        known: 0,
+        frames: frames.frames.len(),
+    }
+}
+
+fn calibrated(bundle: &Bundle, frames: &Frames, calibration: Calibration) -> Result<Report> {
     let all: Vec<usize> = (0..frames.set.labels.len()).collect();
-    let kept: Vec<_> = calibration
+    let kept = calibration
         .few_shot
-        .iter()
-        .flat_map(|shots| shots.keys.to_vec())
-        .collect();
+        .as_ref()
+        .map(|shots| Arc::clone(&shots.keys));
     let applied = Applied::new(
         calibration,
         &bundle.model_sha256(),
@@ -119,38 +126,28 @@ pub fn evaluate(
     if let Some(refused) = applied.refused.first() {
         bail!("{refused}; calibrate for this bundle and these labels, or name their --config");
     }
-    let shots = applied.shots(&all);
-    let table = frames.scores(shots.as_ref(), |_| None);
-    let labels = table.iter().enumerate().map(|(n, samples)| {
+    let table = frames.scores(applied.shots(&all).as_ref(), |_| None);
+    let label = |n: usize| {
         let platt = applied.platt(n);
-        let samples: Vec<_> = samples.iter().map(|&(p, s)| (platt.apply(p), s)).collect();
+        let calibrate = |&(p, shows): &(f32, bool)| (platt.apply(p), shows);
+        let samples: Vec<_> = table[n].iter().map(calibrate).collect();
         let thresholds = applied.thresholds(n);
-        let measured = thresholds.map(|t| measure(&samples, t.enter.get()));
-        of_label(&samples, thresholds, measured)
-    });
-    let is_known =
-        |embedding: &crate::encoder::Embedding| kept.iter().any(|key| key.dot(embedding) >= SAME);
+        let enter = thresholds.map_or(frames.enter[n], |t| t.enter.get());
+        OfLabel {
+            curve: curve(&samples),
+            average_precision: average_precision(&samples),
+            enter,
+            measured: measure(&samples, enter),
+        }
+    };
+    let is_known = |frame: &&Frame| {
+        let mut keys = kept.iter().flat_map(|keys| keys.iter());
+        keys.any(|key| key.dot(&frame.embedding) >= SAME)
+    };
     Ok(Report {
-        labels: labels.collect(),
-        calibrated: None,
-        known: frames
-            .frames
-            .iter()
-            .filter(|f| is_known(&f.embedding))
-            .count(),
+        labels: (0..table.len()).map(label).collect(),
+        chosen: None,
+        known: frames.frames.iter().filter(is_known).count(),
         frames: frames.frames.len(),
     })
-}
-
-fn of_label(
-    samples: &[(f32, bool)],
-    thresholds: Option<Thresholds>,
-    measured: Option<Measured>,
-) -> OfLabel {
-    OfLabel {
-        curve: curve(samples),
-        average_precision: average_precision(samples),
-        thresholds,
-        measured,
-    }
 }
