@@ -69,6 +69,7 @@ pub fn build(
         labels: embeddings,
         groups,
         negatives: negatives.into(),
+        shots: None,
     })
 }
 

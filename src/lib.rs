@@ -27,6 +27,7 @@ pub mod frame;
 pub mod gate;
 pub mod health;
 pub mod label_bank;
+pub mod label_set;
 pub mod live;
 pub mod lookout;
 pub mod matcher;

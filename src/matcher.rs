@@ -1,11 +1,16 @@
 //! From an image embedding to probabilities, one per label. Pure.
 //!
-//! `P(l) = exp(s·⟨v,t_l⟩) / Σ_c exp(s·⟨v,t_c⟩)`, summed over the label itself, the other labels of
-//! its group, and the negatives. A label without a group competes only with the negatives.
+//! `P(l) = exp(z_l) / Σ_c exp(z_c)` with the logits `z_c = s·⟨v,t_c⟩`, summed over the label itself,
+//! the other labels of its group, and the negatives. A label without a group competes only with the
+//! negatives. [`Shots`] add to the logits what the picture has in common with labelled frames.
 
 use std::sync::Arc;
 
 use crate::encoder::Embedding;
+
+mod shots;
+
+pub use shots::Shots;
 
 /// What images are compared with.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -16,6 +21,8 @@ pub struct LabelBank {
     pub groups: Vec<Option<usize>>,
     /// Prompts that compete with every label, shared by the banks of all zones.
     pub negatives: Arc<[Embedding]>,
+    /// Frames whose labels are known, where a calibration has some.
+    pub shots: Option<Shots>,
 }
 
 /// One label's score in one picture.
@@ -35,6 +42,20 @@ pub struct Score {
 /// # Panics
 /// When the bank has not one group entry per label, or embeddings of another space.
 pub fn score(image: &Embedding, bank: &LabelBank, logit_scale: f32) -> Vec<Score> {
+    score_without(image, bank, logit_scale, None)
+}
+
+/// [`score`] as if frame number `left_out` of the bank's shots were not there: the picture is that
+/// frame, and must not recognise itself.
+///
+/// # Panics
+/// As [`score`].
+pub fn score_without(
+    image: &Embedding,
+    bank: &LabelBank,
+    logit_scale: f32,
+    left_out: Option<usize>,
+) -> Vec<Score> {
     assert_eq!(
         bank.labels.len(),
         bank.groups.len(),
@@ -42,26 +63,37 @@ pub fn score(image: &Embedding, bank: &LabelBank, logit_scale: f32) -> Vec<Score
     );
     let cosines: Vec<f32> = bank.labels.iter().map(|label| image.dot(label)).collect();
     let negatives: Vec<f32> = bank.negatives.iter().map(|n| image.dot(n)).collect();
+    let shots = bank.shots.as_ref();
+    let affinities = shots.map(|shots| shots.affinities(image, bank.labels.len(), left_out));
+    let scale = f64::from(logit_scale);
     (0..bank.labels.len())
         .map(|label| {
             let group = bank.groups[label];
+            let is_rival =
+                |other: usize| other != label && group.is_some() && bank.groups[other] == group;
+            let affinities = affinities.as_ref().filter(|_| {
+                shots.is_some_and(|shots| shots.blended.get(label).copied().unwrap_or(false))
+            });
+            let of = |other: usize| affinities.map_or(0.0, |a| a.of(other));
+            let of_rest = affinities.map_or(0.0, |a| a.besides(|n| n == label || is_rival(n)));
+            let logit = |cosine: f32, affinity: f64| scale * f64::from(cosine) + affinity;
+            let own = logit(cosines[label], of(label));
             let rivals = (0..bank.labels.len())
-                .filter(|other| *other != label && group.is_some() && bank.groups[*other] == group)
-                .map(|other| cosines[other]);
-            let competitors = rivals.chain(negatives.iter().copied());
-            against(cosines[label], competitors, logit_scale)
+                .filter(|other| is_rival(*other))
+                .map(|other| logit(cosines[other], of(other)));
+            let negatives = negatives.iter().map(|cosine| logit(*cosine, of_rest));
+            against(cosines[label], own, rivals.chain(negatives))
         })
         .collect()
 }
 
-/// One label against its competitors' cosines.
-fn against(cosine: f32, competitors: impl Iterator<Item = f32>, logit_scale: f32) -> Score {
+/// One label's logit against its competitors'.
+fn against(cosine: f32, own: f64, competitors: impl Iterator<Item = f64>) -> Score {
     // Relative to the label's own logit: the label's term is exp(0) = 1. In f64, with logits of at
-    // most ±1000 apart, exp may overflow to infinity; 1/∞ = 0 is then the right answer.
-    let scale = f64::from(logit_scale);
+    // most some ±1000 apart, exp may overflow to infinity; 1/∞ = 0 is then the right answer.
     let (mut sum, mut best) = (1.0f64, 0.0f64);
     for competitor in competitors {
-        let term = (scale * (f64::from(competitor) - f64::from(cosine))).exp();
+        let term = (competitor - own).exp();
         sum += term;
         best = best.max(term);
     }
@@ -118,7 +150,7 @@ mod tests {
             image in embedding(), labels in embeddings(6), scale in 1.0f32..1000.0,
         ) {
             let groups = vec![Some(0); labels.len()];
-            let bank = LabelBank { labels, groups, negatives: [].into() };
+            let bank = LabelBank { labels, groups, negatives: [].into(), shots: None };
             let scores = score(&image, &bank, scale);
             let sum: f32 = scores.iter().map(|s| s.probability).sum();
             prop_assert!(scores.is_empty() || (sum - 1.0).abs() < 1e-5);
@@ -134,7 +166,7 @@ mod tests {
             scale in 1.0f32..1000.0,
         ) {
             let groups = (0..labels.len()).map(|i| (i % 3 > 0).then_some(i % 3)).collect();
-            let bank = LabelBank { labels, groups, negatives: negatives.into() };
+            let bank = LabelBank { labels, groups, negatives: negatives.into(), shots: None };
             for (i, s) in score(&image, &bank, scale).into_iter().enumerate() {
                 prop_assert!((0.0..=1.0).contains(&s.probability));
                 prop_assert!((-1.0..=1.0).contains(&s.margin));
@@ -158,7 +190,7 @@ mod tests {
             prop_assume!(near.is_some());
             let probability = |label: &Embedding| {
                 let bank = LabelBank {
-                    labels: vec![label.clone()], groups: vec![None], negatives: negatives.clone().into(),
+                    labels: vec![label.clone()], groups: vec![None], negatives: negatives.clone().into(), shots: None,
                 };
                 score(&image, &bank, 20.0)[0].probability
             };
@@ -170,7 +202,7 @@ mod tests {
             image in embedding(), labels in embeddings(5), negatives in embeddings(5),
         ) {
             let groups: Vec<_> = (0..labels.len()).map(|i| Some(i % 2)).collect();
-            let bank = LabelBank { labels, groups, negatives: negatives.into() };
+            let bank = LabelBank { labels, groups, negatives: negatives.into(), shots: None };
             let mut turned = bank.clone();
             turned.labels.reverse();
             turned.groups.reverse();
@@ -191,6 +223,7 @@ mod tests {
             labels: vec![unit(&[1.0, 0.0]), unit(&[0.0, 1.0]), unit(&[1.0, 1.0])],
             groups: vec![Some(0), Some(1), None],
             negatives: [].into(),
+            shots: None,
         };
         let scores = score(&image, &bank, 20.0);
         assert!(
@@ -207,6 +240,7 @@ mod tests {
             labels: vec![unit(&[0.0, 1.0])],
             groups: vec![None],
             negatives: [unit(&[1.0, 0.0])].into(),
+            shots: None,
         };
         let s = score(&image, &bank, 20.0)[0];
         assert!(s.probability < 1e-6);
@@ -220,6 +254,7 @@ mod tests {
             labels: vec![unit(&[-1.0, 0.0]), unit(&[1.0, 0.0])],
             groups: vec![Some(0), Some(0)],
             negatives: [].into(),
+            shots: None,
         };
         let scores = score(&image, &bank, 1000.0);
         assert_eq!((scores[0].probability, scores[0].margin), (0.0, -1.0));

@@ -63,6 +63,7 @@ pub fn measure(
         labels: labels.to_vec(),
         groups: vec![Some(0); labels.len()],
         negatives: Arc::default(),
+        shots: None,
     };
     let mut samples: [Samples; 4] = Default::default();
     let until = Instant::now() + budget;

@@ -196,6 +196,27 @@ impl Bundle {
         &self.sha256
     }
 
+    /// Lower-case hex SHA-256 of everything that scores depend on: the files, how pictures and texts
+    /// are prepared, the logit scale. Unlike [`Self::sha256`] it stays the same when only a name, an
+    /// evaluation or the provenance is written anew.
+    pub fn model_sha256(&self) -> String {
+        let m = &self.manifest;
+        let files: BTreeMap<_, _> = m
+            .files
+            .iter()
+            .map(|(name, file)| (name, &file.sha256))
+            .collect();
+        let parts = serde_json::json!([
+            m.embedding_dim,
+            m.image,
+            m.text,
+            m.scoring,
+            m.precision,
+            files
+        ]);
+        hex(&Sha256::digest(parts.to_string()))
+    }
+
     /// What was opened.
     pub fn path(&self) -> &Path {
         &self.path

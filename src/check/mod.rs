@@ -8,6 +8,7 @@ pub mod machine;
 use std::fmt;
 
 use crate::bundle::{Bundle, Limits};
+use crate::calibrate::Applied;
 use crate::config::{Config, ConfigError, Environment, Loaded, Problem};
 use crate::prompts;
 
@@ -121,7 +122,16 @@ pub fn everything(
             findings.extend(warnings.iter().map(warned));
             findings.extend(labels(config));
             findings.extend(config.cameras.iter().flat_map(camera::check));
-            findings.push(bundle(config));
+            match Bundle::open(&config.model.bundle, &Limits::default()) {
+                Ok(opened) => {
+                    findings.push(bundle(&opened));
+                    findings.extend(calibration(config, &opened));
+                }
+                Err(error) => {
+                    let advice = "name one with model.bundle or $VEDETTA_MODELS";
+                    findings.push(Finding::fail("bundle", error.to_string(), advice));
+                }
+            }
             findings.extend(broker::check(&config.mqtt));
             findings.push(machine::disk(&config.state_dir));
         }
@@ -182,23 +192,45 @@ fn labels(config: &Config) -> Vec<Finding> {
     vec![Finding::ok("labels", shown.join(", "))]
 }
 
-fn bundle(config: &Config) -> Finding {
-    match Bundle::open(&config.model.bundle, &Limits::default()) {
-        Ok(bundle) => {
-            let manifest = bundle.manifest();
-            let found = format!(
-                "{}, {} px, language {}, every hash is right",
-                bundle.id(),
-                manifest.image.size_px,
-                manifest.language
-            );
-            Finding::ok("bundle", found)
-        }
-        Err(error) => {
-            let advice = "name one with model.bundle or $VEDETTA_MODELS";
-            Finding::fail("bundle", error.to_string(), advice)
-        }
+fn bundle(bundle: &Bundle) -> Finding {
+    let manifest = bundle.manifest();
+    let found = format!(
+        "{}, {} px, language {}, every hash is right",
+        bundle.id(),
+        manifest.image.size_px,
+        manifest.language
+    );
+    Finding::ok("bundle", found)
+}
+
+fn calibration(config: &Config, bundle: &Bundle) -> Vec<Finding> {
+    let Some(path) = &config.model.calibration else {
+        return Vec::new();
+    };
+    let applied = Applied::of_config(config, bundle);
+    if let Some(problem) = &applied.problem {
+        let advice = "until then labels are not calibrated";
+        return vec![Finding::fail("calibration", problem, advice)];
     }
+    let refused = applied.refused.iter().map(|refused| {
+        let advice = "run `vedetta-train calibrate` again; until then its scores count as they are";
+        Finding::warn("calibration", refused.to_string(), advice)
+    });
+    let mut findings: Vec<Finding> = refused.collect();
+    let count = applied.count();
+    let found = format!(
+        "{}: {count} of {} label(s)",
+        path.display(),
+        config.labels.len()
+    );
+    findings.push(match count {
+        0 if findings.is_empty() => {
+            let advice = "calibrate with this configuration: --config";
+            Finding::warn("calibration", found, advice)
+        }
+        _ => Finding::ok("calibration", found),
+    });
+    findings
 }
 
 #[cfg(test)]

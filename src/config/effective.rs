@@ -20,6 +20,7 @@ impl Config {
             log_level: word(self.log_level, &LOG_LEVELS),
             model: key(raw::Model {
                 bundle: path(&self.model.bundle),
+                calibration: self.model.calibration.as_deref().and_then(path),
                 threads: whole(self.model.threads.get()),
             }),
             mqtt: key(mqtt(&self.mqtt)),

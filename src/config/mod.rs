@@ -73,6 +73,8 @@ pub struct Config {
 pub struct Model {
     /// Bundle directory or `.tar.zst`.
     pub bundle: PathBuf,
+    /// What `vedetta-train calibrate` made for this bundle and these labels.
+    pub calibration: Option<PathBuf>,
     /// Threads the image encoder may use; the default leaves a core free.
     pub threads: NonZeroUsize,
 }
@@ -211,6 +213,19 @@ pub struct Rule {
     pub dwell: Duration,
     /// Median window in encoded frames, odd, 1–31.
     pub window: usize,
+}
+
+impl Default for Rule {
+    /// What a label has where nothing is said.
+    fn default() -> Self {
+        let probability = |value| Probability(checked::narrow(value));
+        Self {
+            enter: probability(defaults::ENTER),
+            leave: probability(defaults::leave_for(defaults::ENTER)),
+            dwell: Duration::from_secs_f64(defaults::DWELL_S),
+            window: usize::try_from(defaults::WINDOW).unwrap_or(1),
+        }
+    }
 }
 
 impl Rule {

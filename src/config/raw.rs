@@ -39,6 +39,7 @@ tables! {
 
     Model {
         bundle: String,
+        calibration: String,
         threads: u64,
     }
 

@@ -2,13 +2,16 @@
 
 mod clock;
 mod commands;
+mod in_force;
 mod inference;
 mod plan;
 mod relay;
 mod settings;
 mod supervisor;
 
+pub use in_force::in_force;
 pub use plan::watch;
+pub use settings::Settings;
 pub use supervisor::serve;
 
 use std::path::PathBuf;
@@ -50,8 +53,8 @@ pub enum ServeError {
     #[error("{0}")]
     Config(#[from] crate::config::ConfigError),
     /// A label's prompts.
-    #[error("label {0}: {1}")]
-    Prompt(String, String),
+    #[error(transparent)]
+    Prompt(#[from] crate::label_set::LabelSetError),
     /// The state directory.
     #[error("the state directory {} cannot be used: {source}; create it or set state_dir", .path.display())]
     StateDir {
@@ -84,7 +87,7 @@ impl ServeError {
     /// 78 (`EX_CONFIG`) for what a restart cannot cure, 1 for the rest.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Self::Config(_) | Self::Prompt(..) => crate::config::ConfigError::EXIT_CODE,
+            Self::Config(_) | Self::Prompt(_) => crate::config::ConfigError::EXIT_CODE,
             _ => 1,
         }
     }

@@ -5,52 +5,27 @@ use std::sync::Arc;
 
 use super::ServeError;
 use crate::bundle::Bundle;
+use crate::calibrate::Applied;
 use crate::config::Config;
 use crate::decide;
-use crate::label_bank;
+use crate::label_set::LabelSet;
 use crate::lookout::{WatchedCamera, WatchedZone};
 use crate::matcher::LabelBank;
 use crate::prompts;
 
-/// The cameras of `config` with their zones' label banks. Prompts that were embedded before come
-/// from the cache in `cache_dir`; the text encoder is loaded only for the others, and freed.
+/// The cameras of `config` with their zones' label banks, and what of a calibration holds for them.
+/// Prompts that were embedded before come from the cache in `cache_dir`; the text encoder is loaded
+/// only for the others, and freed.
 ///
 /// # Errors
 /// A label whose prompts cannot be made, or a text encoder that fails.
 pub fn watch(
     config: &Config,
     bundle: &Bundle,
+    calibrated: &Applied,
     cache_dir: &Path,
 ) -> Result<Vec<WatchedCamera>, ServeError> {
-    let label_prompts = config
-        .labels
-        .iter()
-        .map(|label| {
-            prompts::for_label(&label.prompts)
-                .map_err(|error| ServeError::Prompt(label.id.to_string(), error.to_string()))
-        })
-        .collect::<Result<Vec<_>, _>>()?;
-    let negatives: Vec<Vec<String>> = prompts::negatives_besides(&config.negatives, &config.labels)
-        .into_iter()
-        .map(|prompt| vec![prompt])
-        .collect();
-    let mut groups: Vec<&str> = Vec::new();
-    let group_of: Vec<Option<usize>> = config
-        .labels
-        .iter()
-        .map(|label| {
-            let name = label.group.as_ref()?.as_str();
-            Some(
-                groups
-                    .iter()
-                    .position(|known| *known == name)
-                    .unwrap_or_else(|| {
-                        groups.push(name);
-                        groups.len() - 1
-                    }),
-            )
-        })
-        .collect();
+    let set = LabelSet::new(&config.labels, &config.negatives)?;
     let mut announced = false;
     let mut progress = |done: usize, of: usize| {
         if !announced || done == of {
@@ -58,15 +33,9 @@ pub fn watch(
             announced = true;
         }
     };
-    let bank = label_bank::build(
-        bundle,
-        Some(cache_dir),
-        &label_prompts,
-        group_of,
-        &negatives,
-        &mut progress,
-    )
-    .map_err(|error| ServeError::LabelBank(error.to_string()))?;
+    let bank = set
+        .bank(bundle, Some(cache_dir), &mut progress)
+        .map_err(|error| ServeError::LabelBank(error.to_string()))?;
 
     let mut plans = decide::plan(config, |label| prompts::display(&label.prompts))
         .into_iter()
@@ -74,12 +43,16 @@ pub fn watch(
     let cameras = config.cameras.iter().map(|camera| {
         let mut zones = Vec::new();
         for zone in &camera.zones {
-            let Some(plan) = plans.next() else { break };
+            let Some(mut plan) = plans.next() else { break };
+            for (label, n) in plan.labels.iter_mut().zip(&zone.labels) {
+                label.calibration = calibrated.platt(*n);
+            }
             let select = |n: &usize| bank.labels[*n].clone();
             let bank = LabelBank {
                 labels: zone.labels.iter().map(select).collect(),
                 groups: zone.labels.iter().map(|n| bank.groups[*n]).collect(),
                 negatives: Arc::clone(&bank.negatives),
+                shots: calibrated.shots(&zone.labels),
             };
             zones.push(WatchedZone { plan, bank });
         }

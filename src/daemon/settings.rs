@@ -121,21 +121,27 @@ impl Settings {
         Ok(())
     }
 
-    /// Puts them over `config`. What no longer fits (a label that is gone) is left out.
+    /// Puts labels and prompts over `config`. What no longer fits (a label that is gone) is left out.
     ///
     /// New labels are watched in every zone, with the rule of the first configured label and in its
     /// group when all configured labels share one; a label that was there keeps its rule and zones.
-    pub fn apply(&self, config: &mut Config) {
+    pub fn apply_labels(&self, config: &mut Config) {
         if let Some(labels) = &self.labels {
             replace_labels(config, labels);
         }
         for label in &mut config.labels {
-            let slug = label.id.as_str();
-            if let Some(enter) = self.thresholds.get(slug).and_then(|p| Probability::new(*p)) {
-                label.rule = with_enter(label.rule, enter);
-            }
-            if let Some(text) = self.prompts.get(slug) {
+            if let Some(text) = self.prompts.get(label.id.as_str()) {
                 label.prompts = PromptSource::Noun(text.clone());
+            }
+        }
+    }
+
+    /// Puts thresholds over those of `config`, the last word on them.
+    pub fn apply_thresholds(&self, config: &mut Config) {
+        for label in &mut config.labels {
+            let threshold = self.thresholds.get(label.id.as_str());
+            if let Some(enter) = threshold.and_then(|p| Probability::new(*p)) {
+                label.rule = with_enter(label.rule, enter);
             }
         }
     }

@@ -107,6 +107,9 @@ impl<I: EventIds> Board<I> {
                             && shape == plan.shape
                             && entry.watches_the_same(&label) =>
                     {
+                        if entry.plan.calibration != label.calibration {
+                            entry.forget_scores();
+                        }
                         entry.decider.set_rule(label.label.rule);
                         entry.set_baseline(plan.baseline);
                         entry.plan = label;

@@ -160,6 +160,13 @@ impl Decider {
         self.refused_in_a_row = 0;
     }
 
+    /// Forgets what was observed; the state stays.
+    pub fn forget(&mut self) {
+        self.window.clear();
+        self.leaning_since = None;
+        self.refused_in_a_row = 0;
+    }
+
     /// Puts a new rule in force. State and window stay; when a threshold moved, the dwell time under
     /// way starts anew, because it was earned against the old one.
     pub fn set_rule(&mut self, rule: Rule) {

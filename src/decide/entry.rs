@@ -92,6 +92,13 @@ impl Entry {
         self.baseline = self.baseline.as_ref().map(|b| Baseline::new(b.rule()));
     }
 
+    /// Scores are calibrated otherwise from now on: those that were seen no longer compare. The state
+    /// stays until new ones are there.
+    pub(super) fn forget_scores(&mut self) {
+        self.decider.forget();
+        self.forget_usual();
+    }
+
     /// Takes in what one frame shows, calibrated; `false` when it is refused.
     pub(super) fn record(&mut self, score: Observation) -> bool {
         self.decider.record(Observation {

@@ -16,15 +16,18 @@
 
 pub mod anchors;
 pub mod augment;
+pub mod calibrate;
 pub mod contrast;
 pub mod convolution;
 pub mod data;
 pub mod demo;
 pub mod descent;
 pub mod efficientnet;
+pub mod embed;
 pub mod evaluate;
 pub mod fit;
 pub mod fitting;
+pub mod frames;
 pub mod grocery;
 pub mod head;
 pub mod import;

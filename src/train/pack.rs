@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 use sha2::{Digest, Sha256};
 
 use super::demo::Workshop;
-use super::evaluate;
+use super::evaluate::grocery;
 use super::head::{Head, everyday_names};
 use super::onnx::{Dim, Graph, Port, write_lite0};
 use super::space::DIM;
@@ -39,7 +39,7 @@ impl Workshop {
     ///
     /// # Errors
     /// A missing file of a step before, or a bundle larger than it may be.
-    pub fn pack(&self, folder: &Path, heldout: &Path, licences: &Path) -> Result<evaluate::Report> {
+    pub fn pack(&self, folder: &Path, heldout: &Path, licences: &Path) -> Result<grocery::Report> {
         let files = text::Work(self.work.clone());
         let texts = read_texts(&self.work.join("texts.tsv"))?;
         let table = self.text_embeddings(&texts)?;
@@ -67,8 +67,8 @@ impl Workshop {
         let scale = head.scale()?.flatten_all()?.to_vec1::<f32>()?[0];
         let mut manifest = manifest(folder, scale)?;
         write(folder, &manifest)?;
-        let mut report = evaluate::evaluate(folder, &self.grocery, &self.grocery.val)?;
-        report.paraphrases = Some(evaluate::paraphrases(folder, &self.grocery, heldout)?);
+        let mut report = grocery::evaluate(folder, &self.grocery, &self.grocery.val)?;
+        report.paraphrases = Some(grocery::paraphrases(folder, &self.grocery, heldout)?);
         manifest.evaluation = report.table("grocery_val");
         write(folder, &manifest)?;
         let bytes: u64 = manifest.files.values().map(|file| file.bytes).sum();

@@ -10,6 +10,6 @@ if ! cargo +nightly --version >/dev/null 2>&1 || ! cargo fuzz --version >/dev/nu
     echo "fuzz: SKIPPED: needs a nightly toolchain and cargo-fuzz"
     exit 0
 fi
-for target in frame manifest config message packed; do
+for target in frame manifest config message packed calibration; do
     cargo +nightly fuzz run --fuzz-dir . "$target" -- -max_total_time="$seconds" -max_len=65536 -rss_limit_mb=2048
 done

@@ -4,6 +4,7 @@
 mod support;
 
 mod bundle;
+mod calibration;
 mod demo_bundle;
 mod encoder;
 mod preprocess;

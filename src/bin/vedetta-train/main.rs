@@ -1,5 +1,7 @@
 //! The host-side trainer.
 
+mod calibrate;
+mod evaluate;
 mod fit;
 mod import;
 mod quantize;
@@ -10,8 +12,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use vedetta::train::demo::Workshop;
-use vedetta::train::grocery::Grocery;
-use vedetta::train::{evaluate, text, tune};
+use vedetta::train::{text, tune};
 
 /// Makes and measures the model bundles that vedetta serves. Runs on a workstation, never on the board.
 #[derive(Parser)]
@@ -32,18 +33,8 @@ enum Command {
     Fit(fit::Fit),
     Import(import::Import),
     Quantize(quantize::Quantize),
-    /// Measure a bundle on the validation photos, through the daemon's own engine.
-    Evaluate(Evaluate),
-}
-
-#[derive(Args)]
-struct Evaluate {
-    /// Bundle folder.
-    #[arg(long, value_name = "DIR", default_value = "models/demo")]
-    bundle: PathBuf,
-    /// Folder with grocery/.
-    #[arg(long, value_name = "DIR")]
-    data: PathBuf,
+    Calibrate(calibrate::Calibrate),
+    Evaluate(evaluate::Evaluate),
 }
 
 #[derive(Args)]
@@ -135,7 +126,8 @@ fn run(cli: Cli) -> Result<()> {
         Command::Fit(arguments) => fit::run(arguments),
         Command::Import(arguments) => import::run(arguments),
         Command::Quantize(arguments) => quantize::run(arguments),
-        Command::Evaluate(arguments) => measure(&arguments),
+        Command::Calibrate(arguments) => calibrate::run(&arguments),
+        Command::Evaluate(arguments) => evaluate::run(&arguments),
     }
 }
 
@@ -186,33 +178,7 @@ fn make_demo(demo: &Demo) -> Result<()> {
         let data = demo.models.join("data");
         let heldout = data.join("paraphrases_heldout.tsv");
         let report = workshop.pack(&demo.output, &heldout, &data.join("LICENSES.md"))?;
-        print(&report);
+        evaluate::print_grocery(&report);
     }
     Ok(())
-}
-
-fn measure(arguments: &Evaluate) -> Result<()> {
-    let grocery = Grocery::open(&arguments.data.join("grocery"))?;
-    print(&evaluate::evaluate(
-        &arguments.bundle,
-        &grocery,
-        &grocery.val,
-    )?);
-    Ok(())
-}
-
-fn print(report: &evaluate::Report) {
-    println!("{} photos", report.photos);
-    println!("fine (81 names)    top-1 {:.1} %", report.fine * 100.0);
-    println!("coarse (43 names)  top-1 {:.1} %", report.coarse * 100.0);
-    println!(
-        "the right one of five coarse names: mean probability {:.2}",
-        report.confidence_of_five
-    );
-    if let Some((right, of)) = report.paraphrases {
-        println!("held-out descriptions: {right} of {of} nearest to the right name");
-    }
-    for (mistake, count) in &report.mistakes {
-        println!("  {count:3} × {mistake}");
-    }
 }

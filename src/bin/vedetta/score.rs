@@ -18,10 +18,13 @@ use serde_json::json;
 use vedetta::annotate;
 use vedetta::bundle::{Bundle, Limits};
 use vedetta::config::{Environment, Shape};
-use vedetta::encoder::{self, Embedding, ImageEncoder};
-use vedetta::matcher;
+use vedetta::encoder::{self, ImageEncoder};
 use vedetta::photo;
 use vedetta::preprocess::Preprocessor;
+
+mod judge;
+
+use judge::{Judge, Scored};
 
 /// Longest `--labels` file, bytes.
 const MAX_LABELS_BYTES: u64 = 4 << 20;
@@ -37,7 +40,8 @@ const DRAWN: usize = 5;
 /// Score photos against Italian phrases.
 ///
 /// Each label is used as it is given. The probability is the softmax over the given labels alone,
-/// so give several: one label by itself always gets 1.
+/// so give several: one label by itself always gets 1. With --calibration the labels are the
+/// calibration's, scored as the daemon scores them.
 #[derive(clap::Args)]
 pub struct ScoreArgs {
     /// JPEG or PNG files.
@@ -49,6 +53,9 @@ pub struct ScoreArgs {
     /// A file with one phrase a line.
     #[arg(long, value_name = "FILE")]
     labels: Option<PathBuf>,
+    /// What `vedetta-train calibrate` made for this bundle, instead of labels.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["label", "labels"])]
+    calibration: Option<PathBuf>,
     /// Bundle folder or .tar.zst; by default the bundled demo model.
     #[arg(long, value_name = "DIR")]
     bundle: Option<PathBuf>,
@@ -63,22 +70,25 @@ pub struct ScoreArgs {
     threads: Option<NonZeroUsize>,
 }
 
-/// One label's result: index, cosine, probability.
-type Scored = Vec<(usize, f32, f32)>;
-
 /// Prints a table, or JSON, for every image. Unreadable images are error lines and exit code 1.
 ///
 /// # Errors
 /// No labels, or a bundle that cannot be used.
 pub fn run(arguments: &ScoreArgs) -> Result<ExitCode> {
-    let labels = labels(arguments)?;
+    let phrases = match arguments.calibration {
+        Some(_) => Vec::new(),
+        None => labels(arguments)?,
+    };
     let path = match &arguments.bundle {
         Some(path) => path.clone(),
         None => Environment::current().installed_bundle()?,
     };
     let bundle = Bundle::open(&path, &Limits::default())?;
-    let texts: Vec<&str> = labels.iter().map(String::as_str).collect();
-    let bank = embed(&bundle, &texts)?;
+    // The text encoder is loaded, used and freed before the image encoder is.
+    let judge = match &arguments.calibration {
+        Some(calibration) => Judge::of_calibration(&bundle, calibration)?,
+        None => Judge::of_phrases(&bundle, phrases)?,
+    };
     let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let threads = arguments.threads.unwrap_or(cores);
     let workers = threads.get().min(arguments.images.len());
@@ -92,7 +102,6 @@ pub fn run(arguments: &ScoreArgs) -> Result<ExitCode> {
     let mut encoders: Vec<Box<dyn ImageEncoder>> = (1..workers).map(|_| first.fork()).collect();
     encoders.push(first);
     let preprocessor = Preprocessor::new(&bundle.manifest().image);
-    let scale = bundle.manifest().scoring.logit_scale;
     let drawing = Drawing::new(arguments)?;
 
     let bar = progress(arguments.images.len());
@@ -102,7 +111,7 @@ pub fn run(arguments: &ScoreArgs) -> Result<ExitCode> {
         let (sender, results) = mpsc::sync_channel(AHEAD);
         for mut encoder in encoders {
             let (sender, next) = (sender.clone(), &next);
-            let (labels, bank, preprocessor, drawing) = (&labels, &bank, &preprocessor, &drawing);
+            let (judge, preprocessor, drawing) = (&judge, &preprocessor, &drawing);
             scope.spawn(move || {
                 loop {
                     let n = next.fetch_add(1, Ordering::Relaxed);
@@ -112,8 +121,8 @@ pub fn run(arguments: &ScoreArgs) -> Result<ExitCode> {
                     // A decoder or an engine that panics on one photo costs that photo only.
                     let outcome = catch_unwind(AssertUnwindSafe(|| {
                         let (picture, scored) =
-                            score(image, encoder.as_mut(), preprocessor, bank, scale)?;
-                        drawing.draw(n, picture, &scored, labels)?;
+                            score(image, encoder.as_mut(), preprocessor, judge)?;
+                        drawing.draw(n, picture, &scored, judge.names())?;
                         Ok(scored)
                     }))
                     .unwrap_or_else(|_| Err(anyhow!("scoring it panicked")));
@@ -132,7 +141,8 @@ pub fn run(arguments: &ScoreArgs) -> Result<ExitCode> {
             while let Some(outcome) = waiting.remove(&printed) {
                 failures += usize::from(outcome.is_err());
                 bar.suspend(|| {
-                    print(&arguments.images[printed], outcome, &labels, arguments.json)
+                    let image = &arguments.images[printed];
+                    print(image, outcome, judge.names(), arguments.json)
                 })?;
                 printed += 1;
             }
@@ -177,50 +187,43 @@ fn labels(arguments: &ScoreArgs) -> Result<Vec<String>> {
     Ok(labels)
 }
 
-/// The text encoder is loaded, used and freed before the image encoder is.
-fn embed(bundle: &Bundle, texts: &[&str]) -> Result<Vec<Embedding>> {
-    let mut encoder = encoder::load_text(bundle)?;
-    let bar = progress(texts.len());
-    let mut bank = Vec::with_capacity(texts.len());
-    for chunk in texts.chunks(16) {
-        bank.extend(encoder.encode_texts(chunk)?);
-        bar.inc(chunk.len() as u64);
-    }
-    bar.finish_and_clear();
-    Ok(bank)
-}
-
 fn score(
     image: &Path,
     encoder: &mut dyn ImageEncoder,
     preprocessor: &Preprocessor,
-    bank: &[Embedding],
-    scale: f32,
-) -> Result<(RgbImage, Scored)> {
+    judge: &Judge,
+) -> Result<(RgbImage, Vec<Scored>)> {
     let picture = photo::read(image)?;
     let input = preprocessor.prepare(&picture, &Shape::Full)?;
     let mut embeddings = encoder.encode_images(std::slice::from_ref(&input))?;
     let embedding = embeddings.pop().context("the encoder gave nothing")?;
-    let cosines: Vec<f32> = bank.iter().map(|label| embedding.dot(label)).collect();
-    let probabilities = matcher::softmax(&cosines, scale);
-    let mut scored: Scored = cosines
-        .into_iter()
-        .zip(probabilities)
-        .enumerate()
-        .map(|(n, (c, p))| (n, c, p))
-        .collect();
-    scored.sort_by(|a, b| b.1.total_cmp(&a.1));
-    Ok((picture, scored))
+    Ok((picture, judge.score(&embedding)))
 }
 
-fn print(image: &Path, outcome: Result<Scored>, labels: &[String], as_json: bool) -> Result<()> {
+fn print(
+    image: &Path,
+    outcome: Result<Vec<Scored>>,
+    labels: &[String],
+    as_json: bool,
+) -> Result<()> {
     let mut out = std::io::stdout().lock();
     let name = image.display();
     match outcome {
         Ok(scored) if as_json => {
             let labels: Vec<_> = scored
                 .iter()
-                .map(|(n, cosine, p)| json!({"label": labels[*n], "cosine": cosine, "probability": p}))
+                .map(|one| {
+                    let mut fields = json!({
+                        "label": labels[one.label],
+                        "cosine": one.cosine,
+                        "probability": one.probability,
+                    });
+                    if let Some(threshold) = one.threshold {
+                        fields["threshold"] = json!(threshold);
+                        fields["over"] = json!(one.probability >= threshold);
+                    }
+                    fields
+                })
                 .collect();
             writeln!(
                 out,
@@ -240,23 +243,35 @@ fn print(image: &Path, outcome: Result<Scored>, labels: &[String], as_json: bool
     Ok(())
 }
 
-fn table(scored: &Scored, labels: &[String]) -> Table {
+fn table(scored: &[Scored], labels: &[String]) -> Table {
     let mut table = Table::new();
     table.load_preset(UTF8_HORIZONTAL_ONLY);
-    table.set_header(["label", "probability", "cosine"]);
-    for (row, (n, cosine, p)) in scored.iter().take(SHOWN).enumerate() {
+    let has_thresholds = scored.iter().any(|one| one.threshold.is_some());
+    let mut header = vec!["label", "probability", "cosine"];
+    header.extend(has_thresholds.then_some("on from"));
+    table.set_header(header);
+    for (row, one) in scored.iter().take(SHOWN).enumerate() {
         let right = |text: String| Cell::new(text).set_alignment(CellAlignment::Right);
-        let label = Cell::new(&labels[*n]);
-        let label = if row == 0 {
+        let label = Cell::new(&labels[one.label]);
+        let stands_out = match one.threshold {
+            Some(threshold) => one.probability >= threshold,
+            None => row == 0 && !has_thresholds,
+        };
+        let label = if stands_out {
             label.fg(Color::Green)
         } else {
             label
         };
-        table.add_row([
+        let percent = |p: f32| format!("{:.1} %", p * 100.0);
+        let mut cells = vec![
             label,
-            right(format!("{:.1} %", p * 100.0)),
-            right(format!("{cosine:.3}")),
-        ]);
+            right(percent(one.probability)),
+            right(format!("{:.3}", one.cosine)),
+        ];
+        if has_thresholds {
+            cells.push(right(one.threshold.map_or_else(String::new, percent)));
+        }
+        table.add_row(cells);
     }
     if scored.len() > SHOWN {
         let more = scored.len() - SHOWN;
@@ -307,7 +322,7 @@ impl Drawing {
         &self,
         n: usize,
         mut picture: RgbImage,
-        scored: &Scored,
+        scored: &[Scored],
         labels: &[String],
     ) -> Result<()> {
         let Some(path) = self.targets.get(n) else {
@@ -316,7 +331,7 @@ impl Drawing {
         let best: Vec<(String, f32)> = scored
             .iter()
             .take(DRAWN)
-            .map(|(n, _, p)| (labels[*n].clone(), *p))
+            .map(|one| (labels[one.label].clone(), one.probability))
             .collect();
         annotate::scores(&mut picture, &best);
         let is_png = path

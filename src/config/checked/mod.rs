@@ -67,6 +67,7 @@ fn model(context: &Context<'_>, raw: &raw::Config) -> Option<Model> {
         Some(_) => context.path(&raw.bundle),
         None => Some(context.environment.find_bundle()),
     };
+    let calibration = context.path(&raw.calibration);
     let threads = context.whole(&raw.threads, 1..=64).map(count);
     // The free core serves capture, decoding and the broker.
     let default = context
@@ -77,6 +78,7 @@ fn model(context: &Context<'_>, raw: &raw::Config) -> Option<Model> {
         .clamp(1, 64);
     Some(Model {
         bundle: bundle?,
+        calibration,
         threads: NonZeroUsize::new(threads.unwrap_or(default))?,
     })
 }

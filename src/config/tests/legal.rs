@@ -23,6 +23,7 @@ fn a_camera_and_a_label_are_enough() {
     let zone = &config.cameras[0].zones[0];
     assert_eq!((zone.id.as_str(), &zone.shape), ("camera", &Shape::Full));
     assert_eq!(zone.labels, [0]);
+    assert_eq!(config.labels[0].rule, Rule::default());
     let Rule { enter, leave, .. } = config.labels[0].rule;
     assert_eq!((enter.get(), leave.get()), (0.7, 0.5));
 }
@@ -33,6 +34,7 @@ log_level = "debug"
 
 [model]
 bundle = "clip"
+calibration = "frutta.toml"
 threads = 2
 
 [decision]
@@ -94,6 +96,8 @@ fn every_part_of_a_full_configuration_arrives() {
     let name = "/etc/vedetta/vedetta.toml";
     let config = Config::from_toml(FULL, name, &sets, &environment()).unwrap();
     assert_eq!(config.model.bundle, Path::new("/etc/vedetta/clip"));
+    let calibration = config.model.calibration.as_deref();
+    assert_eq!(calibration, Some(Path::new("/etc/vedetta/frutta.toml")));
     let mqtt = &config.mqtt;
     assert_eq!((mqtt.version, mqtt.port), (MqttVersion::V311, 8884));
     assert_eq!(mqtt.discovery_prefix, None);

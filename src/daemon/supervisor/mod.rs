@@ -12,6 +12,7 @@ use super::relay::Relays;
 use super::settings::Settings;
 use super::{Control, ServeError};
 use crate::bundle::Bundle;
+use crate::calibrate::Applied;
 use crate::config::{Config, ConfigError};
 use crate::lookout::{Model, WatchedCamera};
 use crate::publish::{Command, Outbox, Publisher};
@@ -46,8 +47,9 @@ pub(super) struct Supervisor<'a> {
     load: &'a dyn Fn() -> Result<Config, ConfigError>,
     /// As the file says, before run-time settings.
     pub(super) configured: Config,
-    /// With run-time settings applied: what is in force.
+    /// With run-time settings and calibrated thresholds applied: what is in force.
     pub(super) config: Config,
+    calibrated: Applied,
     pub(super) settings: Settings,
     bundle: Bundle,
     backend: String,

@@ -4,6 +4,7 @@ use super::start::load_model;
 use super::{FAREWELL, MQTT, SILENCE, Supervisor};
 use crate::bundle::{Bundle, Limits};
 use crate::config::Config;
+use crate::daemon::in_force::{self, in_force};
 use crate::daemon::inference::Request;
 use crate::daemon::plan;
 use crate::publish;
@@ -38,28 +39,34 @@ impl Supervisor<'_> {
     /// # Errors
     /// Why it cannot be done; what was in force still is.
     pub(in crate::daemon) fn put_in_force(&mut self) -> Result<(), String> {
-        let mut config = self.configured.clone();
-        self.settings.apply(&mut config);
-        if config == self.config {
-            return Ok(());
-        }
-        if only_rules_differ(&self.config, &config) {
-            self.config = config;
-            self.request(Request::Rules(self.config.labels.clone()));
-            self.report_settings();
-            return Ok(());
-        }
+        let (wanted, loaded) = (&self.configured.model, &self.config.model);
         let mut replacement = None;
-        if config.model != self.config.model {
-            let bundle = Bundle::open(&config.model.bundle, &Limits::default())
+        if (&wanted.bundle, wanted.threads) != (&loaded.bundle, loaded.threads) {
+            let bundle = Bundle::open(&wanted.bundle, &Limits::default())
                 .map_err(|error| error.to_string())?;
-            let model = load_model(&bundle, &config).map_err(|error| error.to_string())?;
+            let model = load_model(&bundle, &self.configured).map_err(|error| error.to_string())?;
             replacement = Some((bundle, model));
         }
         let bundle = replacement
             .as_ref()
             .map_or(&self.bundle, |(bundle, _)| bundle);
-        let watched = plan::watch(&config, bundle, &self.config.state_dir)
+        let (config, calibrated) = in_force(&self.configured, &self.settings, bundle);
+        let same_scores = calibrated.scores_like(&self.calibrated);
+        if calibrated != self.calibrated {
+            in_force::log(&calibrated, &config);
+        }
+        if same_scores && config == self.config {
+            self.calibrated = calibrated;
+            return Ok(());
+        }
+        if same_scores && only_rules_differ(&self.config, &config) {
+            self.config = config;
+            self.calibrated = calibrated;
+            self.request(Request::Rules(self.config.labels.clone()));
+            self.report_settings();
+            return Ok(());
+        }
+        let watched = plan::watch(&config, bundle, &calibrated, &self.config.state_dir)
             .map_err(|error| error.to_string())?;
         if !self.publisher.announce(&config) {
             self.change_publisher(&config)?;
@@ -68,6 +75,7 @@ impl Supervisor<'_> {
             log::warn!("state_dir and outbox change only at a restart");
         }
         self.config = config;
+        self.calibrated = calibrated;
         let model = replacement.map(|(bundle, model)| {
             self.backend = model.encoder.describe();
             let id = bundle.id();

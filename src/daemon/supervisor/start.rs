@@ -8,6 +8,7 @@ use super::{COMMANDS, MQTT, REQUESTS, SILENCE, Supervisor, settings_path};
 use crate::bundle::{Bundle, Limits};
 use crate::config::{Config, ConfigError};
 use crate::daemon::clock::Clock;
+use crate::daemon::in_force::{self, in_force};
 use crate::daemon::inference::Inference;
 use crate::daemon::relay::Relays;
 use crate::daemon::settings::Settings;
@@ -36,11 +37,9 @@ pub fn serve(
         source,
     })?;
     let settings = Settings::load(&settings_path(&configured));
-    let mut config = configured.clone();
-    settings.apply(&mut config);
-
     let started = Instant::now();
-    let bundle = Bundle::open(&config.model.bundle, &Limits::default())?;
+    let bundle = Bundle::open(&configured.model.bundle, &Limits::default())?;
+    let (config, calibrated) = in_force(&configured, &settings, &bundle);
     let model = load_model(&bundle, &config)?;
     let backend = model.encoder.describe();
     log::info!(
@@ -49,7 +48,8 @@ pub fn serve(
         bundle.path().display(),
         started.elapsed().as_secs_f32()
     );
-    let watched = plan::watch(&config, &bundle, &config.state_dir)?;
+    in_force::log(&calibrated, &config);
+    let watched = plan::watch(&config, &bundle, &calibrated, &config.state_dir)?;
 
     let boot = boot_id();
     let outbox = Outbox::open(&config.state_dir, config.outbox);
@@ -95,6 +95,7 @@ pub fn serve(
         load,
         configured,
         config,
+        calibrated,
         settings,
         bundle,
         backend,

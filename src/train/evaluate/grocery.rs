@@ -1,5 +1,4 @@
-//! Measures a bundle through the daemon's own preprocessing and engine: what is evaluated is what
-//! runs.
+//! The demo bundle on the grocery photos.
 
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
@@ -8,14 +7,14 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use rayon::prelude::*;
 
-use super::demo::progress;
-use super::grocery::{Grocery, Photo};
 use crate::bundle::{Bundle, Limits};
 use crate::config::Shape;
 use crate::encoder::{self, Embedding};
 use crate::matcher;
 use crate::photo;
 use crate::preprocess::Preprocessor;
+use crate::train::demo::progress;
+use crate::train::grocery::{Grocery, Photo};
 
 /// How prompts are made of names.
 const PROMPT: &str = "una foto di ";
