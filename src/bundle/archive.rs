@@ -6,11 +6,10 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, BufReader, Cursor, Read, Write};
+use std::io::{self, BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
 
 use ruzstd::decoding::StreamingDecoder;
-use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 use sha2::{Digest, Sha256};
 use tar::{Archive, EntryType, Header};
 
@@ -256,37 +255,4 @@ fn window_bytes(head: &[u8]) -> Option<u64> {
         .rev()
         .fold(0u64, |size, byte| size << 8 | u64::from(*byte));
     Some(if length == 2 { size + 256 } else { size })
-}
-
-/// Packs a verified bundle: every byte depends on the bundle alone, so packing twice gives the same
-/// file.
-///
-/// # Errors
-/// A file that can no longer be read or changed meanwhile, or a failure of `target`.
-pub fn pack(bundle: &Bundle, mut target: impl Write) -> io::Result<()> {
-    let manifest = &bundle.source[..];
-    let mut builder = tar::Builder::new(Vec::new());
-    append(&mut builder, MANIFEST, manifest.len() as u64, manifest)?;
-    for (name, file) in &bundle.manifest.files {
-        let reader = bundle.reader(name).map_err(io::Error::other)?;
-        append(&mut builder, name, file.bytes, reader)?;
-    }
-    let archive = builder.into_inner()?;
-    target.write_all(&compress_to_vec(&archive[..], CompressionLevel::Fastest))
-}
-
-fn append(
-    builder: &mut tar::Builder<Vec<u8>>,
-    name: &str,
-    bytes: u64,
-    mut reader: impl Read,
-) -> io::Result<()> {
-    let mut header = Header::new_ustar();
-    header.set_size(bytes);
-    header.set_mode(0o644);
-    header.set_mtime(0);
-    header.set_entry_type(EntryType::Regular);
-    builder.append_data(&mut header, name, &mut reader)?;
-    // `append_data` stops at the listed length; the rest of the check happens at the end of file.
-    io::copy(&mut reader, &mut io::sink()).map(drop)
 }

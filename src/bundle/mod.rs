@@ -17,12 +17,14 @@ mod archive;
 mod check;
 pub mod manifest;
 mod map;
+mod packing;
 mod reader;
+pub mod signature;
 
-pub use archive::pack;
 pub use check::check;
 pub use manifest::Manifest;
 pub use map::Shared;
+pub use packing::pack;
 pub use reader::VerifiedReader;
 
 /// Longest manifest, bytes.

@@ -8,6 +8,7 @@
 //!
 //!
 //! public checkpoint ─► import ─► a float bundle
+//! bundle ─► release (sign) ─► NAME.tar.zst, NAME.tar.zst.minisig
 //! ```
 //!
 //! The demo's image tower is written out by hand ([`efficientnet`]): one image's activations are gone
@@ -29,6 +30,8 @@ pub mod onnx;
 pub mod optimizer;
 pub mod pack;
 pub mod quantize;
+pub mod release;
+pub mod sign;
 pub mod space;
 pub mod targets;
 pub mod text;

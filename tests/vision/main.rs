@@ -8,4 +8,5 @@ mod demo_bundle;
 mod encoder;
 mod preprocess;
 mod score;
+mod signature;
 mod tokenizer;

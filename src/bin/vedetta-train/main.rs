@@ -1,6 +1,8 @@
 //! The host-side trainer.
 
 mod import;
+mod keygen;
+mod pack;
 mod quantize;
 
 use std::path::PathBuf;
@@ -30,6 +32,8 @@ enum Command {
     Demo(Demo),
     Import(import::Import),
     Quantize(quantize::Quantize),
+    Pack(pack::Pack),
+    Keygen(keygen::Keygen),
     /// Measure a bundle on the validation photos, through the daemon's own engine.
     Evaluate(Evaluate),
 }
@@ -132,6 +136,8 @@ fn run(cli: Cli) -> Result<()> {
         Command::Demo(demo) => make_demo(&demo),
         Command::Import(arguments) => import::run(arguments),
         Command::Quantize(arguments) => quantize::run(arguments),
+        Command::Pack(arguments) => pack::run(&arguments),
+        Command::Keygen(arguments) => keygen::run(&arguments),
         Command::Evaluate(arguments) => measure(&arguments),
     }
 }
