@@ -41,8 +41,8 @@ pub struct KeyFiles {
     pub public_line: String,
 }
 
-/// Makes a key pair: `<stem>.key`, readable by its owner only, and `<stem>.pub`. With a password the
-/// secret key is encrypted with a key that takes a second and a gigabyte to derive (scrypt).
+/// Makes a key pair: `<stem>.key`, readable by its owner only and encrypted with the password
+/// (scrypt), and `<stem>.pub`.
 ///
 /// # Errors
 /// A file that is there already, or cannot be written.
