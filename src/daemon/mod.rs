@@ -7,9 +7,11 @@ mod plan;
 mod relay;
 mod settings;
 mod supervisor;
+mod trial;
+mod updates;
 
 pub use plan::watch;
-pub use supervisor::serve;
+pub use supervisor::{load_model, serve};
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};

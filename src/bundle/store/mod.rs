@@ -167,18 +167,28 @@ impl Store {
     /// Somebody else has it, or the disk refuses.
     pub fn lock(&self) -> Result<Lock, StoreError> {
         match self.disk.make_dir(&self.root) {
-            Ok(()) => {
-                let parent = self.root.parent().unwrap_or(Path::new("."));
-                self.sync(parent)?;
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(failed(&self.root, "made", error));
             }
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-            Err(error) => return Err(failed(&self.root, "made", error)),
+            _ => {}
         }
+        // Every time: whoever made it may not have come this far.
+        self.sync(self.root.parent().unwrap_or(Path::new(".")))?;
         let path = self.root.join(LOCK);
-        self.disk
-            .lock(&path)
-            .map_err(|error| failed(&path, "locked", error))?
-            .ok_or_else(|| StoreError::Busy(self.root.clone()))
+        let taken = self.disk.lock(&path);
+        let lock = taken.map_err(|error| failed(&path, "locked", error))?;
+        let lock = lock.ok_or_else(|| StoreError::Busy(self.root.clone()))?;
+        // What is seen from here on is on disk: a process may have died between renaming and this.
+        self.sync(&self.root)?;
+        Ok(lock)
+    }
+
+    /// Whether there is room for `bytes` more.
+    ///
+    /// # Errors
+    /// There is not.
+    pub fn reserve(&self, bytes: u64) -> Result<(), StoreError> {
+        shelf::reserve(&*self.disk, &self.root, bytes)
     }
 
     /// Puts the bundle at `source` (a `.tar.zst` or a folder) into the store and verifies it there,
@@ -299,8 +309,6 @@ impl Store {
     /// # Errors
     /// The disk refuses.
     pub fn clean(&self, _: &Lock) -> Result<(), StoreError> {
-        // The pointer that is seen may not be the one on disk yet, which may need more.
-        self.sync(&self.root)?;
         let pointer = self.pointer();
         let listed = self.disk.list(&self.root);
         for name in listed.map_err(|error| failed(&self.root, "listed", error))? {

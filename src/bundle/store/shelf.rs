@@ -40,22 +40,6 @@ impl<'a> Shelf<'a> {
         Ok(())
     }
 
-    /// Refuses what does not fit on the disk.
-    pub fn reserve(&mut self, bytes: u64) -> Result<(), StoreError> {
-        let folder = &self.folder;
-        let free = self.disk.free_bytes(folder);
-        let free = free.map_err(|error| failed(folder, "measured", error))?;
-        let needed = bytes.saturating_add(RESERVE_BYTES);
-        if free < needed {
-            return Err(StoreError::Full {
-                path: folder.clone(),
-                needed,
-                free,
-            });
-        }
-        Ok(())
-    }
-
     /// Writes a file and waits until it is safe.
     pub fn put(&mut self, name: &str, content: &mut dyn Read) -> io::Result<()> {
         let path = self.folder.join(name);
@@ -93,11 +77,26 @@ impl<'a> Shelf<'a> {
     }
 }
 
+/// Refuses `bytes` that do not fit where `folder` lies.
+pub(super) fn reserve(disk: &dyn Disk, folder: &Path, bytes: u64) -> Result<(), StoreError> {
+    let free = disk.free_bytes(folder);
+    let free = free.map_err(|error| failed(folder, "measured", error))?;
+    let needed = bytes.saturating_add(RESERVE_BYTES);
+    if free < needed {
+        return Err(StoreError::Full {
+            path: folder.to_owned(),
+            needed,
+            free,
+        });
+    }
+    Ok(())
+}
+
 impl Receiver for Shelf<'_> {
     fn begin(&mut self, manifest: &Manifest) -> io::Result<()> {
         let bytes = manifest.files.values().map(|file| file.bytes);
         let bytes = bytes.fold(MAX_MANIFEST_BYTES, u64::saturating_add);
-        self.reserve(bytes).map_err(|error| {
+        reserve(self.disk, &self.folder, bytes).map_err(|error| {
             let text = error.to_string();
             self.failure = Some(error);
             io::Error::other(text)

@@ -6,6 +6,7 @@ use crate::bundle::{Bundle, Limits};
 use crate::config::Config;
 use crate::daemon::inference::Request;
 use crate::daemon::plan;
+use crate::lookout::Model;
 use crate::publish;
 
 impl Supervisor<'_> {
@@ -51,10 +52,8 @@ impl Supervisor<'_> {
         }
         let mut replacement = None;
         if config.model != self.config.model {
-            let bundle = Bundle::open(&config.model.bundle, &Limits::default())
-                .map_err(|error| error.to_string())?;
-            let model = load_model(&bundle, &config).map_err(|error| error.to_string())?;
-            replacement = Some((bundle, model));
+            let loaded = open_model(&config);
+            replacement = Some(loaded.inspect_err(|error| self.blame_bundle(&config, error))?);
         }
         let bundle = replacement
             .as_ref()
@@ -74,10 +73,23 @@ impl Supervisor<'_> {
             self.bundle = bundle;
             (model, id)
         });
+        if model.is_some() {
+            let now = self.clock.uptime();
+            let (bundle, trial) = (&self.config.model.bundle, self.config.update.trial);
+            self.updates.adopted(bundle, now, trial);
+        }
         self.start_cameras().map_err(|error| error.to_string())?;
         self.configure_inference(watched, model);
         self.introduce();
         Ok(())
+    }
+
+    /// An installed bundle on trial that cannot even be loaded has failed.
+    fn blame_bundle(&mut self, config: &Config, reason: &str) {
+        let on_trial = self.updates.on_trial(&config.model.bundle);
+        if on_trial && let Err(error) = self.updates.give_up(reason) {
+            log::error!("{error}");
+        }
     }
 
     /// Another broker, login or prefix. The old publisher leaves first: two with one client id would
@@ -99,6 +111,13 @@ impl Supervisor<'_> {
             .add(&mut self.watchdog, MQTT, progress, SILENCE, now);
         Ok(())
     }
+}
+
+fn open_model(config: &Config) -> Result<(Bundle, Model), String> {
+    let bundle = Bundle::open(&config.model.bundle, &Limits::default());
+    let bundle = bundle.map_err(|error| error.to_string())?;
+    let model = load_model(&bundle, config).map_err(|error| error.to_string())?;
+    Ok((bundle, model))
 }
 
 fn only_rules_differ(before: &Config, after: &Config) -> bool {

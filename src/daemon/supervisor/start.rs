@@ -11,10 +11,11 @@ use crate::daemon::clock::Clock;
 use crate::daemon::inference::Inference;
 use crate::daemon::relay::Relays;
 use crate::daemon::settings::Settings;
+use crate::daemon::updates::Updates;
 use crate::daemon::{Control, ServeError, plan};
 use crate::decide::{Board, OpenEvent, RandomUlids};
 use crate::encoder;
-use crate::lookout::{Lookout, Model};
+use crate::lookout::{Lookout, Model, WatchedCamera};
 use crate::preprocess::Preprocessor;
 use crate::publish::{self, Outbox};
 use crate::slot::Bell;
@@ -30,18 +31,20 @@ pub fn serve(
     control: &Control,
 ) -> Result<(), ServeError> {
     let clock = Clock::start();
-    let configured = load()?;
+    let mut configured = load()?;
     std::fs::create_dir_all(&configured.state_dir).map_err(|source| ServeError::StateDir {
         path: configured.state_dir.clone(),
         source,
     })?;
+    let mut updates = Updates::start(&configured.state_dir);
+    configured.model.follow(updates.current());
     let settings = Settings::load(&settings_path(&configured));
     let mut config = configured.clone();
     settings.apply(&mut config);
 
     let started = Instant::now();
-    let bundle = Bundle::open(&config.model.bundle, &Limits::default())?;
-    let model = load_model(&bundle, &config)?;
+    let (bundle, model, watched) = in_use(&mut updates, &mut config)?;
+    configured.model = config.model.clone();
     let backend = model.encoder.describe();
     log::info!(
         "bundle {} ({}) on {backend}, loaded in {:.1} s",
@@ -49,7 +52,6 @@ pub fn serve(
         bundle.path().display(),
         started.elapsed().as_secs_f32()
     );
-    let watched = plan::watch(&config, &bundle, &config.state_dir)?;
 
     let boot = boot_id();
     let outbox = Outbox::open(&config.state_dir, config.outbox);
@@ -87,6 +89,7 @@ pub fn serve(
         Arc::clone(&bell),
         request_inbox,
         pulse,
+        Arc::clone(&updates.record),
     );
     let inference = std::thread::Builder::new()
         .name("inference".to_owned())
@@ -109,9 +112,16 @@ pub fn serve(
         watchdog,
         relays,
         systemd: Systemd::from_env(),
+        updates,
     };
     supervisor.start_cameras()?;
     supervisor.configure_inference(watched, None);
+    let now = supervisor.clock.uptime();
+    let (bundle, trial) = (
+        &supervisor.config.model.bundle,
+        supervisor.config.update.trial,
+    );
+    supervisor.updates.adopted(bundle, now, trial);
     supervisor.introduce();
     let status = supervisor.status();
     supervisor.systemd.ready(&status);
@@ -120,7 +130,44 @@ pub fn serve(
     outcome
 }
 
-pub(super) fn load_model(bundle: &Bundle, config: &Config) -> Result<Model, ServeError> {
+/// The bundle in use with its model and label banks. An installed one that cannot be used is given
+/// up for the one before.
+fn in_use(
+    updates: &mut Updates,
+    config: &mut Config,
+) -> Result<(Bundle, Model, Vec<WatchedCamera>), ServeError> {
+    loop {
+        let error = match open(config) {
+            Ok(loaded) => return Ok(loaded),
+            Err(error) => error,
+        };
+        let is_its_fault = matches!(
+            error,
+            ServeError::Bundle(_) | ServeError::Encode(_) | ServeError::LabelBank(_)
+        );
+        if !is_its_fault || !config.model.is_installed() {
+            return Err(error);
+        }
+        if let Err(refused) = updates.give_up(&error.to_string()) {
+            log::error!("{refused}");
+            return Err(error);
+        }
+        config.model.follow(updates.current());
+    }
+}
+
+fn open(config: &Config) -> Result<(Bundle, Model, Vec<WatchedCamera>), ServeError> {
+    let bundle = Bundle::open(&config.model.bundle, &Limits::default())?;
+    let model = load_model(&bundle, config)?;
+    let watched = plan::watch(config, &bundle, &config.state_dir)?;
+    Ok((bundle, model, watched))
+}
+
+/// The image tower of `bundle` and what belongs to it.
+///
+/// # Errors
+/// A tower that cannot be run.
+pub fn load_model(bundle: &Bundle, config: &Config) -> Result<Model, ServeError> {
     let manifest = bundle.manifest();
     Ok(Model {
         encoder: encoder::load_image(bundle, config.model.threads)?,
