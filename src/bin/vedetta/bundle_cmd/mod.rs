@@ -1,5 +1,7 @@
 //! `vedetta bundle`.
 
+mod installed;
+
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
@@ -7,7 +9,7 @@ use vedetta::bundle::signature::PublicKey;
 use vedetta::bundle::{Bundle, Limits};
 use vedetta::encoder;
 
-/// Look at a model bundle.
+/// Look at a model bundle, and install another one.
 #[derive(clap::Subcommand)]
 pub enum BundleCommand {
     /// Check hashes, shapes, that both towers run, and who signed it.
@@ -18,6 +20,11 @@ pub enum BundleCommand {
         #[arg(long, value_name = "PUB")]
         key: Option<String>,
     },
+    Install(installed::Install),
+    /// List the installed bundles.
+    List(installed::Place),
+    /// Use the bundle before again; once more, and the two change places.
+    Rollback(installed::Place),
     /// Print name, languages, measured accuracy and provenance.
     Show {
         /// Folder or .tar.zst.
@@ -48,6 +55,9 @@ pub fn run(command: &BundleCommand) -> Result<()> {
                 None => println!("its signature was not checked (--key)"),
             }
         }
+        BundleCommand::Install(arguments) => installed::install(arguments)?,
+        BundleCommand::List(place) => installed::list(place)?,
+        BundleCommand::Rollback(place) => installed::roll_back(place)?,
         BundleCommand::Show { bundle } => {
             let bundle = Bundle::open(bundle, &Limits::default())?;
             let manifest = bundle.manifest();
