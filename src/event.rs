@@ -159,6 +159,59 @@ pub struct Info {
     pub backend: String,
     /// Machine name and processor features, for people.
     pub machine: String,
+    /// Where the bundle comes from and which others may come.
+    #[serde(default)]
+    pub update: UpdateInfo,
+}
+
+/// What [`Info`] says about installed bundles.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct UpdateInfo {
+    /// Where the present bundle comes from.
+    pub source: BundleSource,
+    /// Whether it has yet to prove itself; it is given up when it does not.
+    pub trial: bool,
+    /// The bundle that `rollback-bundle` goes back to, `shipped` for the one vedetta comes with.
+    pub previous: Option<String>,
+    /// The last bundle that was given up, and why.
+    pub failed: Option<FailedBundle>,
+    /// Whether a bundle must be signed to be installed.
+    pub signature: SignatureRule,
+}
+
+/// Where a bundle comes from.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum BundleSource {
+    /// vedetta comes with it.
+    #[default]
+    Shipped,
+    /// It was installed.
+    Installed,
+    /// The configuration names it.
+    Configured,
+}
+
+/// Which bundles may be installed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SignatureRule {
+    /// None: a signature is required and no key is configured.
+    #[default]
+    NoKey,
+    /// Signed ones.
+    Required,
+    /// Any: the configuration turned signatures off.
+    Off,
+}
+
+/// A bundle that was given up.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedBundle {
+    /// `name@sha256:…`.
+    pub bundle: String,
+    /// For people.
+    pub reason: String,
 }
 
 /// `B/health`.

@@ -41,5 +41,6 @@ pub mod telemetry;
 pub mod topics;
 #[cfg(feature = "train")]
 pub mod train;
+pub mod update;
 mod wall_clock;
 pub mod watchdog;

@@ -304,6 +304,11 @@ impl<I: EventIds> Lookout<I> {
         Some(self.picture(index, rgb))
     }
 
+    /// The last frame of camera number `index`, seen or not; `None` before the first.
+    pub fn last_frame(&self, index: usize) -> Option<Arc<RgbImage>> {
+        self.cameras[index].last.clone()
+    }
+
     /// Frame counts of camera number `index`.
     pub fn counts(&self, index: usize) -> FrameCounts {
         self.cameras[index].counts

@@ -46,20 +46,24 @@ impl Setting {
 }
 
 /// Every command, in the order help texts list them.
-pub const COMMANDS: [CommandName; 4] = [
+pub const COMMANDS: [CommandName; 6] = [
     CommandName::Snapshot,
     CommandName::Reload,
     CommandName::Set,
     CommandName::Pause,
+    CommandName::InstallBundle,
+    CommandName::RollbackBundle,
 ];
 
-/// Topic level of a command: `snapshot`, `reload`, `set` or `pause`.
+/// Topic level of a command.
 pub fn command_level(name: CommandName) -> &'static str {
     match name {
         CommandName::Snapshot => "snapshot",
         CommandName::Reload => "reload",
         CommandName::Set => "set",
         CommandName::Pause => "pause",
+        CommandName::InstallBundle => "install-bundle",
+        CommandName::RollbackBundle => "rollback-bundle",
     }
 }
 

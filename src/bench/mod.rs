@@ -8,12 +8,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use image::RgbImage;
 use serde::{Deserialize, Serialize};
 
 use crate::bundle::{Bundle, Limits};
 use crate::config::Shape;
 use crate::encoder::{self, Embedding, ModelInput, Workload};
-use crate::photo;
+use crate::photo::{self, PhotoError};
 use crate::preprocess::Preprocessor;
 
 pub mod limit;
@@ -87,6 +88,14 @@ pub struct Report {
     pub text_ms_p50: f64,
     /// A 1920×1080 MJPEG frame to scores.
     pub frame: Stages,
+}
+
+/// A photo of 1920×1080, where there is no camera.
+///
+/// # Errors
+/// None: it is built in.
+pub fn photo() -> Result<RgbImage, PhotoError> {
+    photo::decode(PHOTO)
 }
 
 /// Measures the bundle at `path`. `progress` is called with the name of each step as it begins.
@@ -183,7 +192,7 @@ fn text(bundle: &Bundle, budget: Duration) -> Result<(f64, Samples, Vec<Embeddin
 
 /// Eight crops of the picture, left to right, top to bottom.
 fn zones(preprocessor: &Preprocessor) -> Result<Vec<ModelInput>> {
-    let picture = photo::decode(PHOTO)?;
+    let picture = photo()?;
     let zone = |n: u8| {
         let shape = Shape::Rectangle {
             x: f32::from(n % 4) / 4.0,

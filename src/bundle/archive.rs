@@ -1,22 +1,20 @@
 //! A bundle as `.tar.zst`: `bundle.toml` first, then the files it lists.
 //!
-//! The archive is streamed: nothing is written or kept before the manifest that lists it was
-//! checked, no entry may be longer than its listed length, and at most the listed total is ever
-//! decompressed.
+//! The archive is streamed: nothing is given on before the manifest that lists it was checked, no
+//! entry may be longer than its listed length, and at most the listed total is ever decompressed.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::{self, BufReader, Cursor, Read, Write};
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::{self, BufReader, Cursor, Read};
+use std::path::Path;
+use std::sync::Arc;
 
 use ruzstd::decoding::StreamingDecoder;
-use ruzstd::encoding::{CompressionLevel, compress_to_vec};
-use sha2::{Digest, Sha256};
 use tar::{Archive, EntryType, Header};
 
 use super::manifest::Manifest;
 use super::reader::VerifiedReader;
-use super::{Bundle, BundleError, Files, Limits, MANIFEST, MAX_MANIFEST_BYTES, capped, hex, parse};
+use super::{Bundle, BundleError, Files, Limits, MANIFEST, MAX_MANIFEST_BYTES, capped, parse};
 
 /// Longest match distance a frame may ask for: `zstd --long=27`, the most that tool reads by itself.
 const MAX_WINDOW_BYTES: u64 = 128 << 20;
@@ -27,13 +25,47 @@ const OVERHEAD_BYTES: u64 = 1 << 20;
 /// The longest frame header (RFC 8878, 3.1.1): magic, descriptor, window, dictionary, content size.
 const MAX_HEADER_BYTES: u64 = 18;
 
-/// Opens a packed bundle.
+/// Opens a packed bundle; its files stay in memory.
 pub(super) fn open(path: &Path, limits: &Limits) -> Result<Bundle, BundleError> {
+    let mut files = BTreeMap::new();
+    let (manifest, source) = unpack(path, limits, &mut files)?;
+    Ok(Bundle::new(path, manifest, source, Files::Memory(files)))
+}
+
+/// Takes what comes out of a packed bundle.
+pub(super) trait Receiver {
+    /// The manifest was checked, the files that it lists follow.
+    fn begin(&mut self, manifest: &Manifest) -> io::Result<()>;
+
+    /// A listed file. Reading it to the end fails when it is not what is listed.
+    fn file(&mut self, name: &str, reader: &mut dyn Read) -> io::Result<()>;
+}
+
+impl Receiver for BTreeMap<String, Arc<[u8]>> {
+    fn begin(&mut self, _: &Manifest) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn file(&mut self, name: &str, reader: &mut dyn Read) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        reader.read_to_end(&mut bytes)?;
+        self.insert(name.to_owned(), bytes.into());
+        Ok(())
+    }
+}
+
+/// Unpacks a packed bundle into `receiver`; returns the manifest, also as it was read. When this
+/// fails, what was received is not a bundle.
+pub(super) fn unpack(
+    path: &Path,
+    limits: &Limits,
+    receiver: &mut dyn Receiver,
+) -> Result<(Manifest, Vec<u8>), BundleError> {
     let file = File::open(path).map_err(|source| BundleError::Open {
         path: path.to_owned(),
         source,
     })?;
-    Opening { path, limits }.stream(BufReader::new(file))
+    Opening { path, limits }.stream(BufReader::new(file), receiver)
 }
 
 struct Opening<'a> {
@@ -49,7 +81,11 @@ impl Opening<'_> {
         }
     }
 
-    fn stream(&self, mut source: impl Read) -> Result<Bundle, BundleError> {
+    fn stream(
+        &self,
+        mut source: impl Read,
+        receiver: &mut dyn Receiver,
+    ) -> Result<(Manifest, Vec<u8>), BundleError> {
         let mut head = Vec::new();
         source
             .by_ref()
@@ -73,7 +109,6 @@ impl Opening<'_> {
         let entries = archive.entries().map_err(|e| self.error(e))?.raw(true);
 
         let mut manifest: Option<(Manifest, Vec<u8>)> = None;
-        let mut sink: Option<Sink> = None;
         let mut seen: Vec<String> = Vec::new();
         for entry in entries {
             let mut entry = entry.map_err(|e| self.error(e))?;
@@ -88,16 +123,14 @@ impl Opening<'_> {
             if kind != EntryType::Regular {
                 return Err(self.error(format!("{name:?} is not a plain file")));
             }
-            let Some((listing, bytes)) = &manifest else {
+            let Some((listing, _)) = &manifest else {
                 if name != MANIFEST {
                     return Err(self.error(format!("the first file is {name:?}")));
                 }
                 let bytes = capped(&mut entry, MAX_MANIFEST_BYTES)
                     .map_err(|e| self.error(format!("bundle.toml {e}")))?;
                 let listing = parse(self.path, &bytes, self.limits)?;
-                if let Some(bundle) = self.already_unpacked(&listing, &bytes) {
-                    return Ok(bundle);
-                }
+                receiver.begin(&listing).map_err(|e| self.error(e))?;
                 manifest = Some((listing, bytes));
                 continue;
             };
@@ -107,12 +140,9 @@ impl Opening<'_> {
             if seen.contains(&name) {
                 return Err(self.error(format!("{name:?} is there twice")));
             }
-            let sink = match &mut sink {
-                Some(sink) => sink,
-                empty => empty.insert(self.sink(listing, bytes)?),
-            };
             let mut reader = VerifiedReader::new(&mut entry, listed);
-            sink.store(&name, &mut reader)
+            receiver
+                .file(&name, &mut reader)
                 .map_err(|e| self.error(format!("{name} {e}")))?;
             seen.push(name);
         }
@@ -122,9 +152,7 @@ impl Opening<'_> {
         if let Some(missing) = manifest.files.keys().find(|name| !seen.contains(name)) {
             return Err(self.error(format!("{missing} is missing (truncated?)")));
         }
-        let sink = sink.ok_or_else(|| self.error("is empty"))?;
-        let files = sink.finish().map_err(|e| self.error(e))?;
-        Ok(Bundle::new(self.path, manifest, bytes, files))
+        Ok((manifest, bytes))
     }
 
     /// The entry's name without a leading `./`; a name with any other folder in it is not listed
@@ -134,106 +162,6 @@ impl Opening<'_> {
         let name = std::str::from_utf8(&bytes)
             .map_err(|_| self.error("holds a file whose name is not UTF-8"))?;
         Ok(name.strip_prefix("./").unwrap_or(name).to_owned())
-    }
-
-    fn target(&self, manifest: &Manifest, bytes: &[u8]) -> Option<PathBuf> {
-        let folder = self.limits.unpack_dir.as_ref()?;
-        let hash = hex(&Sha256::digest(bytes));
-        Some(folder.join(format!("{}-{}", manifest.name, &hash[..16])))
-    }
-
-    /// The same bundle, unpacked and verified before.
-    fn already_unpacked(&self, manifest: &Manifest, bytes: &[u8]) -> Option<Bundle> {
-        let target = self.target(manifest, bytes)?;
-        let bundle = Bundle::open_directory(&target, self.limits).ok()?;
-        (bundle.sha256 == hex(&Sha256::digest(bytes))).then(|| Bundle {
-            path: self.path.to_owned(),
-            ..bundle
-        })
-    }
-
-    fn sink(&self, manifest: &Manifest, bytes: &[u8]) -> Result<Sink, BundleError> {
-        let Some(target) = self.target(manifest, bytes) else {
-            return Ok(Sink::Memory(BTreeMap::new()));
-        };
-        let partial = target.with_extension(format!("partial-{}", std::process::id()));
-        Sink::folder(target, partial, bytes).map_err(|e| {
-            let folder = self.limits.unpack_dir.as_deref().unwrap_or(Path::new("."));
-            self.error(format!("cannot be unpacked into {}: {e}", folder.display()))
-        })
-    }
-}
-
-/// Where unpacked files go.
-enum Sink {
-    Memory(BTreeMap<String, std::sync::Arc<[u8]>>),
-    /// A temporary folder that becomes `target` when everything is in it.
-    Folder {
-        partial: PathBuf,
-        target: PathBuf,
-        complete: bool,
-    },
-}
-
-impl Sink {
-    fn folder(target: PathBuf, partial: PathBuf, manifest: &[u8]) -> io::Result<Self> {
-        fs::create_dir_all(&partial)?;
-        let sink = Self::Folder {
-            partial: partial.clone(),
-            target,
-            complete: false,
-        };
-        fs::write(partial.join(MANIFEST), manifest)?;
-        Ok(sink)
-    }
-
-    fn store(&mut self, name: &str, reader: &mut impl Read) -> io::Result<()> {
-        match self {
-            Self::Memory(files) => {
-                let mut bytes = Vec::new();
-                reader.read_to_end(&mut bytes)?;
-                files.insert(name.to_owned(), bytes.into());
-            }
-            Self::Folder { partial, .. } => {
-                let mut file = File::create(partial.join(name))?;
-                io::copy(reader, &mut file)?;
-                file.sync_all()?;
-            }
-        }
-        Ok(())
-    }
-
-    fn finish(mut self) -> io::Result<Files> {
-        match &mut self {
-            Self::Memory(files) => Ok(Files::Memory(std::mem::take(files))),
-            Self::Folder {
-                partial,
-                target,
-                complete,
-            } => {
-                // What lies there failed verification, or it would have been used.
-                if target.exists() {
-                    fs::remove_dir_all(&*target)?;
-                }
-                fs::rename(&*partial, &*target)?;
-                *complete = true;
-                Ok(Files::Directory(target.clone(), BTreeMap::new()))
-            }
-        }
-    }
-}
-
-impl Drop for Sink {
-    fn drop(&mut self) {
-        if let Self::Folder {
-            partial,
-            complete: false,
-            ..
-        } = self
-        {
-            // A refused archive leaves nothing behind; if this fails, the next start tries again.
-            let _ = fs::remove_dir_all(partial);
-        }
     }
 }
 
@@ -256,37 +184,4 @@ fn window_bytes(head: &[u8]) -> Option<u64> {
         .rev()
         .fold(0u64, |size, byte| size << 8 | u64::from(*byte));
     Some(if length == 2 { size + 256 } else { size })
-}
-
-/// Packs a verified bundle: every byte depends on the bundle alone, so packing twice gives the same
-/// file.
-///
-/// # Errors
-/// A file that can no longer be read or changed meanwhile, or a failure of `target`.
-pub fn pack(bundle: &Bundle, mut target: impl Write) -> io::Result<()> {
-    let manifest = &bundle.source[..];
-    let mut builder = tar::Builder::new(Vec::new());
-    append(&mut builder, MANIFEST, manifest.len() as u64, manifest)?;
-    for (name, file) in &bundle.manifest.files {
-        let reader = bundle.reader(name).map_err(io::Error::other)?;
-        append(&mut builder, name, file.bytes, reader)?;
-    }
-    let archive = builder.into_inner()?;
-    target.write_all(&compress_to_vec(&archive[..], CompressionLevel::Fastest))
-}
-
-fn append(
-    builder: &mut tar::Builder<Vec<u8>>,
-    name: &str,
-    bytes: u64,
-    mut reader: impl Read,
-) -> io::Result<()> {
-    let mut header = Header::new_ustar();
-    header.set_size(bytes);
-    header.set_mode(0o644);
-    header.set_mtime(0);
-    header.set_entry_type(EntryType::Regular);
-    builder.append_data(&mut header, name, &mut reader)?;
-    // `append_data` stops at the listed length; the rest of the check happens at the end of file.
-    io::copy(&mut reader, &mut io::sink()).map(drop)
 }

@@ -17,12 +17,15 @@ mod archive;
 mod check;
 pub mod manifest;
 mod map;
+mod packing;
 mod reader;
+pub mod signature;
+pub mod store;
 
-pub use archive::pack;
 pub use check::check;
 pub use manifest::Manifest;
 pub use map::Shared;
+pub use packing::pack;
 pub use reader::VerifiedReader;
 
 /// Longest manifest, bytes.
@@ -38,8 +41,6 @@ pub struct Limits {
     pub max_file_bytes: u64,
     /// All files together, bytes.
     pub max_total_bytes: u64,
-    /// Where a packed bundle is unpacked, once per manifest hash; `None` keeps it in memory.
-    pub unpack_dir: Option<PathBuf>,
 }
 
 impl Default for Limits {
@@ -48,7 +49,6 @@ impl Default for Limits {
         Self {
             max_file_bytes: 3 << 29,
             max_total_bytes: 2 << 30,
-            unpack_dir: None,
         }
     }
 }
@@ -138,7 +138,8 @@ pub struct Bundle {
 }
 
 impl Bundle {
-    /// Opens and verifies the bundle at `path`: a directory, or a `.tar.zst` file.
+    /// Opens and verifies the bundle at `path`: a directory, or a `.tar.zst` file, whose content is
+    /// kept in memory.
     ///
     /// # Errors
     /// Whatever does not fit; the message says which file or field.

@@ -42,6 +42,8 @@ pub const DISCOVERY_PREFIX: &str = "homeassistant";
 pub const HEALTH_EVERY_S: f64 = 30.0;
 /// Certificate authorities of the system, where Debian and its children keep them.
 pub const CA_FILE: &str = "/etc/ssl/certs/ca-certificates.crt";
+/// Seconds that a new bundle has to work: two health messages.
+pub const TRIAL_S: f64 = 60.0;
 /// Events kept at most while the broker is away.
 pub const OUTBOX_MAX_EVENTS: u64 = 10_000;
 /// Bytes kept at most, 16 MiB.

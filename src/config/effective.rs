@@ -19,9 +19,19 @@ impl Config {
             state_dir: path(&self.state_dir),
             log_level: word(self.log_level, &LOG_LEVELS),
             model: key(raw::Model {
-                bundle: path(&self.model.bundle),
+                // One that is not named is looked for again.
+                bundle: match self.model.shipped {
+                    None => path(&self.model.bundle),
+                    Some(_) => None,
+                },
                 calibration: self.model.calibration.as_deref().and_then(path),
                 threads: whole(self.model.threads.get()),
+            }),
+            update: key(raw::Update {
+                public_key: self.update.public_key.as_ref().and_then(text),
+                require_signature: key(self.update.require_signature),
+                ca_file: path(&self.update.ca_file),
+                trial_s: seconds(self.update.trial),
             }),
             mqtt: key(mqtt(&self.mqtt)),
             outbox: key(raw::Outbox {

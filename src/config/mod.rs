@@ -25,6 +25,7 @@ pub use id::Id;
 pub use load::Loaded;
 pub use problem::{ConfigError, Problem};
 
+use crate::bundle::signature::PublicKey;
 use crate::frame::PixelFormat;
 
 /// A probability, 0–1, finite.
@@ -54,6 +55,8 @@ pub struct Config {
     pub state_dir: PathBuf,
     /// The model.
     pub model: Model,
+    /// How another model gets here.
+    pub update: Update,
     /// At least one.
     pub cameras: Vec<Camera>,
     /// At least one; zones refer to them by index.
@@ -73,10 +76,43 @@ pub struct Config {
 pub struct Model {
     /// Bundle directory or `.tar.zst`.
     pub bundle: PathBuf,
+    /// Where the bundle lies that vedetta comes with, when the configuration names none: an installed
+    /// one goes before it. `None` when the configuration names the bundle.
+    pub shipped: Option<PathBuf>,
     /// What `vedetta-train calibrate` made for this bundle and these labels.
     pub calibration: Option<PathBuf>,
     /// Threads the image encoder may use; the default leaves a core free.
     pub threads: NonZeroUsize,
+}
+
+impl Model {
+    /// Whether the bundle comes from the store.
+    pub fn is_installed(&self) -> bool {
+        self.shipped
+            .as_ref()
+            .is_some_and(|path| *path != self.bundle)
+    }
+
+    /// Uses `installed`, or the bundle that vedetta comes with; a bundle that the configuration names
+    /// stays.
+    pub fn follow(&mut self, installed: Option<PathBuf>) {
+        if let Some(shipped) = &self.shipped {
+            self.bundle = installed.unwrap_or_else(|| shipped.clone());
+        }
+    }
+}
+
+/// `[update]`: which bundles may be installed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Update {
+    /// The key that bundles have to be signed with.
+    pub public_key: Option<PublicKey>,
+    /// Off installs what nobody signed.
+    pub require_signature: bool,
+    /// Certificate authorities of the servers that bundles are downloaded from, PEM.
+    pub ca_file: PathBuf,
+    /// How long a bundle has to work until it is kept.
+    pub trial: Duration,
 }
 
 /// One `[[camera]]`.
@@ -321,6 +357,10 @@ pub enum CommandName {
     Set,
     /// Stop or resume deciding.
     Pause,
+    /// Download a bundle and use it.
+    InstallBundle,
+    /// Use the bundle before again.
+    RollbackBundle,
 }
 
 /// `[outbox]`.

@@ -29,6 +29,7 @@ tables! {
         state_dir: String,
         log_level: String,
         model: Model,
+        update: Update,
         mqtt: Mqtt,
         outbox: Outbox,
         decision: Decision,
@@ -41,6 +42,13 @@ tables! {
         bundle: String,
         calibration: String,
         threads: u64,
+    }
+
+    Update {
+        public_key: String,
+        require_signature: bool,
+        ca_file: String,
+        trial_s: f64,
     }
 
     Camera {

@@ -29,6 +29,11 @@ impl Supervisor<'_> {
                 )
             }
             Command::Pause { id, time } => (CommandName::Pause, id, Ok(self.pause(time))),
+            // Answers for itself, several times.
+            Command::InstallBundle { id, remote } => return self.install_bundle(id, remote),
+            Command::RollbackBundle { id } => {
+                (CommandName::RollbackBundle, id, self.roll_back_bundle())
+            }
             Command::Set { id, change } => (CommandName::Set, id, self.set(&change)),
         };
         let body = match outcome {

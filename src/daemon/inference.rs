@@ -6,7 +6,10 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError};
 use std::time::Duration;
 
+use image::RgbImage;
+
 use super::clock::Clock;
+use super::trial::Record;
 use crate::capture::{CameraState, CaptureShared};
 use crate::config::{Camera, Id, Label};
 use crate::decide::{RandomUlids, Unseen};
@@ -56,6 +59,8 @@ pub enum Request {
     Rules(Vec<Label>),
     /// Publish a picture; the answer is whether there was one.
     Snapshot(Id, std::sync::mpsc::SyncSender<bool>),
+    /// Hand over the last frame of every camera, in configuration order.
+    LastFrames(std::sync::mpsc::SyncSender<Vec<Option<Arc<RgbImage>>>>),
     /// Stop deciding until this uptime; `None` resumes.
     Pause(Option<Duration>),
     /// End what is open and return.
@@ -85,6 +90,7 @@ pub struct Inference {
     health_at: Duration,
     paused_until: Option<Duration>,
     failing: bool,
+    record: Arc<Record>,
 }
 
 impl Inference {
@@ -96,6 +102,7 @@ impl Inference {
         bell: Arc<Bell>,
         requests: Receiver<Request>,
         pulse: Pulse,
+        record: Arc<Record>,
     ) -> Self {
         Self {
             lookout,
@@ -110,6 +117,7 @@ impl Inference {
             health_at: Duration::ZERO,
             paused_until: None,
             failing: false,
+            record,
         }
     }
 
@@ -181,6 +189,7 @@ impl Inference {
                 }
                 let mut messages = Vec::new();
                 if let Some((model, bundle)) = model {
+                    self.record.start_anew();
                     messages.extend(self.lookout.change_model(model, &bundle, &now));
                 }
                 messages.extend(self.lookout.configure(cameras, &now));
@@ -201,6 +210,11 @@ impl Inference {
                 }
                 // The supervisor may have given up waiting; then nobody reads the answer.
                 let _ = answer.try_send(found);
+            }
+            Request::LastFrames(answer) => {
+                let frames = (0..self.feeds.len()).map(|index| self.lookout.last_frame(index));
+                // Whoever asked may have given up.
+                let _ = answer.try_send(frames.collect());
             }
             Request::Pause(until) => {
                 self.paused_until = until;
@@ -259,16 +273,23 @@ impl Inference {
         feed.feed.shared.report_decoded();
         feed.seen_frame = true;
         let now = self.clock.now();
+        let encoded = self.lookout.counts(index).encoded;
         let lookout = &mut self.lookout;
         // An engine that panics on one frame must not take the daemon down with it.
         let seen = catch_unwind(AssertUnwindSafe(|| lookout.frame(index, rgb, &now)));
         let Ok(seen) = seen else {
             log::error!("scoring a frame panicked; its zones are UNKNOWN");
+            self.record.failed();
             let messages = self.lookout.unseen(index, Unseen::Failed, &now);
             self.publisher.send_all(messages);
             self.feeds[index].blind = Some(Unseen::Failed);
             return;
         };
+        if seen.failure.is_some() {
+            self.record.failed();
+        } else if self.lookout.counts(index).encoded > encoded {
+            self.record.scored();
+        }
         match (&seen.failure, self.failing) {
             (Some(error), false) => log::error!("{error}; its zones are UNKNOWN"),
             (None, true) if seen.blind.is_none() => log::info!("frames are scored again"),

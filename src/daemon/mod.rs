@@ -8,11 +8,13 @@ mod plan;
 mod relay;
 mod settings;
 mod supervisor;
+mod trial;
+mod updates;
 
 pub use in_force::in_force;
 pub use plan::watch;
 pub use settings::Settings;
-pub use supervisor::serve;
+pub use supervisor::{load_model, serve};
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};

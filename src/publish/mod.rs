@@ -28,6 +28,7 @@ use std::time::Duration;
 use crate::config::{CommandName, Id};
 use crate::event::{Attributes, CameraStatus, Event, Health, Info, ZoneState};
 use crate::topics::Setting;
+use crate::update::Remote;
 
 /// Most bytes of an evidence or snapshot JPEG; larger ones are dropped and counted.
 pub const MAX_PICTURE_BYTES: usize = 96 * 1024;
@@ -120,6 +121,18 @@ pub enum Command {
         id: serde_json::Value,
         /// How long; zero resumes at once.
         time: Duration,
+    },
+    /// `B/command/install-bundle`: `{"id": …, "url": …, "sha256": …}`.
+    InstallBundle {
+        /// Echoed in every reply.
+        id: serde_json::Value,
+        /// Where it is downloaded from.
+        remote: Remote,
+    },
+    /// `B/command/rollback-bundle`.
+    RollbackBundle {
+        /// Echoed in the reply.
+        id: serde_json::Value,
     },
     /// `B/command/set` or `B/config/<key>/set`: run-time change of labels and thresholds.
     Set {

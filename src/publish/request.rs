@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::{Change, Command};
 use crate::config::{CommandName, Id};
 use crate::topics::{Request, Setting, Topics};
+use crate::update::Remote;
 
 /// Largest payload of a request.
 pub const MAX_REQUEST_BYTES: usize = 8 * 1024;
@@ -123,7 +124,17 @@ struct SnapshotRequest {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct ReloadRequest {
+struct InstallRequest {
+    #[serde(rename = "id")]
+    _id: Value,
+    url: String,
+    sha256: String,
+}
+
+/// A request that says nothing but its name.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BareRequest {
     #[serde(rename = "id")]
     _id: Value,
 }
@@ -167,8 +178,20 @@ fn command(name: CommandName, id: &Value, payload: &[u8]) -> Result<Command, Wro
             }
         }
         CommandName::Reload => {
-            let _: ReloadRequest = parse(text)?;
+            let _: BareRequest = parse(text)?;
             Command::Reload { id: id.clone() }
+        }
+        CommandName::RollbackBundle => {
+            let _: BareRequest = parse(text)?;
+            Command::RollbackBundle { id: id.clone() }
+        }
+        CommandName::InstallBundle => {
+            let request: InstallRequest = parse(text)?;
+            let remote = Remote::new(&request.url, &request.sha256);
+            Command::InstallBundle {
+                id: id.clone(),
+                remote: remote.map_err(|error| bad(&error.to_string()))?,
+            }
         }
         CommandName::Pause => {
             let request: PauseRequest = parse(text)?;

@@ -8,6 +8,7 @@
 //!
 //!
 //! public checkpoint ─► import ─► a float bundle
+//! bundle ─► release (sign) ─► NAME.tar.zst, NAME.tar.zst.minisig
 //! ```
 //!
 //! The demo's image tower is written out by hand ([`efficientnet`]): one image's activations are gone
@@ -35,7 +36,9 @@ pub mod onnx;
 pub mod optimizer;
 pub mod pack;
 pub mod quantize;
+pub mod release;
 pub mod report;
+pub mod sign;
 pub mod space;
 pub mod targets;
 pub mod text;

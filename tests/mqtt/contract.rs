@@ -2,7 +2,7 @@
 
 use serde_json::json;
 use vedetta::config::CommandName;
-use vedetta::event::{Attributes, CameraStatus, Health, Info, SCHEMA, ZoneState};
+use vedetta::event::{Attributes, CameraStatus, Health, Info, SCHEMA, UpdateInfo, ZoneState};
 use vedetta::publish::Outgoing;
 use vedetta::topics::Setting;
 
@@ -32,6 +32,7 @@ fn info() -> Outgoing {
         boot: "7f3a0001".to_owned(),
         backend: "tract-cpu f32, 1 thread".to_owned(),
         machine: "test".to_owned(),
+        update: UpdateInfo::default(),
     }))
 }
 

@@ -14,7 +14,7 @@ use crate::device::{BASE, Device, config, event, until};
 use crate::listener::Listener;
 
 /// Writes `ca.pem`, and certificate and key for `server` and `client`.
-fn certificates(folder: &Path) {
+pub fn certificates(folder: &Path) {
     let authority_key = KeyPair::generate().unwrap();
     let mut authority = CertificateParams::new(Vec::new()).unwrap();
     // OpenSSL takes a certificate that is named like its authority for a self-signed one.

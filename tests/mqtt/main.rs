@@ -1,11 +1,18 @@
 //! Publishing against a real mosquitto: every topic of the contract, and what happens when things
-//! go wrong on the way. Prints that it skipped where mosquitto is not installed.
+//! go wrong on the way, and bundles that arrive by command. Prints that it skipped where mosquitto is
+//! not installed.
 
 mod broker;
 mod contract;
 mod device;
+mod download;
 mod faults;
+mod install;
 mod listener;
 mod login;
 mod puppet;
 mod requests;
+mod server;
+#[path = "../support/tiny_bundle.rs"]
+#[allow(dead_code, reason = "each test file uses a part")]
+mod tiny_bundle;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 use tar::{Builder, EntryType, Header};
+use vedetta::bundle::store::{Store, StoreError};
 use vedetta::bundle::{Bundle, Limits, MANIFEST, pack};
 
 use crate::support::tiny_bundle;
@@ -282,12 +283,10 @@ fn a_packed_bundle_is_the_same_bundle_in_memory_and_unpacked() {
     let packed = folder.path().join("tiny.tar.zst");
     pack(&directory, fs::File::create(&packed).unwrap()).unwrap();
     let memory = Bundle::open(&packed, &Limits::default()).unwrap();
-    let limits = Limits {
-        unpack_dir: Some(folder.path().join("state/bundles")),
-        ..Limits::default()
-    };
-    let unpacked = Bundle::open(&packed, &limits).unwrap();
-    for bundle in [&memory, &unpacked] {
+    let store = Store::open(folder.path());
+    let lock = store.lock().unwrap();
+    let staged = store.stage(&lock, &packed, &Limits::default()).unwrap();
+    for bundle in [&memory, staged.bundle()] {
         assert_eq!(bundle.id(), directory.id());
         for name in directory.manifest().files.keys() {
             let read = |b: &Bundle| b.read(name, 1 << 20).unwrap();
@@ -300,26 +299,26 @@ fn a_packed_bundle_is_the_same_bundle_in_memory_and_unpacked() {
 }
 
 #[test]
-fn a_damaged_unpacked_bundle_is_unpacked_again() {
-    let (folder, packed) = archive_of(&entries());
-    let limits = Limits {
-        unpack_dir: Some(folder.path().join("bundles")),
-        ..Limits::default()
-    };
-    Bundle::open(&packed, &limits).unwrap();
-    let target = fs::read_dir(folder.path().join("bundles"))
-        .unwrap()
-        .next()
-        .unwrap()
-        .unwrap()
-        .path();
-    fs::write(target.join("text.onnx"), "torn by a power cut").unwrap();
-    let bundle = Bundle::open(&packed, &limits).unwrap();
-    assert!(bundle.read("text.onnx", 1 << 20).is_ok());
-    let left: Vec<_> = fs::read_dir(folder.path().join("bundles"))
-        .unwrap()
-        .collect();
-    assert_eq!(left.len(), 1, "nothing partial is left: {left:?}");
+fn a_folder_is_installed_like_the_archive_that_it_was_packed_into() {
+    let (folder, path) = tiny();
+    let store = Store::open(folder.path());
+    let lock = store.lock().unwrap();
+    assert!(matches!(store.lock(), Err(StoreError::Busy(_))));
+    let staged = store.stage(&lock, &path, &Limits::default()).unwrap();
+    let id = staged.bundle().id();
+    let pointer = store.switch(&lock, staged).unwrap();
+    assert_eq!(pointer.current.unwrap().bundle_id(), id);
+    let installed = Bundle::open(&store.current().unwrap(), &Limits::default()).unwrap();
+    assert_eq!(installed.id(), id);
+    fs::write(path.join("text.onnx"), "damaged").unwrap();
+    let error = store.stage(&lock, &path, &Limits::default()).unwrap_err();
+    assert!(error.to_string().contains("text.onnx"), "{error}");
+    assert_eq!(
+        Bundle::open(&store.current().unwrap(), &Limits::default())
+            .unwrap()
+            .id(),
+        id
+    );
 }
 
 #[test]
@@ -378,13 +377,15 @@ fn archives_that_lie_are_refused_and_leave_nothing_behind() {
     ];
     for ((folder, path), expected) in &cases {
         assert!(refusal(path).contains(expected), "{}", refusal(path));
-        let limits = Limits {
-            unpack_dir: Some(folder.path().join("out")),
-            ..Limits::default()
-        };
-        assert!(Bundle::open(path, &limits).is_err());
-        let left = fs::read_dir(folder.path().join("out")).map_or(0, Iterator::count);
-        assert_eq!(left, 0, "{expected}");
+        let store = Store::open(folder.path());
+        let lock = store.lock().unwrap();
+        let error = store.stage(&lock, path, &Limits::default()).unwrap_err();
+        assert!(error.to_string().contains(expected), "{error}");
+        let left: Vec<_> = fs::read_dir(store.root())
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        assert_eq!(left, ["lock"], "{expected}");
         assert!(!folder.path().join("escape").exists());
     }
 }

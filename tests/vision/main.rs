@@ -11,4 +11,5 @@ mod preprocess;
 #[cfg(feature = "train")]
 mod refresh;
 mod score;
+mod signature;
 mod tokenizer;

@@ -4,6 +4,8 @@ mod calibrate;
 mod evaluate;
 mod fit;
 mod import;
+mod keygen;
+mod pack;
 mod quantize;
 
 use std::path::PathBuf;
@@ -35,6 +37,8 @@ enum Command {
     Quantize(quantize::Quantize),
     Calibrate(calibrate::Calibrate),
     Evaluate(evaluate::Evaluate),
+    Pack(pack::Pack),
+    Keygen(keygen::Keygen),
 }
 
 #[derive(Args)]
@@ -128,6 +132,8 @@ fn run(cli: Cli) -> Result<()> {
         Command::Quantize(arguments) => quantize::run(arguments),
         Command::Calibrate(arguments) => calibrate::run(&arguments),
         Command::Evaluate(arguments) => evaluate::run(&arguments),
+        Command::Pack(arguments) => pack::run(&arguments),
+        Command::Keygen(arguments) => keygen::run(&arguments),
     }
 }
 

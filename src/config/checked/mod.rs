@@ -7,13 +7,16 @@ mod mqtt;
 mod values;
 
 use std::num::NonZeroUsize;
+use std::path::Path;
 
-use super::{Config, Id, Model, raw};
+use super::{Config, Id, Model, Update, defaults, raw};
+use crate::bundle::signature::PublicKey;
+use crate::bundle::store::Store;
 
 pub(super) use cameras::FORMATS;
 pub(super) use mqtt::{COMMANDS, VERSIONS};
 pub(super) use values::{Context, narrow};
-use values::{count, given};
+use values::{count, given, seconds};
 
 /// Words of `log_level`.
 pub(super) const LOG_LEVELS: [(&str, log::LevelFilter); 6] = [
@@ -37,7 +40,8 @@ pub(super) fn check(context: &Context<'_>, raw: &raw::Config) -> Option<Config> 
         None => Some(context.environment.state_dir()),
     };
     let log_level = context.choice(&raw.log_level, &LOG_LEVELS);
-    let model = model(context, raw);
+    let model = model(context, raw, state_dir.as_deref());
+    let update = update(context, raw);
     let labels = labels::labels(context, raw);
     let cameras = cameras::cameras(context, raw, &labels);
     let negatives = labels::negatives(context, raw);
@@ -51,6 +55,7 @@ pub(super) fn check(context: &Context<'_>, raw: &raw::Config) -> Option<Config> 
         device,
         state_dir: state_dir?,
         model: model?,
+        update: update?,
         cameras,
         labels,
         negatives,
@@ -60,12 +65,16 @@ pub(super) fn check(context: &Context<'_>, raw: &raw::Config) -> Option<Config> 
     })
 }
 
-fn model(context: &Context<'_>, raw: &raw::Config) -> Option<Model> {
+fn model(context: &Context<'_>, raw: &raw::Config, state_dir: Option<&Path>) -> Option<Model> {
     let empty = raw::Model::default();
     let raw = given(&raw.model).map_or(&empty, |(_, raw)| raw);
-    let bundle = match &raw.bundle {
-        Some(_) => context.path(&raw.bundle),
-        None => Some(context.environment.find_bundle()),
+    let (bundle, shipped) = match &raw.bundle {
+        Some(_) => (context.path(&raw.bundle)?, None),
+        None => {
+            let shipped = context.environment.find_bundle();
+            let installed = state_dir.and_then(|dir| Store::open(dir).current());
+            (installed.unwrap_or_else(|| shipped.clone()), Some(shipped))
+        }
     };
     let calibration = context.path(&raw.calibration);
     let threads = context.whole(&raw.threads, 1..=64).map(count);
@@ -77,8 +86,32 @@ fn model(context: &Context<'_>, raw: &raw::Config) -> Option<Model> {
         .saturating_sub(1)
         .clamp(1, 64);
     Some(Model {
-        bundle: bundle?,
+        bundle,
+        shipped,
         calibration,
         threads: NonZeroUsize::new(threads.unwrap_or(default))?,
+    })
+}
+
+fn update(context: &Context<'_>, raw: &raw::Config) -> Option<Update> {
+    let empty = raw::Update::default();
+    let raw = given(&raw.update).map_or(&empty, |(_, raw)| raw);
+    let public_key = match given(&raw.public_key) {
+        None => raw.public_key.is_none().then_some(None),
+        Some((place, text)) => match PublicKey::given(text, context.base(place)) {
+            Ok(key) => Some(Some(key)),
+            Err(error) => context.wrong(place, error.to_string()),
+        },
+    };
+    let ca_file = match &raw.ca_file {
+        None => Some(defaults::CA_FILE.into()),
+        Some(_) => context.secret_path(&raw.ca_file),
+    };
+    let trial = context.number(&raw.trial_s, 1.0..=3600.0);
+    Some(Update {
+        trial: seconds(trial.unwrap_or(defaults::TRIAL_S)),
+        public_key: public_key?,
+        require_signature: context.flag(&raw.require_signature).unwrap_or(true),
+        ca_file: ca_file?,
     })
 }

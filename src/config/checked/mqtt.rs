@@ -14,11 +14,13 @@ pub const VERSIONS: [(&str, MqttVersion); 2] =
     [("5", MqttVersion::V5), ("3.1.1", MqttVersion::V311)];
 
 /// Words of `mqtt.commands`.
-pub const COMMANDS: [(&str, CommandName); 4] = [
+pub const COMMANDS: [(&str, CommandName); 6] = [
     ("snapshot", CommandName::Snapshot),
     ("reload", CommandName::Reload),
     ("set", CommandName::Set),
     ("pause", CommandName::Pause),
+    ("install-bundle", CommandName::InstallBundle),
+    ("rollback-bundle", CommandName::RollbackBundle),
 ];
 
 /// Longest password file, bytes.

@@ -107,11 +107,15 @@ impl Context<'_> {
         if text.is_empty() || text.contains('\0') || text.len() > 4096 {
             return self.wrong(place, "must be a path");
         }
-        let base = match self.problems.origin(place) {
+        Some(self.base(place).join(text))
+    }
+
+    /// Where a relative path at `place` starts.
+    pub fn base(&self, place: PlaceId) -> &Path {
+        match self.problems.origin(place) {
             Some(Origin::Override(_)) => &self.environment.directory,
             _ => self.folder,
-        };
-        Some(base.join(text))
+        }
     }
 
     /// A path, or `credential:NAME` for a file that systemd's `LoadCredential=` provides.

@@ -29,7 +29,7 @@ size = [1280]
         "vedetta.toml:2: device = \"Negozio 1\": must be 1 to 64 of a-z, 0-9 and '-', not starting \
          or ending with '-'; negozio-1 would do",
         "vedetta.toml:3: colour: unknown key; legal here: device, device_name, state_dir, \
-         log_level, model, mqtt, outbox, decision, negatives, label, camera",
+         log_level, model, update, mqtt, outbox, decision, negatives, label, camera",
         "vedetta.toml:6: mqtt.hots: unknown key; did you mean host? Legal here: host, port, \
          version, username, password, password_file, client_id, topic_prefix, keep_alive_s, \
          discovery, discovery_prefix, evidence, health_every_s, commands, tls",

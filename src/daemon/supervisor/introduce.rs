@@ -17,6 +17,7 @@ impl Supervisor<'_> {
             boot: self.boot.clone(),
             backend: self.backend.clone(),
             machine: machine(),
+            update: self.updates.info(&self.config),
         })));
         self.report_settings();
     }

@@ -10,6 +10,7 @@ use super::clock::Clock;
 use super::inference::Request;
 use super::relay::Relays;
 use super::settings::Settings;
+use super::updates::Updates;
 use super::{Control, ServeError};
 use crate::bundle::Bundle;
 use crate::calibrate::Applied;
@@ -17,15 +18,16 @@ use crate::config::{Config, ConfigError};
 use crate::lookout::{Model, WatchedCamera};
 use crate::publish::{Command, Outbox, Publisher};
 use crate::slot::Bell;
-use crate::watchdog::{Systemd, Watchdog};
+use crate::watchdog::{Systemd, Verdict, Watchdog};
 
+mod bundles;
 mod cameras;
 mod introduce;
 mod reload;
 mod start;
 
 use cameras::Camcorder;
-pub use start::serve;
+pub use start::{load_model, serve};
 
 /// How long the supervisor sleeps at most: signals are looked at this often.
 const TICK: Duration = Duration::from_millis(50);
@@ -64,6 +66,7 @@ pub(super) struct Supervisor<'a> {
     watchdog: Watchdog,
     relays: Relays,
     systemd: Systemd,
+    updates: Updates,
 }
 
 impl Supervisor<'_> {
@@ -87,7 +90,9 @@ impl Supervisor<'_> {
             }
             let now = self.clock.uptime();
             self.relays.pass_on(now);
-            self.systemd.tick(now, &self.watchdog.verdict(now));
+            let verdict = self.watchdog.verdict(now);
+            self.systemd.tick(now, &verdict);
+            self.attend_to_bundles(now, verdict == Verdict::Feed)?;
         }
         Ok(())
     }
@@ -135,6 +140,7 @@ impl Supervisor<'_> {
 
     fn stop(mut self, inference: JoinHandle<()>) {
         log::info!("stopping");
+        self.updates.excuse();
         self.systemd.stopping();
         let deadline = Instant::now() + JOIN;
         self.cameras

@@ -7,6 +7,7 @@ use crate::config::Config;
 use crate::daemon::in_force::{self, in_force};
 use crate::daemon::inference::Request;
 use crate::daemon::plan;
+use crate::lookout::Model;
 use crate::publish;
 
 impl Supervisor<'_> {
@@ -40,12 +41,11 @@ impl Supervisor<'_> {
     /// Why it cannot be done; what was in force still is.
     pub(in crate::daemon) fn put_in_force(&mut self) -> Result<(), String> {
         let (wanted, loaded) = (&self.configured.model, &self.config.model);
+        let changed = (&wanted.bundle, wanted.threads) != (&loaded.bundle, loaded.threads);
         let mut replacement = None;
-        if (&wanted.bundle, wanted.threads) != (&loaded.bundle, loaded.threads) {
-            let bundle = Bundle::open(&wanted.bundle, &Limits::default())
-                .map_err(|error| error.to_string())?;
-            let model = load_model(&bundle, &self.configured).map_err(|error| error.to_string())?;
-            replacement = Some((bundle, model));
+        if changed {
+            let opened = open_model(&self.configured);
+            replacement = Some(opened.inspect_err(|error| self.blame_bundle(error))?);
         }
         let bundle = replacement
             .as_ref()
@@ -82,10 +82,23 @@ impl Supervisor<'_> {
             self.bundle = bundle;
             (model, id)
         });
+        if model.is_some() {
+            let now = self.clock.uptime();
+            let (bundle, trial) = (&self.config.model.bundle, self.config.update.trial);
+            self.updates.adopted(bundle, now, trial);
+        }
         self.start_cameras().map_err(|error| error.to_string())?;
         self.configure_inference(watched, model);
         self.introduce();
         Ok(())
+    }
+
+    /// An installed bundle on trial that cannot even be loaded has failed.
+    fn blame_bundle(&mut self, reason: &str) {
+        let on_trial = self.updates.on_trial(&self.configured.model.bundle);
+        if on_trial && let Err(error) = self.updates.give_up(reason) {
+            log::error!("{error}");
+        }
     }
 
     /// Another broker, login or prefix. The old publisher leaves first: two with one client id would
@@ -107,6 +120,13 @@ impl Supervisor<'_> {
             .add(&mut self.watchdog, MQTT, progress, SILENCE, now);
         Ok(())
     }
+}
+
+fn open_model(config: &Config) -> Result<(Bundle, Model), String> {
+    let bundle = Bundle::open(&config.model.bundle, &Limits::default());
+    let bundle = bundle.map_err(|error| error.to_string())?;
+    let model = load_model(&bundle, config).map_err(|error| error.to_string())?;
+    Ok((bundle, model))
 }
 
 fn only_rules_differ(before: &Config, after: &Config) -> bool {

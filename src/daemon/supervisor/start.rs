@@ -6,16 +6,18 @@ use std::time::Instant;
 
 use super::{COMMANDS, MQTT, REQUESTS, SILENCE, Supervisor, settings_path};
 use crate::bundle::{Bundle, Limits};
+use crate::calibrate::Applied;
 use crate::config::{Config, ConfigError};
 use crate::daemon::clock::Clock;
 use crate::daemon::in_force::{self, in_force};
 use crate::daemon::inference::Inference;
 use crate::daemon::relay::Relays;
 use crate::daemon::settings::Settings;
+use crate::daemon::updates::Updates;
 use crate::daemon::{Control, ServeError, plan};
 use crate::decide::{Board, OpenEvent, RandomUlids};
 use crate::encoder;
-use crate::lookout::{Lookout, Model};
+use crate::lookout::{Lookout, Model, WatchedCamera};
 use crate::preprocess::Preprocessor;
 use crate::publish::{self, Outbox};
 use crate::slot::Bell;
@@ -31,16 +33,22 @@ pub fn serve(
     control: &Control,
 ) -> Result<(), ServeError> {
     let clock = Clock::start();
-    let configured = load()?;
+    let mut configured = load()?;
     std::fs::create_dir_all(&configured.state_dir).map_err(|source| ServeError::StateDir {
         path: configured.state_dir.clone(),
         source,
     })?;
+    let mut updates = Updates::start(&configured.state_dir);
+    configured.model.follow(updates.current());
     let settings = Settings::load(&settings_path(&configured));
     let started = Instant::now();
-    let bundle = Bundle::open(&configured.model.bundle, &Limits::default())?;
-    let (config, calibrated) = in_force(&configured, &settings, &bundle);
-    let model = load_model(&bundle, &config)?;
+    let Opened {
+        config,
+        calibrated,
+        bundle,
+        model,
+        watched,
+    } = in_use(&mut updates, &mut configured, &settings)?;
     let backend = model.encoder.describe();
     log::info!(
         "bundle {} ({}) on {backend}, loaded in {:.1} s",
@@ -49,7 +57,6 @@ pub fn serve(
         started.elapsed().as_secs_f32()
     );
     in_force::log(&calibrated, &config);
-    let watched = plan::watch(&config, &bundle, &calibrated, &config.state_dir)?;
 
     let boot = boot_id();
     let outbox = Outbox::open(&config.state_dir, config.outbox);
@@ -87,6 +94,7 @@ pub fn serve(
         Arc::clone(&bell),
         request_inbox,
         pulse,
+        Arc::clone(&updates.record),
     );
     let inference = std::thread::Builder::new()
         .name("inference".to_owned())
@@ -110,9 +118,16 @@ pub fn serve(
         watchdog,
         relays,
         systemd: Systemd::from_env(),
+        updates,
     };
     supervisor.start_cameras()?;
     supervisor.configure_inference(watched, None);
+    let now = supervisor.clock.uptime();
+    let (bundle, trial) = (
+        &supervisor.config.model.bundle,
+        supervisor.config.update.trial,
+    );
+    supervisor.updates.adopted(bundle, now, trial);
     supervisor.introduce();
     let status = supervisor.status();
     supervisor.systemd.ready(&status);
@@ -121,7 +136,60 @@ pub fn serve(
     outcome
 }
 
-pub(super) fn load_model(bundle: &Bundle, config: &Config) -> Result<Model, ServeError> {
+/// What is in force, and the model that goes with it.
+struct Opened {
+    config: Config,
+    calibrated: Applied,
+    bundle: Bundle,
+    model: Model,
+    watched: Vec<WatchedCamera>,
+}
+
+/// Opens the bundle in use. An installed one that cannot be used is given up for the one before.
+fn in_use(
+    updates: &mut Updates,
+    configured: &mut Config,
+    settings: &Settings,
+) -> Result<Opened, ServeError> {
+    loop {
+        let error = match open(configured, settings) {
+            Ok(opened) => return Ok(opened),
+            Err(error) => error,
+        };
+        let is_its_fault = matches!(
+            error,
+            ServeError::Bundle(_) | ServeError::Encode(_) | ServeError::LabelBank(_)
+        );
+        if !is_its_fault || !configured.model.is_installed() {
+            return Err(error);
+        }
+        if let Err(refused) = updates.give_up(&error.to_string()) {
+            log::error!("{refused}");
+            return Err(error);
+        }
+        configured.model.follow(updates.current());
+    }
+}
+
+fn open(configured: &Config, settings: &Settings) -> Result<Opened, ServeError> {
+    let bundle = Bundle::open(&configured.model.bundle, &Limits::default())?;
+    let (config, calibrated) = in_force(configured, settings, &bundle);
+    let model = load_model(&bundle, &config)?;
+    let watched = plan::watch(&config, &bundle, &calibrated, &config.state_dir)?;
+    Ok(Opened {
+        config,
+        calibrated,
+        bundle,
+        model,
+        watched,
+    })
+}
+
+/// The image tower of `bundle` and what belongs to it.
+///
+/// # Errors
+/// A tower that cannot be run.
+pub fn load_model(bundle: &Bundle, config: &Config) -> Result<Model, ServeError> {
     let manifest = bundle.manifest();
     Ok(Model {
         encoder: encoder::load_image(bundle, config.model.threads)?,

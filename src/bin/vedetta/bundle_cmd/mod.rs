@@ -1,19 +1,30 @@
 //! `vedetta bundle`.
 
-use std::path::PathBuf;
+mod installed;
 
-use anyhow::Result;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, bail};
+use vedetta::bundle::signature::PublicKey;
 use vedetta::bundle::{Bundle, Limits};
 use vedetta::encoder;
 
-/// Look at a model bundle.
+/// Look at a model bundle, and install another one.
 #[derive(clap::Subcommand)]
 pub enum BundleCommand {
-    /// Check hashes, shapes and that both towers run.
+    /// Check hashes, shapes, that both towers run, and who signed it.
     Verify {
         /// Folder or .tar.zst.
         bundle: PathBuf,
+        /// Public key, or its .pub file: the .tar.zst must have been signed with it.
+        #[arg(long, value_name = "PUB")]
+        key: Option<String>,
     },
+    Install(installed::Install),
+    /// List the installed bundles.
+    List(installed::Place),
+    /// Use the bundle before again; once more, and the two change places.
+    Rollback(installed::Place),
     /// Print name, languages, measured accuracy and provenance.
     Show {
         /// Folder or .tar.zst.
@@ -27,12 +38,26 @@ pub enum BundleCommand {
 /// Why the bundle is refused.
 pub fn run(command: &BundleCommand) -> Result<()> {
     match command {
-        BundleCommand::Verify { bundle } => {
-            let bundle = Bundle::open(bundle, &Limits::default())?;
+        BundleCommand::Verify { bundle: path, key } => {
+            let signed = match key {
+                None => None,
+                Some(_) if path.is_dir() => {
+                    bail!("a folder is not signed; give the .tar.zst it came as")
+                }
+                Some(key) => Some(PublicKey::given(key, Path::new(""))?.verify(path)?),
+            };
+            let bundle = Bundle::open(path, &Limits::default())?;
             let image = encoder::load_image(&bundle, std::num::NonZeroUsize::MIN)?;
             encoder::load_text(&bundle)?.encode_texts(&["una prova"])?;
             println!("{}: good; {}", bundle.id(), image.describe());
+            match signed {
+                Some(comment) => println!("signed: {comment}"),
+                None => println!("its signature was not checked (--key)"),
+            }
         }
+        BundleCommand::Install(arguments) => installed::install(arguments)?,
+        BundleCommand::List(place) => installed::list(place)?,
+        BundleCommand::Rollback(place) => installed::roll_back(place)?,
         BundleCommand::Show { bundle } => {
             let bundle = Bundle::open(bundle, &Limits::default())?;
             let manifest = bundle.manifest();

@@ -1,0 +1,284 @@
+//! The daemon's side of installed bundles: which one is used at a start, whether the new one proves
+//! itself, and the thread that installs another.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::inference::Request;
+use super::trial::{Judgement, Record, Trial};
+use crate::bundle::store::{Pointer, Store, StoreError};
+use crate::config::Config;
+use crate::event::{BundleSource, FailedBundle, SignatureRule, UpdateInfo};
+use crate::slot::Bell;
+use crate::update::{self, Origin, Outcome, Remote, Stage, Steps, UpdateError};
+
+/// How often a download says how far it is.
+const PROGRESS_EVERY: Duration = Duration::from_secs(5);
+/// Reports that may wait for the supervisor.
+const REPORTS: usize = 16;
+/// How long the inference thread may take to hand over its last frames.
+const FRAMES: Duration = Duration::from_secs(5);
+
+/// What the installing thread says.
+pub enum Report {
+    /// How far it is.
+    Progress(Stage),
+    /// It ended.
+    Done(Result<Outcome, UpdateError>),
+}
+
+struct Worker {
+    id: Value,
+    reports: Receiver<Report>,
+}
+
+/// See the module.
+pub struct Updates {
+    store: Store,
+    /// What the present model did.
+    pub record: Arc<Record>,
+    trial: Option<Trial>,
+    worker: Option<Worker>,
+}
+
+impl Updates {
+    /// At the start, before a bundle is chosen: removes leftovers, and counts the start of a bundle
+    /// on trial, which may be one too many.
+    pub fn start(state_dir: &Path) -> Self {
+        let updates = Self {
+            store: Store::open(state_dir),
+            record: Arc::default(),
+            trial: None,
+            worker: None,
+        };
+        if updates.store.exists() {
+            updates.count_start();
+            update::forget_old_downloads(&updates.store);
+        }
+        updates
+    }
+
+    fn count_start(&self) {
+        let before = self.store.pointer();
+        let counted = self.store.lock().and_then(|lock| {
+            let pointer = self.store.change(&lock, Pointer::started)?;
+            self.store.clean(&lock)?;
+            Ok(pointer)
+        });
+        match counted {
+            // A second installation holds it, or the disk is read-only: the bundle serves all the same.
+            Err(error) => log::warn!("the start is not counted: {error}"),
+            Ok(after) if after.current != before.current => log_failure(&after),
+            Ok(_) => {}
+        }
+    }
+
+    /// The installed bundle in use.
+    pub fn current(&self) -> Option<PathBuf> {
+        self.store.current()
+    }
+
+    /// Whether `bundle` is the installed one and has yet to prove itself.
+    pub fn on_trial(&self, bundle: &Path) -> bool {
+        let is_current = self.current().is_some_and(|current| current == bundle);
+        is_current && self.store.pointer().on_trial()
+    }
+
+    /// Begins the trial when `bundle` is the installed one and has to prove itself.
+    pub fn adopted(&mut self, bundle: &Path, now: Duration, lasts: Duration) {
+        self.trial = self.on_trial(bundle).then(|| Trial::begin(now, lasts));
+        if self.trial.is_some() {
+            log::info!("{} is on trial", bundle.display());
+        }
+    }
+
+    /// How the trial stands; a bundle that proved itself is confirmed.
+    pub fn judge(&mut self, now: Duration, alive: bool) -> Judgement {
+        let Some(trial) = &mut self.trial else {
+            return Judgement::Open;
+        };
+        let judgement = trial.judge(now, &self.record, alive);
+        if judgement == Judgement::Proved {
+            if let Err(error) = self.change(Pointer::confirmed) {
+                log::debug!("not confirmed yet: {error}");
+                return Judgement::Open;
+            }
+            self.trial = None;
+            log::info!("the installed bundle has proved itself");
+        }
+        judgement
+    }
+
+    /// Gives the installed bundle up for the one before.
+    ///
+    /// # Errors
+    /// The pointer cannot be written.
+    pub fn give_up(&mut self, reason: &str) -> Result<(), StoreError> {
+        self.trial = None;
+        let pointer = self.change(|pointer| pointer.failed(reason))?;
+        log_failure(&pointer);
+        Ok(())
+    }
+
+    /// Back to the bundle before. `shipped` says whether vedetta came with one.
+    ///
+    /// # Errors
+    /// There is none, or the pointer cannot be written.
+    pub fn roll_back(&mut self, shipped: bool) -> Result<Pointer, StoreError> {
+        let before = self.store.pointer();
+        let other = before.rolled_back().ok_or(StoreError::NoOther)?;
+        if other.current.is_none() && !shipped {
+            return Err(StoreError::NoOther);
+        }
+        self.change(|_| other)?;
+        self.trial = None;
+        Ok(before)
+    }
+
+    /// Puts the pointer back to what it was.
+    pub fn restore(&mut self, before: Pointer) {
+        if let Err(error) = self.change(|_| before) {
+            log::error!("{error}");
+        }
+    }
+
+    /// The daemon stops because it was asked to: that says nothing about a bundle on trial.
+    pub fn excuse(&self) {
+        if self.trial.is_some()
+            && let Err(error) = self.change(Pointer::excused)
+        {
+            log::warn!("{error}");
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(&Pointer) -> Pointer) -> Result<Pointer, StoreError> {
+        let lock = self.store.lock()?;
+        self.store.change(&lock, change)
+    }
+
+    /// Installs the bundle at `remote` on a thread of its own; [`Updates::reports`] tells of it.
+    ///
+    /// # Errors
+    /// One is being installed already, or there is no thread.
+    pub fn install(
+        &mut self,
+        id: Value,
+        remote: Remote,
+        config: Config,
+        requests: SyncSender<Request>,
+        bell: Arc<Bell>,
+    ) -> Result<(), UpdateError> {
+        if self.worker.is_some() {
+            return Err(StoreError::Busy(self.store.root().to_owned()).into());
+        }
+        let (sender, reports) = mpsc::sync_channel(REPORTS);
+        let work = move || {
+            let outcome = install(&config, &Origin::Remote(remote), &sender, &requests, &bell);
+            // Nobody listens any more when the daemon stops.
+            let _ = sender.send(Report::Done(outcome));
+        };
+        std::thread::Builder::new()
+            .name("update".to_owned())
+            .spawn(work)
+            .map_err(|source| StoreError::Disk {
+                path: self.store.root().to_owned(),
+                action: "installed into",
+                source,
+            })?;
+        self.worker = Some(Worker { id, reports });
+        Ok(())
+    }
+
+    /// The next thing that the installing thread said, and the `id` of the command.
+    pub fn report(&mut self) -> Option<(Value, Report)> {
+        let worker = self.worker.as_ref()?;
+        let id = worker.id.clone();
+        let report = match worker.reports.try_recv() {
+            Ok(report) => report,
+            Err(mpsc::TryRecvError::Empty) => return None,
+            Err(mpsc::TryRecvError::Disconnected) => {
+                let reason = "the installing thread died; see the log".to_owned();
+                Report::Done(Err(UpdateError::TryOut(reason)))
+            }
+        };
+        if matches!(report, Report::Done(_)) {
+            self.worker = None;
+        }
+        Some((id, report))
+    }
+
+    /// For `B/info`.
+    pub fn info(&self, config: &Config) -> UpdateInfo {
+        let pointer = self.store.pointer();
+        let source = match &config.model.shipped {
+            None => BundleSource::Configured,
+            Some(_) if config.model.is_installed() => BundleSource::Installed,
+            Some(_) => BundleSource::Shipped,
+        };
+        let signature = match (&config.update.public_key, config.update.require_signature) {
+            (_, false) => SignatureRule::Off,
+            (None, true) => SignatureRule::NoKey,
+            (Some(_), true) => SignatureRule::Required,
+        };
+        let other = (pointer.current != pointer.previous).then_some(&pointer.previous);
+        UpdateInfo {
+            source,
+            trial: pointer.on_trial(),
+            previous: other.map(|folder| {
+                let id = folder.as_ref().map(|folder| folder.bundle_id());
+                id.unwrap_or_else(|| "shipped".to_owned())
+            }),
+            failed: pointer.failed.map(|failed| FailedBundle {
+                bundle: failed.bundle,
+                reason: failed.reason,
+            }),
+            signature,
+        }
+    }
+}
+
+fn log_failure(pointer: &Pointer) {
+    if let Some(failed) = &pointer.failed {
+        log::error!("bundle {} is given up: {}", failed.bundle, failed.reason);
+    }
+}
+
+fn install(
+    config: &Config,
+    origin: &Origin,
+    sender: &SyncSender<Report>,
+    requests: &SyncSender<Request>,
+    bell: &Bell,
+) -> Result<Outcome, UpdateError> {
+    let store = Store::open(&config.state_dir);
+    let mut told: Option<Instant> = None;
+    let mut progress = |stage: Stage| {
+        let is_download = matches!(stage, Stage::Downloading(..));
+        if is_download && told.is_some_and(|at| at.elapsed() < PROGRESS_EVERY) {
+            return;
+        }
+        told = is_download.then(Instant::now);
+        // Never waits: what does not fit is old news.
+        let _ = sender.try_send(Report::Progress(stage));
+    };
+    let mut try_out = |bundle: &crate::bundle::Bundle| {
+        let (answer, frames) = mpsc::sync_channel(1);
+        let asked = requests.try_send(Request::LastFrames(answer)).is_ok();
+        bell.ring();
+        let frames = asked.then(|| frames.recv_timeout(FRAMES).ok()).flatten();
+        update::try_out(bundle, config, &frames.unwrap_or_default())
+    };
+    update::install(
+        &store,
+        &config.update,
+        origin,
+        &mut Steps {
+            try_out: &mut try_out,
+            progress: &mut progress,
+        },
+    )
+}

@@ -1,0 +1,432 @@
+//! Downloading over HTTPS: capped, continued where it broke off, compared with a known SHA-256.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rustls::crypto::ring;
+use rustls_pemfile::certs;
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+use ureq::Agent;
+use ureq::http::{Response, StatusCode, header};
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
+
+use crate::bundle::signature::{self, beside};
+use crate::bundle::store::DOWNLOAD;
+use crate::publish::backoff::Backoff;
+
+/// Longest URL, bytes.
+const MAX_URL_BYTES: usize = 2048;
+/// Bytes read at once.
+const CHUNK_BYTES: usize = 64 * 1024;
+/// Attempts in a row that bring nothing, before a download is given up.
+const ATTEMPTS: u32 = 5;
+/// A server that says nothing for this long is gone.
+const SILENCE: Duration = Duration::from_secs(30);
+/// Hops from one address to the next.
+const REDIRECTS: u32 = 5;
+/// An unfinished download that nobody continued for this long is removed.
+const FORGOTTEN: Duration = Duration::from_secs(7 * 24 * 3600);
+
+/// A file on a server, and what it must be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remote {
+    url: String,
+    sha256: String,
+}
+
+impl Remote {
+    /// Checks both: an `https://` URL and 64 hex digits.
+    ///
+    /// # Errors
+    /// Which of them is wrong.
+    pub fn new(url: &str, sha256: &str) -> Result<Self, FetchError> {
+        let legal = |c: char| c.is_ascii_graphic() && !"\"<>\\^`{|}".contains(c);
+        let fits = url.len() <= MAX_URL_BYTES && url.chars().all(legal);
+        if !fits || !url.starts_with("https://") {
+            return Err(FetchError::Url);
+        }
+        let sha256 = sha256.to_ascii_lowercase();
+        if sha256.len() != 64 || !sha256.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(FetchError::Sha256);
+        }
+        Ok(Self {
+            url: url.to_owned(),
+            sha256,
+        })
+    }
+
+    /// Where its signature is: beside it, before the question mark.
+    fn signature_url(&self) -> String {
+        let suffix = signature::SUFFIX;
+        match self.url.find(['?', '#']) {
+            Some(at) => format!("{}{suffix}{}", &self.url[..at], &self.url[at..]),
+            None => format!("{}{suffix}", self.url),
+        }
+    }
+
+    /// The name of the unfinished download.
+    pub(super) fn part_name(&self) -> String {
+        format!("{DOWNLOAD}{}.part", &self.sha256[..16])
+    }
+}
+
+/// Why something could not be downloaded.
+#[derive(Debug, Error)]
+pub enum FetchError {
+    /// The URL of a [`Remote`].
+    #[error("url must start with https:// and have at most {MAX_URL_BYTES} legal characters")]
+    Url,
+    /// The hash of a [`Remote`].
+    #[error("sha256 must be the 64 hex digits that sha256sum prints for the file")]
+    Sha256,
+    /// The certificate authorities.
+    #[error("{0}; set update.ca_file")]
+    Authorities(String),
+    /// The server said no.
+    #[error("the server answers {0}")]
+    Status(StatusCode),
+    /// It leads away from HTTPS.
+    #[error("the server leads to an address without HTTPS, which is not followed")]
+    Insecure,
+    /// Not reached, or lost again and again.
+    #[error("the download broke off {attempts} times in a row: {reason}; ask again to continue it")]
+    Lost {
+        /// How often.
+        attempts: u32,
+        /// The last reason.
+        reason: String,
+    },
+    /// Longer than anything that is accepted.
+    #[error("it is longer than the {0} bytes that a bundle may have")]
+    TooLarge(u64),
+    /// Not the file that was meant.
+    #[error("it has SHA-256 {found} where {expected} was asked for")]
+    WrongHash {
+        /// Of what came.
+        found: String,
+        /// What was asked for.
+        expected: String,
+    },
+    /// The disk.
+    #[error("the download cannot be written: {0}")]
+    Disk(#[from] io::Error),
+    /// No room, as the caller measures it.
+    #[error("{0}")]
+    NoRoom(String),
+}
+
+/// One download.
+pub(super) struct Download<'a> {
+    pub remote: &'a Remote,
+    /// Most bytes.
+    pub cap: u64,
+    /// Asked before so many bytes are written; the answer says why not.
+    pub room: &'a dyn Fn(u64) -> Result<(), String>,
+    /// Told how many bytes are there, and of how many.
+    pub progress: &'a mut dyn FnMut(u64, Option<u64>),
+}
+
+/// How an attempt ended.
+enum Attempt {
+    Complete,
+    /// Worth another one.
+    Broken(String),
+}
+
+impl Download<'_> {
+    /// Downloads into `part`, continuing what is there, until it has the right hash.
+    ///
+    /// # Errors
+    /// [`FetchError`]. What was lost can be continued by another call.
+    pub fn run(mut self, agent: &Agent, part: &Path) -> Result<(), FetchError> {
+        let continued = length(part) > 0;
+        self.get(agent, part)?;
+        match self.compare(part) {
+            // What was there before may have been anything.
+            Err(FetchError::WrongHash { .. }) if continued => {
+                self.get(agent, part)?;
+                self.compare(part)
+            }
+            other => other,
+        }
+    }
+
+    fn get(&mut self, agent: &Agent, part: &Path) -> Result<(), FetchError> {
+        let mut backoff = Backoff::default();
+        let mut attempts = 0;
+        loop {
+            let before = length(part);
+            let reason = match self.attempt(agent, part)? {
+                Attempt::Complete => return Ok(()),
+                Attempt::Broken(reason) => reason,
+            };
+            attempts = if length(part) > before {
+                1
+            } else {
+                attempts + 1
+            };
+            if attempts >= ATTEMPTS {
+                return Err(FetchError::Lost { attempts, reason });
+            }
+            log::warn!("the download broke off: {reason}; it is continued");
+            std::thread::sleep(backoff.delay(None, 0.5));
+        }
+    }
+
+    fn attempt(&mut self, agent: &Agent, part: &Path) -> Result<Attempt, FetchError> {
+        let have = length(part);
+        let mut request = agent.get(&self.remote.url);
+        if have > 0 {
+            request = request.header(header::RANGE, format!("bytes={have}-"));
+        }
+        let response = match request.header(header::ACCEPT_ENCODING, "identity").call() {
+            Ok(response) => response,
+            Err(ureq::Error::RequireHttpsOnly(_)) => return Err(FetchError::Insecure),
+            Err(error) => return Ok(Attempt::Broken(error.to_string())),
+        };
+        let status = response.status();
+        let (start, total) = match (status, range(&response)) {
+            (StatusCode::OK, _) => (0, response.body().content_length()),
+            (StatusCode::PARTIAL_CONTENT, Some((Some(start), total))) if start == have => {
+                (have, total)
+            }
+            (StatusCode::RANGE_NOT_SATISFIABLE, Some((None, Some(total)))) if total == have => {
+                return Ok(Attempt::Complete);
+            }
+            (StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE, _) => {
+                fs::remove_file(part)?;
+                return Ok(Attempt::Broken("it cannot be continued".to_owned()));
+            }
+            _ if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
+                return Ok(Attempt::Broken(format!("the server answers {status}")));
+            }
+            _ => return Err(FetchError::Status(status)),
+        };
+        if total.is_some_and(|total| total > self.cap) {
+            return Err(FetchError::TooLarge(self.cap));
+        }
+        let more = total.map_or(0, |total| total.saturating_sub(start));
+        (self.room)(more).map_err(FetchError::NoRoom)?;
+        let mut file = open(part, start > 0)?;
+        self.copy(response, &mut file, start, total)
+    }
+
+    fn copy(
+        &mut self,
+        mut response: Response<ureq::Body>,
+        file: &mut File,
+        start: u64,
+        total: Option<u64>,
+    ) -> Result<Attempt, FetchError> {
+        let mut body = response.body_mut().as_reader();
+        let mut have = start;
+        let mut chunk = vec![0; CHUNK_BYTES];
+        loop {
+            (self.progress)(have, total);
+            let count = match body.read(&mut chunk) {
+                Ok(0) => break,
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Ok(Attempt::Broken(error.to_string())),
+            };
+            have += count as u64;
+            if have > self.cap {
+                return Err(FetchError::TooLarge(self.cap));
+            }
+            file.write_all(&chunk[..count])?;
+        }
+        if total.is_some_and(|total| have < total) {
+            return Ok(Attempt::Broken(
+                "the server closed the connection".to_owned(),
+            ));
+        }
+        Ok(Attempt::Complete)
+    }
+
+    fn compare(&self, part: &Path) -> Result<(), FetchError> {
+        let mut hash = Sha256::new();
+        io::copy(&mut File::open(part)?, &mut hash)?;
+        let digest = hash.finalize();
+        let found: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        if found == self.remote.sha256 {
+            return Ok(());
+        }
+        fs::remove_file(part)?;
+        Err(FetchError::WrongHash {
+            found,
+            expected: self.remote.sha256.clone(),
+        })
+    }
+}
+
+/// Downloads the signature of `remote` and puts it beside `part`.
+pub(super) fn signature(agent: &Agent, remote: &Remote, part: &Path) -> Result<(), FetchError> {
+    let mut backoff = Backoff::default();
+    let mut attempts = 0;
+    let text = loop {
+        let outcome = agent.get(remote.signature_url()).call();
+        let reason = match outcome {
+            Ok(mut response) if response.status() == StatusCode::OK => {
+                let body = response.body_mut().with_config();
+                match body.limit(signature::MAX_BYTES).read_to_string() {
+                    Ok(text) => break text,
+                    Err(error) => error.to_string(),
+                }
+            }
+            Ok(response) if response.status().is_server_error() => response.status().to_string(),
+            Ok(response) => return Err(FetchError::Status(response.status())),
+            Err(ureq::Error::RequireHttpsOnly(_)) => return Err(FetchError::Insecure),
+            Err(error) => error.to_string(),
+        };
+        attempts += 1;
+        if attempts >= ATTEMPTS {
+            return Err(FetchError::Lost { attempts, reason });
+        }
+        std::thread::sleep(backoff.delay(None, 0.5));
+    };
+    fs::write(beside(part), text).map_err(FetchError::Disk)
+}
+
+/// A client that speaks nothing but HTTPS, and believes the authorities in `ca_file`.
+pub(super) fn agent(ca_file: &Path) -> Result<Agent, FetchError> {
+    let wrong = |error: String| FetchError::Authorities(format!("{}: {error}", ca_file.display()));
+    let file = File::open(ca_file).map_err(|error| wrong(error.to_string()))?;
+    // System-wide files often hold a few that are not understood.
+    let roots: Vec<_> = certs(&mut io::BufReader::new(file))
+        .filter_map(Result::ok)
+        .map(|certificate| Certificate::from_der(&certificate).to_owned())
+        .collect();
+    if roots.is_empty() {
+        return Err(wrong("holds no PEM certificate".to_owned()));
+    }
+    let tls = TlsConfig::builder()
+        .unversioned_rustls_crypto_provider(Arc::new(ring::default_provider()))
+        .root_certs(RootCerts::Specific(Arc::new(roots)))
+        .build();
+    let config = Agent::config_builder()
+        .https_only(true)
+        .http_status_as_error(false)
+        .max_redirects(REDIRECTS)
+        .timeout_resolve(Some(SILENCE))
+        .timeout_connect(Some(SILENCE))
+        .timeout_per_read(Some(SILENCE))
+        .timeout_per_write(Some(SILENCE))
+        .user_agent(concat!("vedetta/", env!("CARGO_PKG_VERSION")))
+        .tls_config(tls)
+        .build();
+    Ok(config.new_agent())
+}
+
+/// Removes unfinished downloads in `folder` but `keep`, and those that were forgotten.
+pub(super) fn tidy(folder: &Path, keep: Option<&str>) {
+    let Ok(entries) = fs::read_dir(folder) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let kept = keep.is_some_and(|keep| name.starts_with(keep));
+        let age = entry
+            .metadata()
+            .and_then(|data| data.modified())
+            .ok()
+            .and_then(|time| SystemTime::now().duration_since(time).ok());
+        let wanted = kept || keep.is_none() && age.is_none_or(|age| age < FORGOTTEN);
+        if name.starts_with(DOWNLOAD)
+            && !wanted
+            && let Err(error) = fs::remove_file(entry.path())
+        {
+            log::warn!("{} is left over: {error}", entry.path().display());
+        }
+    }
+}
+
+/// `Content-Range`: the first byte, where the server gives any, and how many the whole has.
+fn range(response: &Response<ureq::Body>) -> Option<(Option<u64>, Option<u64>)> {
+    let value = response.headers().get(header::CONTENT_RANGE)?;
+    let (range, total) = value
+        .to_str()
+        .ok()?
+        .strip_prefix("bytes ")?
+        .split_once('/')?;
+    let start = match range {
+        "*" => None,
+        range => Some(range.split_once('-')?.0.parse().ok()?),
+    };
+    Some((start, total.parse().ok()))
+}
+
+fn length(part: &Path) -> u64 {
+    fs::metadata(part).map_or(0, |data| data.len())
+}
+
+fn open(part: &Path, append: bool) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    let options = options.create(true).write(true);
+    let options = options.append(append).truncate(!append);
+    match options.open(part) {
+        // Somebody else's, left over; the folder is ours.
+        Err(error) if !append && error.kind() == io::ErrorKind::PermissionDenied => {
+            fs::remove_file(part)?;
+            options.open(part)
+        }
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HASH: &str = "ab12CD34ab12cd34ab12cd34ab12cd34ab12cd34ab12cd34ab12cd34ab12cd34";
+
+    #[test]
+    fn only_https_and_whole_hashes_are_taken() {
+        let remote = Remote::new("https://esempio.it/a.tar.zst?t=1&u=2", HASH).unwrap();
+        assert_eq!(remote.part_name(), "download-ab12cd34ab12cd34.part");
+        assert_eq!(
+            remote.signature_url(),
+            "https://esempio.it/a.tar.zst.minisig?t=1&u=2"
+        );
+        let long = format!("https://a/{}", "x".repeat(3000));
+        for url in [
+            "",
+            "http://a/b",
+            "file:///etc/passwd",
+            "HTTPS://a",
+            "https://a/b c",
+            "https://a/\n",
+            "https://a/{}",
+            &long,
+        ] {
+            assert!(Remote::new(url, HASH).is_err(), "{url:?}");
+        }
+        for hash in ["", "ab", &HASH[1..], &format!("{}g", &HASH[1..])] {
+            assert!(Remote::new("https://a/b", hash).is_err(), "{hash:?}");
+        }
+    }
+
+    #[test]
+    fn one_unfinished_download_is_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let touch = |name: &str| fs::write(folder.path().join(name), "").unwrap();
+        let left = || {
+            let mut names: Vec<_> = fs::read_dir(folder.path())
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .collect();
+            names.sort();
+            names
+        };
+        for name in ["download-a.part", "download-b.part", "current.json"] {
+            touch(name);
+        }
+        tidy(folder.path(), None);
+        assert_eq!(left().len(), 3, "they are young");
+        tidy(folder.path(), Some("download-b.part"));
+        assert_eq!(left(), ["current.json", "download-b.part"]);
+    }
+}
