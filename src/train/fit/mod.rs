@@ -18,6 +18,7 @@ pub mod gather;
 pub mod loss;
 pub mod maps;
 pub mod outcome;
+pub mod put;
 pub mod report;
 pub mod score;
 pub mod session;
@@ -26,7 +27,6 @@ pub mod strength;
 mod tests;
 pub mod write;
 
-use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -49,12 +49,7 @@ use super::data::{self, Dataset, Split};
 use super::demo::progress;
 use super::descent::Rule;
 use super::import::write::Staging;
-use super::onnx::edit::Placed;
-use super::targets::select;
-use crate::bundle::{Bundle, Limits, Manifest};
-
-/// Held-out photos that the written bundle is run on at most.
-const MAX_MEASURED: usize = 2000;
+use crate::bundle::{Bundle, Limits};
 
 /// Steps that a run without `epochs` does not exceed by much.
 const MAX_STEPS: usize = 4000;
@@ -100,19 +95,29 @@ pub struct Options {
 /// # Errors
 /// A bundle, a dataset or a folder that cannot be used; the message says what to do.
 pub fn fit(path: &Path, out: &Path, options: &Options) -> Result<Outcome> {
+    for (name, value) in [
+        ("--rate", options.rate),
+        ("--strength", options.strength.unwrap_or(0.0)),
+    ] {
+        ensure!(
+            (0.0..=1e6).contains(&value),
+            "{name} is {value}; legal: 0 to 1000000"
+        );
+    }
     let bundle = Bundle::open(path, &Limits::default())?;
     write::check(&bundle)?;
     let staging = Staging::new(out, options.force)?;
     let mut dataset = Dataset::open(&options.data, &options.dataset)?;
     enough(&dataset)?;
     log::info!("{}", summary(&dataset));
-    let split = dataset.split(options.held_out, options.seed);
+    let mut skipped = std::mem::take(&mut dataset.skipped);
+    let mut split = dataset.split(options.held_out, options.seed);
+    dataset.drop_copies(&mut split, &mut skipped);
     ensure!(
         !split.held_out.is_empty(),
         "no photo can be held out to measure with; give at least two photos of everything, better \
          twenty"
     );
-    let mut skipped = std::mem::take(&mut dataset.skipped);
     let cache = Cache::open(&options.cache, &bundle);
     let mut cache = cache.context("name another folder with --cache")?;
     let bar = progress("texts");
@@ -134,7 +139,11 @@ pub fn fit(path: &Path, out: &Path, options: &Options) -> Result<Outcome> {
     let held_out = embed(&split.held_out, 0, "held-out photos")?;
     let train = embed(&split.train, options.views, "photos")?;
     drop(cache);
-    let held_out = gather::without_copies(held_out, &train, &dataset, &mut skipped)?;
+    let classified = |side: &Side| side.photos.said.iter().any(|said| said.class.is_some());
+    ensure!(
+        texts.classes.is_empty() || classified(&held_out),
+        "no held-out photo has a class; give at least two photos of every class"
+    );
 
     let mut settings = settings(options, &bundle, &train);
     let mut trials = Vec::new();
@@ -171,12 +180,12 @@ pub fn fit(path: &Path, out: &Path, options: &Options) -> Result<Outcome> {
         outcome.answers = Some([answers(&unchanged)?, answers(&outcome.learnt.maps)?]);
     }
     if outcome.learnt.best > 0 || options.force {
-        let old = Old {
+        let old = put::Old {
             bundle: &bundle,
             held_out: &held_out,
             texts: &texts,
         };
-        let (manifest, table, placed) = put(&old, &staging, &outcome, options)?;
+        let (manifest, table, placed) = put::put(&old, &staging, &outcome, options)?;
         write::finish(staging, manifest, table)?;
         outcome.written = Some(placed);
     }
@@ -308,84 +317,4 @@ fn learning_bar(steps: u64) -> ProgressBar {
     }
     bar.enable_steady_tick(Duration::from_millis(500));
     bar
-}
-
-/// The bundle as it was.
-struct Old<'a> {
-    bundle: &'a Bundle,
-    held_out: &'a Side,
-    texts: &'a Texts,
-}
-
-/// A bundle that lies in its staging folder: its manifest, what was measured, where the maps are.
-type Put = (Manifest, BTreeMap<String, f64>, [Placed; 2]);
-
-/// Writes the refreshed bundle into `staging` and runs it on the held-out photos.
-fn put(old: &Old, staging: &Staging, outcome: &Outcome, options: &Options) -> Result<Put> {
-    let Old {
-        bundle,
-        held_out,
-        texts: old_texts,
-    } = *old;
-    let maps = &outcome.learnt.maps;
-    let notes = write::Notes {
-        command: options.command.clone(),
-        source: format!(
-            "refreshed from {} (SHA-256 of its manifest {}) with {} photos, {} classes",
-            bundle.id(),
-            bundle.sha256(),
-            outcome.train.len(),
-            outcome.dataset.classes.len()
-        ),
-        licence: format!(
-            "Refreshed with `vedetta-train fit` on {} photos of whoever ran it; no photo is in the \
-             bundle.",
-            outcome.train.len()
-        ),
-    };
-    let bar = progress("writing");
-    let (manifest, placed) = write::write(bundle, maps, staging, notes, &bar)?;
-    bar.finish_and_clear();
-
-    let written = Bundle::open(staging.path(), &Limits::default())?;
-    let mut forgotten = Cache::in_memory(manifest.embedding_dim);
-    let measured = held_out.items.len().min(MAX_MEASURED);
-    let mut part = outcome.dataset.clone();
-    part.items = held_out.items[..measured]
-        .iter()
-        .map(|item| outcome.dataset.items[*item].clone())
-        .collect();
-    let hidden = ProgressBar::hidden();
-    let (texts, said) = gather::texts(&written, &mut forgotten, &part, &hidden)?;
-    let wanted = Wanted {
-        dataset: &part,
-        said: &said,
-        items: &(0..measured).collect::<Vec<_>>(),
-        views: 0,
-        seed: options.seed,
-    };
-    let bar = progress("measuring the written bundle");
-    let mut unread = data::Skips::default();
-    let side = gather::photos(&written, &mut forgotten, &wanted, &mut unread, &bar)?;
-    bar.finish_and_clear();
-    ensure!(
-        unread.count() == 0,
-        "photos changed while they were learnt from; start again"
-    );
-    let images = held_out.photos.subset(&(0..measured).collect::<Vec<_>>());
-    let map = write::linear(&maps.image)?;
-    let image = write::agreement(&images.themselves()?, &side.photos.themselves()?, &map)?;
-    let known: HashMap<&String, u32> = old_texts.strings.iter().zip(0..).collect();
-    let rows = texts.strings.iter().map(|text| known.get(text).copied());
-    let rows: Vec<u32> = rows.collect::<Option<_>>().context("a text is new")?;
-    let map = write::linear(&maps.text)?;
-    let text = write::agreement(&select(&old_texts.rows, &rows)?, &texts.rows, &map)?;
-    log::info!(
-        "the written towers differ from their maps by at most {:.1e}",
-        image.max(text)
-    );
-    let unchanged = Maps::identity(manifest.embedding_dim, DType::F32)?;
-    let scale = outcome.settings.logit_scale;
-    let after = score(&side.photos, &texts, &unchanged, scale)?;
-    Ok((manifest, outcome.table(after, measured), placed))
 }

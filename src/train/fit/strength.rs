@@ -18,7 +18,7 @@ const STRENGTHS: [f64; 5] = [10.0, 3.0, 1.0, 0.3, 0.1];
 const FOLDS: usize = 4;
 
 /// Photos that are used at most; more hardly change the choice.
-const MAX_PHOTOS: usize = 800;
+const MAX_PHOTOS: usize = 400;
 
 /// Epochs at most.
 const MAX_EPOCHS: usize = 20;
