@@ -15,6 +15,7 @@ pub mod cache;
 pub mod embed;
 pub mod examples;
 pub mod gather;
+pub mod identity;
 pub mod loss;
 pub mod maps;
 pub mod outcome;
@@ -34,10 +35,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use candle_core::DType;
 use indicatif::{ProgressBar, ProgressStyle};
-use sha2::{Digest, Sha256};
 
 use cache::Cache;
-use examples::Texts;
 use gather::{Side, Wanted};
 use loss::Loss;
 use maps::Maps;
@@ -45,7 +44,7 @@ pub use outcome::Outcome;
 use score::score;
 use session::{Examples, Learnt, Point, Session, Settings};
 
-use super::data::{self, Dataset, Split};
+use super::data::{self, Dataset};
 use super::demo::progress;
 use super::descent::Rule;
 use super::import::write::Staging;
@@ -147,17 +146,29 @@ pub fn fit(path: &Path, out: &Path, options: &Options) -> Result<Outcome> {
 
     let mut settings = settings(options, &bundle, &train);
     let mut trials = Vec::new();
+    let name =
+        |settings: &Settings| identity::of(&bundle, &dataset, &split, options.views, settings);
     match options.strength {
         Some(strength) => settings.strength = strength,
         None => {
+            let kept = options
+                .cache
+                .join(format!("strength-{}.json", name(&settings)));
             let bar = progress("strength");
-            (settings.strength, trials) = strength::choose(&train.photos, &texts, settings, &bar)?;
+            (settings.strength, trials) =
+                strength::choose_once(&train.photos, &texts, settings, &kept, &bar)?;
             bar.finish_and_clear();
         }
     }
-    let learnt = learn(
-        &bundle, &dataset, &split, options, settings, &train, &held_out, &texts,
-    )?;
+    let checkpoint = options
+        .cache
+        .join(format!("run-{}.safetensors", name(&settings)));
+    let examples = Examples {
+        train: &train.photos,
+        held_out: Some(&held_out.photos),
+        texts: &texts,
+    };
+    let learnt = learn(examples, settings, &checkpoint, options.resume)?;
     let scale = settings.logit_scale;
     let unchanged = Maps::identity(bundle.manifest().embedding_dim, DType::F32)?;
     let mut outcome = Outcome {
@@ -238,50 +249,15 @@ fn settings(options: &Options, bundle: &Bundle, train: &Side) -> Settings {
     }
 }
 
-/// Where the run of exactly these settings on exactly these photos keeps its state.
-fn checkpoint(bundle: &Bundle, dataset: &Dataset, split: &Split, settings: Settings) -> String {
-    let mut hash = Sha256::new();
-    hash.update(bundle.sha256());
-    hash.update(format!("{settings:?}"));
-    for class in &dataset.classes {
-        hash.update(format!("{class:?}"));
-    }
-    for index in split.train.iter().chain(&split.held_out) {
-        hash.update(format!("{:?}", dataset.items[*index]));
-    }
-    let hash: String = hash
-        .finalize()
-        .iter()
-        .take(8)
-        .map(|b| format!("{b:02x}"))
-        .collect();
-    format!("run-{hash}.safetensors")
-}
-
-#[expect(
-    clippy::too_many_arguments,
-    reason = "all of a run's parts come together here"
-)]
+/// Learns from the start, or from where `checkpoint` is.
 fn learn(
-    bundle: &Bundle,
-    dataset: &Dataset,
-    split: &Split,
-    options: &Options,
+    examples: Examples,
     settings: Settings,
-    train: &Side,
-    held_out: &Side,
-    texts: &Texts,
+    checkpoint: &Path,
+    resume: bool,
 ) -> Result<Learnt> {
-    let checkpoint = options
-        .cache
-        .join(checkpoint(bundle, dataset, split, settings));
-    let examples = Examples {
-        train: &train.photos,
-        held_out: Some(&held_out.photos),
-        texts,
-    };
-    let mut session = Session::new(examples, settings, Some(&checkpoint))?;
-    if options.resume {
+    let mut session = Session::new(examples, settings, Some(checkpoint))?;
+    if resume {
         match session.resume()? {
             0 => log::warn!("there is nothing to resume; starting from the beginning"),
             done => log::info!("going on after epoch {done} of {}", settings.epochs),
@@ -303,7 +279,7 @@ fn learn(
         session.run(&mut step, &mut each)?
     };
     bar.finish_and_clear();
-    if let Err(error) = std::fs::remove_file(&checkpoint) {
+    if let Err(error) = std::fs::remove_file(checkpoint) {
         log::warn!("{} is left over: {error}", checkpoint.display());
     }
     Ok(learnt)
