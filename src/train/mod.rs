@@ -1,4 +1,4 @@
-//! The trainer's library half: how the demo bundle is made and measured.
+//! The trainer's library half: how bundles are made, refreshed and measured.
 //!
 //! ```text
 //! teacher (Python) ─► texts.tsv, teacher.npy ─► space ─► space.safetensors ─► text tower
@@ -6,8 +6,9 @@
 //! photos ─► augment ─► efficientnet (frozen │ tuned) ─► head ◄── everyday anchors ◄┘
 //!                                     └─► onnx ─► pack ─► models/demo ─► evaluate
 //!
-//!
 //! public checkpoint ─► import ─► a float bundle
+//! own photos ─► data ─► fit ─► a float bundle refreshed, with a report
+//! frames sorted by label ─► calibrate ─► thresholds
 //! bundle ─► release (sign) ─► NAME.tar.zst, NAME.tar.zst.minisig
 //! ```
 //!

@@ -5,3 +5,4 @@
 
 mod hub;
 mod parity;
+mod refresh;

@@ -13,6 +13,7 @@
 
 mod captions;
 mod coco;
+mod copies;
 mod detect;
 mod folders;
 pub mod names;
@@ -204,6 +205,12 @@ impl Dataset {
     /// Holds out about `share` of the photos of every class; see [`Split`].
     pub fn split(&self, share: f64, seed: u64) -> Split {
         Split::new(&self.items, share, seed)
+    }
+
+    /// Takes out of the held-out photos those that are byte by byte among the others: they would
+    /// measure memory. They are listed in `skipped`.
+    pub fn drop_copies(&self, split: &mut Split, skipped: &mut Skips) {
+        copies::drop_copies(&self.items, split, skipped);
     }
 }
 

@@ -14,23 +14,33 @@ use crate::photo::{self, PhotoError};
 /// # Errors
 /// See [`PhotoError`].
 pub fn read(source: &Source) -> Result<RgbImage, PhotoError> {
-    match source {
-        Source::File(path) => photo::read(path),
+    photo::decode(&bytes(source)?)
+}
+
+/// A photo's file, of at most [`photo::MAX_FILE_BYTES`].
+///
+/// # Errors
+/// It cannot be read or is too long.
+pub fn bytes(source: &Source) -> Result<Vec<u8>, PhotoError> {
+    let (mut file, length) = match source {
+        Source::File(path) => (File::open(path)?, u64::MAX),
         Source::Part {
             shard,
             offset,
             bytes,
         } => {
-            if *bytes > photo::MAX_FILE_BYTES {
-                return Err(PhotoError::TooLong);
-            }
             let mut file = File::open(shard)?;
             file.seek(SeekFrom::Start(*offset))?;
-            let mut content = Vec::new();
-            file.take(*bytes).read_to_end(&mut content)?;
-            photo::decode(&content)
+            (file, *bytes)
         }
+    };
+    let mut content = Vec::new();
+    let most = length.min(photo::MAX_FILE_BYTES + 1);
+    file.by_ref().take(most).read_to_end(&mut content)?;
+    if content.len() as u64 > photo::MAX_FILE_BYTES {
+        return Err(PhotoError::TooLong);
     }
+    Ok(content)
 }
 
 /// Decodes `items` on rayon's threads, one photo per thread in memory, and gives each to `work`

@@ -322,3 +322,35 @@ fn another_seed_holds_out_other_photos() {
     assert_ne!(Split::new(&items, 0.3, 1), Split::new(&items, 0.3, 2));
     assert!(Split::new(&items, 0.0, 1).held_out.is_empty());
 }
+
+#[test]
+fn copies_of_what_is_learnt_from_are_not_held_out() {
+    let folder = lay(&[
+        ("A/1.png", ""),
+        ("A/2.png", ""),
+        ("A/3.png", ""),
+        ("A/4.png", ""),
+    ]);
+    for copy in ["5", "6", "7"] {
+        let place = folder.path().join("A");
+        fs::copy(place.join("1.png"), place.join(format!("{copy}.png"))).unwrap();
+    }
+    let dataset = open(folder.path());
+    for seed in 0..20 {
+        let mut skipped = Skips::default();
+        let mut split = dataset.split(0.4, seed);
+        dataset.drop_copies(&mut split, &mut skipped);
+        assert_eq!(
+            split.train.len() + split.held_out.len() + skipped.count(),
+            7
+        );
+        let bytes = |index: &usize| photos::bytes(&dataset.items[*index].source).unwrap();
+        let learnt: Vec<Vec<u8>> = split.train.iter().map(bytes).collect();
+        assert!(
+            split
+                .held_out
+                .iter()
+                .all(|index| !learnt.contains(&bytes(index)))
+        );
+    }
+}

@@ -120,9 +120,20 @@ pub fn texts(
     known.context("a text was not encoded")
 }
 
-/// A key for the photo and for each view of it: place, length and time of change stand for the
-/// content. `None` where there is no such file.
+/// A key for the photo and for each view of it. `None` where there is no such file.
 fn keys(item: &Item, views: u8, seed: u64) -> Option<Vec<Key>> {
+    let photo = stamp(item)?;
+    let (seed, name) = (seed.to_le_bytes(), item.name.as_bytes());
+    let view = |view: u8| key(&[&photo, VIEWS, &seed, name, &[view]]);
+    Some(
+        std::iter::once(photo)
+            .chain((1..=views).map(view))
+            .collect(),
+    )
+}
+
+/// Place, length and time of change of a photo's file, which stand for its content.
+pub(super) fn stamp(item: &Item) -> Option<Key> {
     let (path, offset, bytes) = match &item.source {
         Source::File(path) => (path, 0, 0),
         Source::Part {
@@ -133,23 +144,14 @@ fn keys(item: &Item, views: u8, seed: u64) -> Option<Vec<Key>> {
     };
     let meta = fs::metadata(path).ok()?;
     let path = fs::canonicalize(path).ok()?;
-    let mut stamp = Vec::new();
+    let mut numbers = Vec::new();
     for number in [meta.len(), offset, bytes] {
-        stamp.extend(number.to_le_bytes());
+        numbers.extend(number.to_le_bytes());
     }
     for time in [meta.mtime(), meta.mtime_nsec()] {
-        stamp.extend(time.to_le_bytes());
+        numbers.extend(time.to_le_bytes());
     }
-    let photo: [&[u8]; 3] = [b"image", path.as_os_str().as_bytes(), &stamp];
-    let view = |view: u8| {
-        let [a, b, c] = photo;
-        key(&[a, b, c, VIEWS, &seed.to_le_bytes(), &[view]])
-    };
-    Some(
-        std::iter::once(key(&photo))
-            .chain((1..=views).map(view))
-            .collect(),
-    )
+    Some(key(&[b"image", path.as_os_str().as_bytes(), &numbers]))
 }
 
 /// One encoder per thread, all with the same weights.

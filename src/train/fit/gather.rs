@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use anyhow::{Context, Result, ensure};
-use candle_core::{D, Device, Tensor};
+use candle_core::{Device, Tensor};
 use indicatif::ProgressBar;
 
 use super::cache::Cache;
@@ -98,53 +98,6 @@ pub fn texts(
         negatives,
     };
     Ok((texts, said))
-}
-
-/// Cosine from which on two photos are the same: copies, or one a second after the other.
-const SAME: f32 = 0.9999;
-
-/// Held-out photos compared at once.
-const COMPARED: usize = 512;
-
-/// Takes photos out of `held_out` that are also learnt from: they would measure memory.
-///
-/// # Errors
-/// No held-out photo is left, or candle's.
-pub fn without_copies(
-    held_out: Side,
-    train: &Side,
-    dataset: &Dataset,
-    skipped: &mut Skips,
-) -> Result<Side> {
-    let (own, learnt) = (
-        held_out.photos.themselves()?,
-        train.photos.themselves()?.t()?,
-    );
-    let mut kept = Vec::new();
-    for start in (0..held_out.items.len()).step_by(COMPARED) {
-        let count = COMPARED.min(held_out.items.len() - start);
-        let cosines = own.narrow(0, start, count)?.matmul(&learnt)?;
-        let nearest = cosines.max(D::Minus1)?.to_vec1::<f32>()?;
-        for (photo, cosine) in (start..).zip(nearest) {
-            if cosine < SAME {
-                kept.push(photo);
-            } else {
-                let name = &dataset.items[held_out.items[photo]].name;
-                skipped.add(name, "held out, but the same photo is learnt from");
-            }
-        }
-    }
-    ensure!(
-        !kept.is_empty(),
-        "every held-out photo is a copy of one that is learnt from"
-    );
-    Ok(Side {
-        photos: held_out.photos.subset(&kept),
-        items: kept
-            .into_iter()
-            .map(|photo| held_out.items[photo])
-            .collect(),
-    })
 }
 
 /// What [`photos`] needs to know.

@@ -15,9 +15,11 @@ pub mod cache;
 pub mod embed;
 pub mod examples;
 pub mod gather;
+pub mod identity;
 pub mod loss;
 pub mod maps;
 pub mod outcome;
+pub mod put;
 pub mod report;
 pub mod score;
 pub mod session;
@@ -26,7 +28,6 @@ pub mod strength;
 mod tests;
 pub mod write;
 
-use std::collections::{BTreeMap, HashMap};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -34,10 +35,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use candle_core::DType;
 use indicatif::{ProgressBar, ProgressStyle};
-use sha2::{Digest, Sha256};
 
 use cache::Cache;
-use examples::Texts;
 use gather::{Side, Wanted};
 use loss::Loss;
 use maps::Maps;
@@ -45,16 +44,11 @@ pub use outcome::Outcome;
 use score::score;
 use session::{Examples, Learnt, Point, Session, Settings};
 
-use super::data::{self, Dataset, Split};
+use super::data::{self, Dataset};
 use super::demo::progress;
 use super::descent::Rule;
 use super::import::write::Staging;
-use super::onnx::edit::Placed;
-use super::targets::select;
-use crate::bundle::{Bundle, Limits, Manifest};
-
-/// Held-out photos that the written bundle is run on at most.
-const MAX_MEASURED: usize = 2000;
+use crate::bundle::{Bundle, Limits};
 
 /// Steps that a run without `epochs` does not exceed by much.
 const MAX_STEPS: usize = 4000;
@@ -100,19 +94,29 @@ pub struct Options {
 /// # Errors
 /// A bundle, a dataset or a folder that cannot be used; the message says what to do.
 pub fn fit(path: &Path, out: &Path, options: &Options) -> Result<Outcome> {
+    for (name, value) in [
+        ("--rate", options.rate),
+        ("--strength", options.strength.unwrap_or(0.0)),
+    ] {
+        ensure!(
+            (0.0..=1e6).contains(&value),
+            "{name} is {value}; legal: 0 to 1000000"
+        );
+    }
     let bundle = Bundle::open(path, &Limits::default())?;
     write::check(&bundle)?;
     let staging = Staging::new(out, options.force)?;
     let mut dataset = Dataset::open(&options.data, &options.dataset)?;
     enough(&dataset)?;
     log::info!("{}", summary(&dataset));
-    let split = dataset.split(options.held_out, options.seed);
+    let mut skipped = std::mem::take(&mut dataset.skipped);
+    let mut split = dataset.split(options.held_out, options.seed);
+    dataset.drop_copies(&mut split, &mut skipped);
     ensure!(
         !split.held_out.is_empty(),
         "no photo can be held out to measure with; give at least two photos of everything, better \
          twenty"
     );
-    let mut skipped = std::mem::take(&mut dataset.skipped);
     let cache = Cache::open(&options.cache, &bundle);
     let mut cache = cache.context("name another folder with --cache")?;
     let bar = progress("texts");
@@ -134,21 +138,37 @@ pub fn fit(path: &Path, out: &Path, options: &Options) -> Result<Outcome> {
     let held_out = embed(&split.held_out, 0, "held-out photos")?;
     let train = embed(&split.train, options.views, "photos")?;
     drop(cache);
-    let held_out = gather::without_copies(held_out, &train, &dataset, &mut skipped)?;
+    let classified = |side: &Side| side.photos.said.iter().any(|said| said.class.is_some());
+    ensure!(
+        texts.classes.is_empty() || classified(&held_out),
+        "no held-out photo has a class; give at least two photos of every class"
+    );
 
     let mut settings = settings(options, &bundle, &train);
     let mut trials = Vec::new();
+    let name =
+        |settings: &Settings| identity::of(&bundle, &dataset, &split, options.views, settings);
     match options.strength {
         Some(strength) => settings.strength = strength,
         None => {
+            let kept = options
+                .cache
+                .join(format!("strength-{}.json", name(&settings)));
             let bar = progress("strength");
-            (settings.strength, trials) = strength::choose(&train.photos, &texts, settings, &bar)?;
+            (settings.strength, trials) =
+                strength::choose_once(&train.photos, &texts, settings, &kept, &bar)?;
             bar.finish_and_clear();
         }
     }
-    let learnt = learn(
-        &bundle, &dataset, &split, options, settings, &train, &held_out, &texts,
-    )?;
+    let checkpoint = options
+        .cache
+        .join(format!("run-{}.safetensors", name(&settings)));
+    let examples = Examples {
+        train: &train.photos,
+        held_out: Some(&held_out.photos),
+        texts: &texts,
+    };
+    let learnt = learn(examples, settings, &checkpoint, options.resume)?;
     let scale = settings.logit_scale;
     let unchanged = Maps::identity(bundle.manifest().embedding_dim, DType::F32)?;
     let mut outcome = Outcome {
@@ -171,12 +191,12 @@ pub fn fit(path: &Path, out: &Path, options: &Options) -> Result<Outcome> {
         outcome.answers = Some([answers(&unchanged)?, answers(&outcome.learnt.maps)?]);
     }
     if outcome.learnt.best > 0 || options.force {
-        let old = Old {
+        let old = put::Old {
             bundle: &bundle,
             held_out: &held_out,
             texts: &texts,
         };
-        let (manifest, table, placed) = put(&old, &staging, &outcome, options)?;
+        let (manifest, table, placed) = put::put(&old, &staging, &outcome, options)?;
         write::finish(staging, manifest, table)?;
         outcome.written = Some(placed);
     }
@@ -229,50 +249,15 @@ fn settings(options: &Options, bundle: &Bundle, train: &Side) -> Settings {
     }
 }
 
-/// Where the run of exactly these settings on exactly these photos keeps its state.
-fn checkpoint(bundle: &Bundle, dataset: &Dataset, split: &Split, settings: Settings) -> String {
-    let mut hash = Sha256::new();
-    hash.update(bundle.sha256());
-    hash.update(format!("{settings:?}"));
-    for class in &dataset.classes {
-        hash.update(format!("{class:?}"));
-    }
-    for index in split.train.iter().chain(&split.held_out) {
-        hash.update(format!("{:?}", dataset.items[*index]));
-    }
-    let hash: String = hash
-        .finalize()
-        .iter()
-        .take(8)
-        .map(|b| format!("{b:02x}"))
-        .collect();
-    format!("run-{hash}.safetensors")
-}
-
-#[expect(
-    clippy::too_many_arguments,
-    reason = "all of a run's parts come together here"
-)]
+/// Learns from the start, or from where `checkpoint` is.
 fn learn(
-    bundle: &Bundle,
-    dataset: &Dataset,
-    split: &Split,
-    options: &Options,
+    examples: Examples,
     settings: Settings,
-    train: &Side,
-    held_out: &Side,
-    texts: &Texts,
+    checkpoint: &Path,
+    resume: bool,
 ) -> Result<Learnt> {
-    let checkpoint = options
-        .cache
-        .join(checkpoint(bundle, dataset, split, settings));
-    let examples = Examples {
-        train: &train.photos,
-        held_out: Some(&held_out.photos),
-        texts,
-    };
-    let mut session = Session::new(examples, settings, Some(&checkpoint))?;
-    if options.resume {
+    let mut session = Session::new(examples, settings, Some(checkpoint))?;
+    if resume {
         match session.resume()? {
             0 => log::warn!("there is nothing to resume; starting from the beginning"),
             done => log::info!("going on after epoch {done} of {}", settings.epochs),
@@ -294,7 +279,7 @@ fn learn(
         session.run(&mut step, &mut each)?
     };
     bar.finish_and_clear();
-    if let Err(error) = std::fs::remove_file(&checkpoint) {
+    if let Err(error) = std::fs::remove_file(checkpoint) {
         log::warn!("{} is left over: {error}", checkpoint.display());
     }
     Ok(learnt)
@@ -308,84 +293,4 @@ fn learning_bar(steps: u64) -> ProgressBar {
     }
     bar.enable_steady_tick(Duration::from_millis(500));
     bar
-}
-
-/// The bundle as it was.
-struct Old<'a> {
-    bundle: &'a Bundle,
-    held_out: &'a Side,
-    texts: &'a Texts,
-}
-
-/// A bundle that lies in its staging folder: its manifest, what was measured, where the maps are.
-type Put = (Manifest, BTreeMap<String, f64>, [Placed; 2]);
-
-/// Writes the refreshed bundle into `staging` and runs it on the held-out photos.
-fn put(old: &Old, staging: &Staging, outcome: &Outcome, options: &Options) -> Result<Put> {
-    let Old {
-        bundle,
-        held_out,
-        texts: old_texts,
-    } = *old;
-    let maps = &outcome.learnt.maps;
-    let notes = write::Notes {
-        command: options.command.clone(),
-        source: format!(
-            "refreshed from {} (SHA-256 of its manifest {}) with {} photos, {} classes",
-            bundle.id(),
-            bundle.sha256(),
-            outcome.train.len(),
-            outcome.dataset.classes.len()
-        ),
-        licence: format!(
-            "Refreshed with `vedetta-train fit` on {} photos of whoever ran it; no photo is in the \
-             bundle.",
-            outcome.train.len()
-        ),
-    };
-    let bar = progress("writing");
-    let (manifest, placed) = write::write(bundle, maps, staging, notes, &bar)?;
-    bar.finish_and_clear();
-
-    let written = Bundle::open(staging.path(), &Limits::default())?;
-    let mut forgotten = Cache::in_memory(manifest.embedding_dim);
-    let measured = held_out.items.len().min(MAX_MEASURED);
-    let mut part = outcome.dataset.clone();
-    part.items = held_out.items[..measured]
-        .iter()
-        .map(|item| outcome.dataset.items[*item].clone())
-        .collect();
-    let hidden = ProgressBar::hidden();
-    let (texts, said) = gather::texts(&written, &mut forgotten, &part, &hidden)?;
-    let wanted = Wanted {
-        dataset: &part,
-        said: &said,
-        items: &(0..measured).collect::<Vec<_>>(),
-        views: 0,
-        seed: options.seed,
-    };
-    let bar = progress("measuring the written bundle");
-    let mut unread = data::Skips::default();
-    let side = gather::photos(&written, &mut forgotten, &wanted, &mut unread, &bar)?;
-    bar.finish_and_clear();
-    ensure!(
-        unread.count() == 0,
-        "photos changed while they were learnt from; start again"
-    );
-    let images = held_out.photos.subset(&(0..measured).collect::<Vec<_>>());
-    let map = write::linear(&maps.image)?;
-    let image = write::agreement(&images.themselves()?, &side.photos.themselves()?, &map)?;
-    let known: HashMap<&String, u32> = old_texts.strings.iter().zip(0..).collect();
-    let rows = texts.strings.iter().map(|text| known.get(text).copied());
-    let rows: Vec<u32> = rows.collect::<Option<_>>().context("a text is new")?;
-    let map = write::linear(&maps.text)?;
-    let text = write::agreement(&select(&old_texts.rows, &rows)?, &texts.rows, &map)?;
-    log::info!(
-        "the written towers differ from their maps by at most {:.1e}",
-        image.max(text)
-    );
-    let unchanged = Maps::identity(manifest.embedding_dim, DType::F32)?;
-    let scale = outcome.settings.logit_scale;
-    let after = score(&side.photos, &texts, &unchanged, scale)?;
-    Ok((manifest, outcome.table(after, measured), placed))
 }

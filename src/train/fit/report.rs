@@ -7,6 +7,7 @@ use anyhow::Result;
 
 use super::outcome::Outcome;
 use super::score::Answer;
+use super::strength::Trial;
 use crate::train::data::photos;
 use crate::train::onnx::edit::Placed;
 use crate::train::report::chart::{Chart, Line};
@@ -105,8 +106,14 @@ fn verdict(outcome: &Outcome) -> String {
     } else {
         ""
     };
-    let chosen =
-        "The held-out photos also chose the epoch, so that new photos may do a little worse.";
+    let trial = |t: &&Trial| t.strength == outcome.settings.strength;
+    let sober = outcome.trials.iter().find(trial).map_or(String::new(), |trial| {
+        let accuracy = percent(trial.accuracy);
+        format!(" Cross-validation among the photos learnt from, which chose no epoch, says {accuracy}.")
+    });
+    let chosen = format!(
+        "The held-out photos also chose the epoch, so that new photos may do a little worse.{sober}"
+    );
     match outcome.written {
         Some(places) if outcome.learnt.best > 0 => {
             let place = |placed: Placed| match placed {

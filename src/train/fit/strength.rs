@@ -3,13 +3,16 @@
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use indicatif::ProgressBar;
+use serde::{Deserialize, Serialize};
 
 use super::examples::{Photos, Texts};
 use super::score::score;
 use super::session::{Examples, Session, Settings};
+use crate::train::text::write_atomically;
 
 /// What is tried, the strongest first.
 const STRENGTHS: [f64; 5] = [10.0, 3.0, 1.0, 0.3, 0.1];
@@ -18,13 +21,13 @@ const STRENGTHS: [f64; 5] = [10.0, 3.0, 1.0, 0.3, 0.1];
 const FOLDS: usize = 4;
 
 /// Photos that are used at most; more hardly change the choice.
-const MAX_PHOTOS: usize = 800;
+const MAX_PHOTOS: usize = 400;
 
 /// Epochs at most.
 const MAX_EPOCHS: usize = 20;
 
 /// One strength, measured.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Trial {
     /// `λ`.
     pub strength: f64,
@@ -81,6 +84,27 @@ pub fn choose(
         });
     }
     Ok((chosen(&trials).context("no strength was tried")?, trials))
+}
+
+/// [`choose`], or what it found before for the same run, which `kept` holds.
+///
+/// # Errors
+/// Those of learning, or the file system's.
+pub fn choose_once(
+    photos: &Photos,
+    texts: &Texts,
+    settings: Settings,
+    kept: &Path,
+    bar: &ProgressBar,
+) -> Result<(f64, Vec<Trial>)> {
+    let known = std::fs::read(kept).ok();
+    let known = known.and_then(|json| serde_json::from_slice::<Vec<Trial>>(&json).ok());
+    if let Some((strength, trials)) = known.and_then(|t| Some((chosen(&t)?, t))) {
+        return Ok((strength, trials));
+    }
+    let (strength, trials) = choose(photos, texts, settings, bar)?;
+    write_atomically(kept, &serde_json::to_vec(&trials)?)?;
+    Ok((strength, trials))
 }
 
 fn chosen(trials: &[Trial]) -> Option<f64> {

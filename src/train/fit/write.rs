@@ -51,13 +51,13 @@ pub fn write(
     let mut placed = Vec::new();
     for (name, map) in [("image.onnx", &maps.image), ("text.onnx", &maps.text)] {
         let map = linear(map)?;
-        let bytes = bundle.read(name, bundle.manifest().files[name].bytes)?;
+        let bytes = bundle.read(name, length(bundle, name)?)?;
         let (model, place) = edit::with_map(bytes, &map).with_context(|| name.to_owned())?;
         manifest.files.extend(staging.model(name, model, bar)?);
         placed.push(place);
     }
     for name in ["tokenizer.json", "LICENSES.md"] {
-        let mut bytes = bundle.read(name, bundle.manifest().files[name].bytes)?;
+        let mut bytes = bundle.read(name, length(bundle, name)?)?;
         if name == "LICENSES.md" {
             bytes.extend(format!("\n{}\n", notes.licence).into_bytes());
         }
@@ -69,6 +69,12 @@ pub fn write(
     manifest.provenance.sources.insert(0, notes.source);
     staging.manifest(&manifest)?;
     Ok((manifest, [placed[0], placed[1]]))
+}
+
+fn length(bundle: &Bundle, name: &str) -> Result<u64> {
+    let listed = bundle.manifest().files.get(name);
+    let listed = listed.with_context(|| format!("the bundle has no {name} to refresh"))?;
+    Ok(listed.bytes)
 }
 
 /// What the manifest and the licences say of the refresh.

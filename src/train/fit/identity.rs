@@ -1,0 +1,31 @@
+//! What decides a run, so that what an interrupted one left is taken up by the same one only.
+
+use sha2::{Digest, Sha256};
+
+use super::embed;
+use super::session::Settings;
+use crate::bundle::Bundle;
+use crate::train::data::{Dataset, Split};
+
+/// Hex digits that name the run of exactly these settings on exactly these photos.
+pub fn of(
+    bundle: &Bundle,
+    dataset: &Dataset,
+    split: &Split,
+    views: u8,
+    settings: &Settings,
+) -> String {
+    let mut hash = Sha256::new();
+    hash.update(bundle.sha256());
+    hash.update(format!("{views} {settings:?} {:?}", dataset.classes));
+    for (held_out, side) in [(0, &split.train), (1, &split.held_out)] {
+        for index in side {
+            let item = &dataset.items[*index];
+            hash.update([held_out]);
+            hash.update(embed::stamp(item).unwrap_or_default());
+            hash.update(format!("{item:?}"));
+        }
+    }
+    let hash = hash.finalize();
+    hash.iter().take(8).map(|b| format!("{b:02x}")).collect()
+}
