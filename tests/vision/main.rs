@@ -7,6 +7,8 @@ mod bundle;
 mod calibration;
 mod demo_bundle;
 mod encoder;
+#[cfg(feature = "train")]
+mod evaluate;
 mod preprocess;
 mod score;
 mod tokenizer;
