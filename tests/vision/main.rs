@@ -4,6 +4,8 @@
 mod support;
 
 mod bundle;
+#[cfg(feature = "train")]
+mod calibrate;
 mod calibration;
 mod demo_bundle;
 mod encoder;

@@ -136,7 +136,93 @@ fn standard_error(values: &[f64]) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use rand::rngs::SmallRng;
+    use rand::{Rng, SeedableRng};
+
     use super::*;
+    use crate::config::Id;
+    use crate::encoder::Embedding;
+    use crate::label_set::{Contender, LabelSet};
+    use crate::matcher::LabelBank;
+    use crate::train::data::Skips;
+    use crate::train::frames::Frame;
+
+    const DIM: usize = 16;
+
+    /// Twelve frames of each of two labels and of none. Texts cannot tell them apart; frames of a
+    /// label lie around one direction when `alike`, anywhere when not.
+    fn frames(alike: bool) -> Frames {
+        let mut rng = SmallRng::seed_from_u64(7);
+        let mut unit = |near: Option<usize>| {
+            let mut values: Vec<f32> = (0..DIM).map(|_| rng.random_range(-0.3..0.3)).collect();
+            if let Some(near) = near {
+                values[near] += 1.0;
+            }
+            Embedding::normalized(values).unwrap()
+        };
+        let mut all = Vec::new();
+        for n in 0..36 {
+            let shows = [Some(0), Some(1), None][n % 3];
+            let direction = shows.map_or(2, |label: usize| label);
+            all.push(Frame {
+                name: n.to_string(),
+                shows,
+                embedding: unit(alike.then_some(direction)),
+            });
+        }
+        let contender = |id: &str| Contender {
+            id: Id::new(id).unwrap(),
+            prompts: vec![id.to_owned()],
+            group: None,
+        };
+        Frames {
+            set: LabelSet {
+                labels: vec![contender("a"), contender("b")],
+                negatives: vec!["n".to_owned()],
+            },
+            enter: vec![0.7; 2],
+            bank: LabelBank {
+                labels: vec![unit(None), unit(None)],
+                groups: vec![None; 2],
+                negatives: vec![unit(None)].into(),
+                shots: None,
+            },
+            logit_scale: 5.0,
+            frames: all,
+            skipped: Skips::default(),
+        }
+    }
+
+    #[test]
+    fn frames_that_tell_labels_apart_are_kept_and_chance_is_not() {
+        let alike = frames(true);
+        let trial = attempt(&alike, &Kept::of(&alike));
+        assert!(trial.log_loss.1 < 0.5 * trial.log_loss.0, "{trial:?}");
+        assert_eq!(trial.few_shot.unwrap().keys.len(), 36);
+        let random = frames(false);
+        let trial = attempt(&random, &Kept::of(&random));
+        assert!(
+            trial.few_shot.is_none(),
+            "{:?} ± {}",
+            trial.log_loss,
+            trial.error
+        );
+    }
+
+    #[test]
+    fn of_many_frames_evenly_spaced_ones_are_kept() {
+        let mut many = frames(true);
+        let template = many.frames[0].clone();
+        many.frames = (0..200)
+            .map(|n| Frame {
+                shows: (n % 2 == 0).then_some(0),
+                ..template.clone()
+            })
+            .collect();
+        let kept = Kept::of(&many);
+        assert_eq!(kept.frames.len(), 2 * MAX_FRAMES_PER_LABEL);
+        assert!(kept.frames.iter().any(|n| *n > 180) && kept.frames.iter().any(|n| *n < 10));
+    }
 
     #[test]
     fn the_standard_error_of_a_mean() {
