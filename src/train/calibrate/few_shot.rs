@@ -73,23 +73,36 @@ impl Kept {
     }
 }
 
-/// Tries every blend. The best is taken when it lowers the mean log-loss by more than the standard
-/// error of the difference between frames.
+/// Tries every blend. Of those that are within a standard error of the best the one with the least
+/// `alpha` is taken (neighbouring frames flatter a large one), and only when it lowers the mean
+/// log-loss by more than the standard error of the difference between frames.
 pub fn attempt(frames: &Frames, kept: &Kept) -> Trial {
     let plain = losses(&frames.scores(None, |_| None));
-    let mut best = (0.0, 0.0, plain.clone());
-    for alpha in ALPHA {
-        for beta in BETA {
-            let blended = losses(&kept.scores(frames, alpha, beta));
-            if mean(&blended) < mean(&best.2) {
-                best = (alpha, beta, blended);
-            }
-        }
-    }
-    let (alpha, beta, blended) = best;
-    let gains: Vec<f64> = plain.iter().zip(&blended).map(|(a, b)| a - b).collect();
+    let blends = ALPHA
+        .iter()
+        .flat_map(|alpha| BETA.map(|beta| (*alpha, beta)));
+    let tried: Vec<(f32, f32, Vec<f64>)> = blends
+        .map(|(alpha, beta)| (alpha, beta, losses(&kept.scores(frames, alpha, beta))))
+        .collect();
+    let order =
+        |a: &&(f32, f32, Vec<f64>), b: &&(f32, f32, Vec<f64>)| mean(&a.2).total_cmp(&mean(&b.2));
+    let best = tried.iter().min_by(order).map_or(&plain, |best| &best.2);
+    let chosen = ALPHA.iter().find_map(|alpha| {
+        let of_alpha = tried.iter().filter(|one| one.0 == *alpha);
+        let candidate = of_alpha.min_by(order)?;
+        let worse = differences(&candidate.2, best);
+        (mean(&worse) <= standard_error(&worse)).then_some(candidate)
+    });
+    let Some((alpha, beta, blended)) = chosen.cloned() else {
+        return Trial {
+            few_shot: None,
+            log_loss: (mean(&plain), mean(&plain)),
+            error: 0.0,
+        };
+    };
+    let gains = differences(&plain, &blended);
     let error = standard_error(&gains);
-    let helps = alpha > 0.0 && mean(&gains) > error;
+    let helps = mean(&gains) > error;
     Trial {
         few_shot: helps.then(|| FewShot {
             alpha,
@@ -102,21 +115,26 @@ pub fn attempt(frames: &Frames, kept: &Kept) -> Trial {
     }
 }
 
-/// Per frame: the log-loss, mean over the labels that can be fitted.
+/// Per frame: the log-loss, mean over the labels that some frame shows. A label that cannot be fitted
+/// is guessed by its share of the frames.
 fn losses(table: &[Vec<Sample>]) -> Vec<f64> {
-    let fitted: Vec<(&Vec<Sample>, Platt)> = table
-        .iter()
-        .filter_map(|samples| Some((samples, Platt::fit(samples)?)))
-        .collect();
-    let frames = table.first().map_or(0, Vec::len);
-    let one = |n: usize| {
-        let loss = |(samples, platt): &(&Vec<Sample>, Platt)| {
-            let (p, shows) = samples[n];
-            log_loss(platt.apply(p), shows)
-        };
-        mean(&fitted.iter().map(loss).collect::<Vec<f64>>())
+    let guess = |samples: &[Sample]| -> Option<Vec<f64>> {
+        let shown = samples.iter().filter(|sample| sample.1).count();
+        let platt = Platt::fit(samples);
+        #[expect(clippy::cast_precision_loss, reason = "a count of frames")]
+        let share = shown as f32 / samples.len() as f32;
+        let loss =
+            |&(p, shows): &Sample| log_loss(platt.map_or(share, |platt| platt.apply(p)), shows);
+        (shown > 0).then(|| samples.iter().map(loss).collect())
     };
-    (0..frames).map(one).collect()
+    let of_labels: Vec<Vec<f64>> = table.iter().filter_map(|s| guess(s)).collect();
+    let frames = table.first().map_or(0, Vec::len);
+    let of_frame = |n: usize| mean(&of_labels.iter().map(|of| of[n]).collect::<Vec<f64>>());
+    (0..frames).map(of_frame).collect()
+}
+
+fn differences(a: &[f64], b: &[f64]) -> Vec<f64> {
+    a.iter().zip(b).map(|(a, b)| a - b).collect()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a count of frames")]
