@@ -4,9 +4,13 @@
 mod support;
 
 mod bundle;
+#[cfg(feature = "train")]
+mod calibrate;
 mod calibration;
 mod demo_bundle;
 mod encoder;
+#[cfg(feature = "train")]
+mod evaluate;
 mod preprocess;
 #[cfg(feature = "train")]
 mod refresh;

@@ -106,3 +106,19 @@ fn a_calibrated_label_is_judged_by_its_calibrated_probability() {
         assert_eq!(events(&watch(&mut board, 1.0, 20, &[0.8])).len(), expected);
     }
 }
+
+#[test]
+fn another_calibration_keeps_the_state_until_new_scores_are_there() {
+    let calibrated = |b: f32| LabelPlan {
+        calibration: Platt::new(1.0, b).unwrap(),
+        ..label("mela", None)
+    };
+    let mut board = board(vec![calibrated(0.0)]);
+    watch(&mut board, 1.0, 20, &[0.8]);
+    board.configure(vec![zone(vec![calibrated(-3.0)])], &at(21.0));
+    let view = board.views().next().unwrap();
+    assert_eq!((view.state, view.median), (ZoneState::On, None));
+    assert!(board.needs_scores(&id("r2")));
+    let effects = watch(&mut board, 22.0, 20, &[0.8]);
+    assert_eq!(states(&effects), [("mela", ZoneState::Off)]);
+}

@@ -73,23 +73,36 @@ impl Kept {
     }
 }
 
-/// Tries every blend. The best is taken when it lowers the mean log-loss by more than the standard
-/// error of the difference between frames.
+/// Tries every blend. Of those that are within a standard error of the best the one with the least
+/// `alpha` is taken (neighbouring frames flatter a large one), and only when it lowers the mean
+/// log-loss by more than the standard error of the difference between frames.
 pub fn attempt(frames: &Frames, kept: &Kept) -> Trial {
     let plain = losses(&frames.scores(None, |_| None));
-    let mut best = (0.0, 0.0, plain.clone());
-    for alpha in ALPHA {
-        for beta in BETA {
-            let blended = losses(&kept.scores(frames, alpha, beta));
-            if mean(&blended) < mean(&best.2) {
-                best = (alpha, beta, blended);
-            }
-        }
-    }
-    let (alpha, beta, blended) = best;
-    let gains: Vec<f64> = plain.iter().zip(&blended).map(|(a, b)| a - b).collect();
+    let blends = ALPHA
+        .iter()
+        .flat_map(|alpha| BETA.map(|beta| (*alpha, beta)));
+    let tried: Vec<(f32, f32, Vec<f64>)> = blends
+        .map(|(alpha, beta)| (alpha, beta, losses(&kept.scores(frames, alpha, beta))))
+        .collect();
+    let order =
+        |a: &&(f32, f32, Vec<f64>), b: &&(f32, f32, Vec<f64>)| mean(&a.2).total_cmp(&mean(&b.2));
+    let best = tried.iter().min_by(order).map_or(&plain, |best| &best.2);
+    let chosen = ALPHA.iter().find_map(|alpha| {
+        let of_alpha = tried.iter().filter(|one| one.0 == *alpha);
+        let candidate = of_alpha.min_by(order)?;
+        let worse = differences(&candidate.2, best);
+        (mean(&worse) <= standard_error(&worse)).then_some(candidate)
+    });
+    let Some((alpha, beta, blended)) = chosen.cloned() else {
+        return Trial {
+            few_shot: None,
+            log_loss: (mean(&plain), mean(&plain)),
+            error: 0.0,
+        };
+    };
+    let gains = differences(&plain, &blended);
     let error = standard_error(&gains);
-    let helps = alpha > 0.0 && mean(&gains) > error;
+    let helps = mean(&gains) > error;
     Trial {
         few_shot: helps.then(|| FewShot {
             alpha,
@@ -102,21 +115,26 @@ pub fn attempt(frames: &Frames, kept: &Kept) -> Trial {
     }
 }
 
-/// Per frame: the log-loss, mean over the labels that can be fitted.
+/// Per frame: the log-loss, mean over the labels that some frame shows. A label that cannot be fitted
+/// is guessed by its share of the frames.
 fn losses(table: &[Vec<Sample>]) -> Vec<f64> {
-    let fitted: Vec<(&Vec<Sample>, Platt)> = table
-        .iter()
-        .filter_map(|samples| Some((samples, Platt::fit(samples)?)))
-        .collect();
-    let frames = table.first().map_or(0, Vec::len);
-    let one = |n: usize| {
-        let loss = |(samples, platt): &(&Vec<Sample>, Platt)| {
-            let (p, shows) = samples[n];
-            log_loss(platt.apply(p), shows)
-        };
-        mean(&fitted.iter().map(loss).collect::<Vec<f64>>())
+    let guess = |samples: &[Sample]| -> Option<Vec<f64>> {
+        let shown = samples.iter().filter(|sample| sample.1).count();
+        let platt = Platt::fit(samples);
+        #[expect(clippy::cast_precision_loss, reason = "a count of frames")]
+        let share = shown as f32 / samples.len() as f32;
+        let loss =
+            |&(p, shows): &Sample| log_loss(platt.map_or(share, |platt| platt.apply(p)), shows);
+        (shown > 0).then(|| samples.iter().map(loss).collect())
     };
-    (0..frames).map(one).collect()
+    let of_labels: Vec<Vec<f64>> = table.iter().filter_map(|s| guess(s)).collect();
+    let frames = table.first().map_or(0, Vec::len);
+    let of_frame = |n: usize| mean(&of_labels.iter().map(|of| of[n]).collect::<Vec<f64>>());
+    (0..frames).map(of_frame).collect()
+}
+
+fn differences(a: &[f64], b: &[f64]) -> Vec<f64> {
+    a.iter().zip(b).map(|(a, b)| a - b).collect()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a count of frames")]
@@ -136,7 +154,93 @@ fn standard_error(values: &[f64]) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use rand::rngs::SmallRng;
+    use rand::{Rng, SeedableRng};
+
     use super::*;
+    use crate::config::Id;
+    use crate::encoder::Embedding;
+    use crate::label_set::{Contender, LabelSet};
+    use crate::matcher::LabelBank;
+    use crate::train::data::Skips;
+    use crate::train::frames::Frame;
+
+    const DIM: usize = 16;
+
+    /// Twelve frames of each of two labels and of none. Texts cannot tell them apart; frames of a
+    /// label lie around one direction when `alike`, anywhere when not.
+    fn frames(alike: bool) -> Frames {
+        let mut rng = SmallRng::seed_from_u64(7);
+        let mut unit = |near: Option<usize>| {
+            let mut values: Vec<f32> = (0..DIM).map(|_| rng.random_range(-0.3..0.3)).collect();
+            if let Some(near) = near {
+                values[near] += 1.0;
+            }
+            Embedding::normalized(values).unwrap()
+        };
+        let mut all = Vec::new();
+        for n in 0..36 {
+            let shows = [Some(0), Some(1), None][n % 3];
+            let direction = shows.map_or(2, |label: usize| label);
+            all.push(Frame {
+                name: n.to_string(),
+                shows,
+                embedding: unit(alike.then_some(direction)),
+            });
+        }
+        let contender = |id: &str| Contender {
+            id: Id::new(id).unwrap(),
+            prompts: vec![id.to_owned()],
+            group: None,
+        };
+        Frames {
+            set: LabelSet {
+                labels: vec![contender("a"), contender("b")],
+                negatives: vec!["n".to_owned()],
+            },
+            enter: vec![0.7; 2],
+            bank: LabelBank {
+                labels: vec![unit(None), unit(None)],
+                groups: vec![None; 2],
+                negatives: vec![unit(None)].into(),
+                shots: None,
+            },
+            logit_scale: 5.0,
+            frames: all,
+            skipped: Skips::default(),
+        }
+    }
+
+    #[test]
+    fn frames_that_tell_labels_apart_are_kept_and_chance_is_not() {
+        let alike = frames(true);
+        let trial = attempt(&alike, &Kept::of(&alike));
+        assert!(trial.log_loss.1 < 0.5 * trial.log_loss.0, "{trial:?}");
+        assert_eq!(trial.few_shot.unwrap().keys.len(), 36);
+        let random = frames(false);
+        let trial = attempt(&random, &Kept::of(&random));
+        assert!(
+            trial.few_shot.is_none(),
+            "{:?} ± {}",
+            trial.log_loss,
+            trial.error
+        );
+    }
+
+    #[test]
+    fn of_many_frames_evenly_spaced_ones_are_kept() {
+        let mut many = frames(true);
+        let template = many.frames[0].clone();
+        many.frames = (0..200)
+            .map(|n| Frame {
+                shows: (n % 2 == 0).then_some(0),
+                ..template.clone()
+            })
+            .collect();
+        let kept = Kept::of(&many);
+        assert_eq!(kept.frames.len(), 2 * MAX_FRAMES_PER_LABEL);
+        assert!(kept.frames.iter().any(|n| *n > 180) && kept.frames.iter().any(|n| *n < 10));
+    }
 
     #[test]
     fn the_standard_error_of_a_mean() {

@@ -117,14 +117,12 @@ fn draw(out: &mut String, panel: &Panel) {
     }
     let line = |value: &dyn Fn(&Point) -> f64, colour: &str| {
         let mut path = String::new();
-        // A step: what a threshold gives holds down to the next lower score.
-        let mut from = 1.0;
-        for point in &panel.curve {
-            let (x, y) = (w * f64::from(point.threshold), h * (1.0 - value(point)));
-            let start = if path.is_empty() { x } else { from };
-            let command = if path.is_empty() { 'M' } else { 'L' };
-            let _ = write!(path, "{command}{start:.1} {y:.1} L{x:.1} {y:.1} ");
-            from = x;
+        for (n, point) in panel.curve.iter().enumerate() {
+            // A step: what a threshold gives holds for all down to the next score.
+            let next = panel.curve.get(n + 1).map_or(0.0, |next| next.threshold);
+            let (from, to) = (w * f64::from(point.threshold), w * f64::from(next));
+            let (command, y) = (if n == 0 { 'M' } else { 'L' }, h * (1.0 - value(point)));
+            let _ = write!(path, "{command}{from:.1} {y:.1} L{to:.1} {y:.1} ");
         }
         format!(
             "<path d=\"{path}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\" stroke-linejoin=\"round\"/>\n"
@@ -172,7 +170,7 @@ mod tests {
         assert!(svg.contains("mela &lt;script&gt; &amp; pera") && !svg.contains("<script>"));
         assert_eq!(svg.matches("<path ").count(), 2);
         assert!(
-            svg.contains("M198.0 0.0 L198.0 0.0 L198.0 75.0 L88.0 75.0"),
+            svg.contains("M198.0 0.0 L88.0 0.0 L88.0 75.0 L0.0 75.0"),
             "{svg}"
         );
         assert!(svg.contains("no frame shows it") && svg.ends_with("</svg>\n"));
