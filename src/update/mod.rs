@@ -2,6 +2,7 @@
 //! one. Blocks for as long as that takes; the daemon does it on a thread of its own.
 
 mod fetch;
+mod memory;
 mod tryout;
 
 use std::fs;

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use image::RgbImage;
 
+use super::memory;
 use crate::bundle::Bundle;
 use crate::config::Config;
 use crate::lookout::{Model, WatchedCamera};
@@ -46,6 +47,16 @@ fn run(
     config: &Config,
     frames: &[Option<Arc<RgbImage>>],
 ) -> Result<TryOut, String> {
+    let needed = memory::needed(bundle.manifest());
+    if let Some(free) = memory::available().filter(|free| *free < needed) {
+        let mb = |bytes: u64| bytes / 1_000_000;
+        return Err(format!(
+            "it takes about {} MB, {} MB are free beside what runs; stop the daemon and install it \
+             with `vedetta bundle install`, or take a quantized bundle",
+            mb(needed),
+            mb(free)
+        ));
+    }
     let mut model = daemon::load_model(bundle, config).map_err(|error| error.to_string())?;
     let watched =
         daemon::watch(config, bundle, &config.state_dir).map_err(|error| error.to_string())?;

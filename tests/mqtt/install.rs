@@ -307,6 +307,74 @@ fn what_is_refused_is_answered_with_the_reason() {
     );
 }
 
+#[test]
+fn a_killed_installation_leaves_the_bundle_before_or_the_new_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let files = tiny_bundle::files();
+    tiny_bundle::write(&path.join("demo"), &files, &tiny_bundle::manifest(&files));
+    for name in ["uno", "due"] {
+        fs::write(path.join(format!("{name}.tar.zst")), packed(name)).unwrap();
+    }
+    let text = "state_dir = \"state\"\n[update]\nrequire_signature = false\n\
+                [[camera]]\nreplay = \"photos\"\n[[label]]\nnoun = \"rosso\"\n";
+    fs::write(path.join("vedetta.toml"), text).unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vedetta"));
+        let command = command.current_dir(path).arg("bundle").args(arguments);
+        let command = command.args(["--config", "vedetta.toml"]);
+        let command = command.env("VEDETTA_MODELS", path.join("demo"));
+        command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    let install = |name: &str| run(&["install", &format!("{name}.tar.zst")]);
+    let first = install("uno").wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&first.stdout).into_owned();
+    assert!(
+        first.status.success() && said.contains("is installed"),
+        "{first:?}"
+    );
+    let store = vedetta::bundle::store::Store::open(&path.join("state"));
+    let current = || {
+        let limits = vedetta::bundle::Limits::default();
+        let bundle = vedetta::bundle::Bundle::open(&store.current().unwrap(), &limits);
+        bundle.unwrap().manifest().name.clone()
+    };
+    assert_eq!(current(), "uno");
+    let mut finished = 0;
+    for turn in 0..40 {
+        let before = current();
+        let other = if before == "uno" { "due" } else { "uno" };
+        let mut child = install(other);
+        std::thread::sleep(std::time::Duration::from_millis(turn * 5));
+        // It may be done already.
+        let _ = child.kill();
+        child.wait().unwrap();
+        let after = current();
+        assert!(after == before || after == other);
+        finished += u32::from(after == other);
+    }
+    println!("{finished} of 40 installations were done before they were killed");
+    let last = install("uno").wait_with_output().unwrap();
+    assert!(last.status.success(), "{last:?}");
+    let list = run(&["list"]).wait_with_output().unwrap();
+    assert!(
+        String::from_utf8_lossy(&list.stdout).starts_with("uno@"),
+        "{list:?}"
+    );
+    let left: Vec<_> = fs::read_dir(store.root())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.starts_with("partial") || name.starts_with("gone"))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+    let back = run(&["rollback"]).wait_with_output().unwrap();
+    assert!(back.status.success(), "{back:?}");
+}
+
 fn minisign(folder: &Path, arguments: &[&str]) -> bool {
     let mut command = Command::new("minisign");
     let done = command
