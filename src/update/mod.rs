@@ -3,6 +3,7 @@
 
 mod fetch;
 mod memory;
+mod remote;
 mod tryout;
 
 use std::fs;
@@ -11,7 +12,8 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-pub use fetch::{FetchError, Remote};
+pub use fetch::FetchError;
+pub use remote::Remote;
 pub use tryout::{TryOut, try_out};
 
 use crate::bundle::signature::{PublicKey, SignatureError, beside};
