@@ -48,24 +48,28 @@ pub struct Updates {
 impl Updates {
     /// At the start, before a bundle is chosen: removes leftovers, and counts the start of a bundle
     /// on trial, which may be one too many.
-    pub fn start(state_dir: &Path) -> Self {
+    pub fn start(config: &Config) -> Self {
         let updates = Self {
-            store: Store::open(state_dir),
+            store: Store::open(&config.state_dir),
             record: Arc::default(),
             trial: None,
             worker: None,
         };
         if updates.store.exists() {
-            updates.count_start();
+            updates.count_start(config.model.is_installed());
             update::forget_old_downloads(&updates.store);
         }
         updates
     }
 
-    fn count_start(&self) {
+    /// A bundle that the configuration passes over is not tried: its starts do not count.
+    fn count_start(&self, is_used: bool) {
         let before = self.store.pointer();
         let counted = self.store.lock().and_then(|lock| {
-            let pointer = self.store.change(&lock, Pointer::started)?;
+            let pointer = self.store.change(&lock, |pointer| match is_used {
+                true => pointer.started(),
+                false => pointer.clone(),
+            })?;
             self.store.clean(&lock)?;
             Ok(pointer)
         });

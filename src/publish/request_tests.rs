@@ -90,6 +90,40 @@ fn every_command_of_the_contract_is_understood() {
 }
 
 #[test]
+fn bundles_are_asked_for_by_address_and_hash() {
+    let hash = "ab".repeat(32);
+    let payload = |url: &str, sha256: &str| {
+        json!({"id": 1, "url": url, "sha256": sha256})
+            .to_string()
+            .into_bytes()
+    };
+    let url = "https://esempio.it/nuovo.tar.zst";
+    assert_eq!(
+        ask("command/install-bundle", &payload(url, &hash)),
+        Ok(Command::InstallBundle {
+            id: json!(1),
+            remote: Remote::new(url, &hash).unwrap()
+        })
+    );
+    assert_eq!(
+        ask("command/rollback-bundle", br#"{"id":"a"}"#),
+        Ok(Command::RollbackBundle { id: json!("a") })
+    );
+    for (url, hash) in [
+        ("http://esempio.it/a", hash.as_str()),
+        (url, "ab"),
+        ("", ""),
+    ] {
+        let wrong = payload(url, hash);
+        assert_eq!(code("command/install-bundle", &wrong), "bad-request");
+    }
+    assert_eq!(
+        code("command/install-bundle", br#"{"id":1}"#),
+        "bad-request"
+    );
+}
+
+#[test]
 fn a_setting_is_plain_text() {
     let set = |change| {
         Ok(Command::Set {

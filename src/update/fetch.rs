@@ -14,12 +14,11 @@ use ureq::Agent;
 use ureq::http::{Response, StatusCode, header};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
+use super::remote::{MAX_URL_BYTES, Remote};
 use crate::bundle::signature::{self, beside};
 use crate::bundle::store::DOWNLOAD;
 use crate::publish::backoff::Backoff;
 
-/// Longest URL, bytes.
-const MAX_URL_BYTES: usize = 2048;
 /// Bytes read at once.
 const CHUNK_BYTES: usize = 64 * 1024;
 /// Attempts in a row that bring nothing, before a download is given up.
@@ -30,49 +29,6 @@ const SILENCE: Duration = Duration::from_secs(30);
 const REDIRECTS: u32 = 5;
 /// An unfinished download that nobody continued for this long is removed.
 const FORGOTTEN: Duration = Duration::from_secs(7 * 24 * 3600);
-
-/// A file on a server, and what it must be.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Remote {
-    url: String,
-    sha256: String,
-}
-
-impl Remote {
-    /// Checks both: an `https://` URL and 64 hex digits.
-    ///
-    /// # Errors
-    /// Which of them is wrong.
-    pub fn new(url: &str, sha256: &str) -> Result<Self, FetchError> {
-        let legal = |c: char| c.is_ascii_graphic() && !"\"<>\\^`{|}".contains(c);
-        let fits = url.len() <= MAX_URL_BYTES && url.chars().all(legal);
-        if !fits || !url.starts_with("https://") {
-            return Err(FetchError::Url);
-        }
-        let sha256 = sha256.to_ascii_lowercase();
-        if sha256.len() != 64 || !sha256.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(FetchError::Sha256);
-        }
-        Ok(Self {
-            url: url.to_owned(),
-            sha256,
-        })
-    }
-
-    /// Where its signature is: beside it, before the question mark.
-    fn signature_url(&self) -> String {
-        let suffix = signature::SUFFIX;
-        match self.url.find(['?', '#']) {
-            Some(at) => format!("{}{suffix}{}", &self.url[..at], &self.url[at..]),
-            None => format!("{}{suffix}", self.url),
-        }
-    }
-
-    /// The name of the unfinished download.
-    pub(super) fn part_name(&self) -> String {
-        format!("{DOWNLOAD}{}.part", &self.sha256[..16])
-    }
-}
 
 /// Why something could not be downloaded.
 #[derive(Debug, Error)]
@@ -143,6 +99,10 @@ impl Download<'_> {
     /// # Errors
     /// [`FetchError`]. What was lost can be continued by another call.
     pub fn run(mut self, agent: &Agent, part: &Path) -> Result<(), FetchError> {
+        // Somebody else's, left over, cannot be continued; the folder is ours.
+        if open(part, true).is_err_and(|e| e.kind() == io::ErrorKind::PermissionDenied) {
+            fs::remove_file(part)?;
+        }
         let continued = length(part) > 0;
         self.get(agent, part)?;
         match self.compare(part) {
@@ -179,7 +139,7 @@ impl Download<'_> {
 
     fn attempt(&mut self, agent: &Agent, part: &Path) -> Result<Attempt, FetchError> {
         let have = length(part);
-        let mut request = agent.get(&self.remote.url);
+        let mut request = agent.get(self.remote.url());
         if have > 0 {
             request = request.header(header::RANGE, format!("bytes={have}-"));
         }
@@ -252,13 +212,13 @@ impl Download<'_> {
         io::copy(&mut File::open(part)?, &mut hash)?;
         let digest = hash.finalize();
         let found: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-        if found == self.remote.sha256 {
+        if found == self.remote.sha256() {
             return Ok(());
         }
         fs::remove_file(part)?;
         Err(FetchError::WrongHash {
             found,
-            expected: self.remote.sha256.clone(),
+            expected: self.remote.sha256().to_owned(),
         })
     }
 }
@@ -366,48 +326,12 @@ fn length(part: &Path) -> u64 {
 fn open(part: &Path, append: bool) -> io::Result<File> {
     let mut options = OpenOptions::new();
     let options = options.create(true).write(true);
-    let options = options.append(append).truncate(!append);
-    match options.open(part) {
-        // Somebody else's, left over; the folder is ours.
-        Err(error) if !append && error.kind() == io::ErrorKind::PermissionDenied => {
-            fs::remove_file(part)?;
-            options.open(part)
-        }
-        other => other,
-    }
+    options.append(append).truncate(!append).open(part)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    const HASH: &str = "ab12CD34ab12cd34ab12cd34ab12cd34ab12cd34ab12cd34ab12cd34ab12cd34";
-
-    #[test]
-    fn only_https_and_whole_hashes_are_taken() {
-        let remote = Remote::new("https://esempio.it/a.tar.zst?t=1&u=2", HASH).unwrap();
-        assert_eq!(remote.part_name(), "download-ab12cd34ab12cd34.part");
-        assert_eq!(
-            remote.signature_url(),
-            "https://esempio.it/a.tar.zst.minisig?t=1&u=2"
-        );
-        let long = format!("https://a/{}", "x".repeat(3000));
-        for url in [
-            "",
-            "http://a/b",
-            "file:///etc/passwd",
-            "HTTPS://a",
-            "https://a/b c",
-            "https://a/\n",
-            "https://a/{}",
-            &long,
-        ] {
-            assert!(Remote::new(url, HASH).is_err(), "{url:?}");
-        }
-        for hash in ["", "ab", &HASH[1..], &format!("{}g", &HASH[1..])] {
-            assert!(Remote::new("https://a/b", hash).is_err(), "{hash:?}");
-        }
-    }
 
     #[test]
     fn one_unfinished_download_is_kept() {

@@ -2,6 +2,8 @@
 //! one. Blocks for as long as that takes; the daemon does it on a thread of its own.
 
 mod fetch;
+mod memory;
+mod remote;
 mod tryout;
 
 use std::fs;
@@ -10,7 +12,8 @@ use std::time::Duration;
 
 use thiserror::Error;
 
-pub use fetch::{FetchError, Remote};
+pub use fetch::FetchError;
+pub use remote::Remote;
 pub use tryout::{TryOut, try_out};
 
 use crate::bundle::signature::{PublicKey, SignatureError, beside};

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use image::RgbImage;
 
+use super::memory;
 use crate::bundle::Bundle;
 use crate::calibrate::Applied;
 use crate::config::Config;
@@ -47,6 +48,16 @@ fn run(
     config: &Config,
     frames: &[Option<Arc<RgbImage>>],
 ) -> Result<TryOut, String> {
+    let needed = memory::needed(bundle.manifest());
+    if let Some(free) = memory::available().filter(|free| *free < needed) {
+        let mb = |bytes: u64| bytes / 1_000_000;
+        return Err(format!(
+            "it takes about {} MB, {} MB are free beside what runs; stop the daemon and install it \
+             with `vedetta bundle install`, or take a quantized bundle",
+            mb(needed),
+            mb(free)
+        ));
+    }
     let mut model = daemon::load_model(bundle, config).map_err(|error| error.to_string())?;
     let calibrated = Applied::of_config(config, bundle);
     let watched = daemon::watch(config, bundle, &calibrated, &config.state_dir)

@@ -1,163 +1,20 @@
 //! The daemon itself gets another bundle: over MQTT, from an HTTPS server, proved or given up.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::path::Path;
+use std::process::{Command, Stdio};
 use std::sync::mpsc::{self, SyncSender};
 use std::sync::{Arc, Mutex};
 
-use image::{Rgb, RgbImage};
+use rustix::process::Signal;
 use serde_json::{Value, json};
 use vedetta::event::{BundleSource, Info, SignatureRule};
 
-use crate::broker::Broker;
+use crate::board::Board;
 use crate::device::BASE;
 use crate::download::{packed, sha256};
-use crate::listener::Listener;
-use crate::server::{Answer, Asked, Server};
+use crate::server::Answer;
 use crate::tiny_bundle;
-
-/// A board: photos for a camera, a bundle it came with, a broker, a server with another bundle.
-struct Board {
-    folder: tempfile::TempDir,
-    broker: Broker,
-    listener: Listener,
-    server: Server,
-    daemon: Option<Child>,
-    file: Vec<u8>,
-}
-
-impl Board {
-    /// With these lines in `[update]`.
-    fn start(
-        update: &str,
-        handler: impl Fn(&[u8], &Asked) -> Answer + Send + Sync + 'static,
-    ) -> Option<Self> {
-        let broker = Broker::start()?;
-        let listener = Listener::on(broker.port);
-        let file = packed("nuovo");
-        let served = file.clone();
-        let server = Server::start(move |asked| handler(&served, asked));
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path();
-        let files = tiny_bundle::files();
-        tiny_bundle::write(
-            &path.join("models/demo"),
-            &files,
-            &tiny_bundle::manifest(&files),
-        );
-        fs::create_dir(path.join("photos")).unwrap();
-        let stripes = |x: u32| match (x / 40).is_multiple_of(2) {
-            true => Rgb([220, 30, 30]),
-            false => Rgb([110, 15, 15]),
-        };
-        let photo = RgbImage::from_fn(320, 240, |x, _| stripes(x));
-        photo.save(path.join("photos/rosso.png")).unwrap();
-        let text = format!(
-            "device = \"negozio-1\"\nstate_dir = \"state\"\n\
-             [update]\nca_file = \"{}\"\n{update}\n\
-             [mqtt]\nhost = \"127.0.0.1\"\nport = {}\n\
-             [[camera]]\nreplay = \"photos\"\nrepeat = true\nrate_fps = 20\n\
-             [camera.gate]\nenabled = false\n\
-             [[label]]\nnoun = \"rosso\"\n",
-            server.ca_file().display(),
-            broker.port
-        );
-        fs::write(path.join("vedetta.toml"), text).unwrap();
-        let mut board = Self {
-            folder,
-            broker,
-            listener,
-            server,
-            daemon: None,
-            file,
-        };
-        board.power_on();
-        Some(board)
-    }
-
-    fn power_on(&mut self) {
-        let log = fs::OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(self.path("log"))
-            .unwrap();
-        let daemon = Command::new(env!("CARGO_BIN_EXE_vedetta"))
-            .args(["run", "--config"])
-            .arg(self.path("vedetta.toml"))
-            .env("VEDETTA_MODELS", self.path("models"))
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn();
-        self.daemon = Some(daemon.unwrap());
-    }
-
-    fn cut_power(&mut self) {
-        let mut daemon = self.daemon.take().unwrap();
-        daemon.kill().unwrap();
-        daemon.wait().unwrap();
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn ask(&self, name: &str, payload: &Value) {
-        let topic = format!("{BASE}/command/{name}");
-        self.listener.say(&topic, payload.to_string());
-    }
-
-    fn ask_install(&self, id: &str, sha256: &str) {
-        let url = self.server.url("nuovo.tar.zst");
-        self.ask(
-            "install-bundle",
-            &json!({"id": id, "url": url, "sha256": sha256}),
-        );
-    }
-
-    /// The last reply to the command `id`.
-    fn outcome(&self, id: &str) -> Value {
-        let topic = format!("{BASE}/reply/install-bundle");
-        self.listener
-            .wait(&topic, |heard| {
-                let body = heard.json();
-                body["id"] == id && body["done"] != false
-            })
-            .json()
-    }
-
-    /// The first `B/info` after the first `skip` that `fits`; how many came until then, and it.
-    fn info(&self, skip: usize, fits: impl Fn(&Info) -> bool) -> (usize, Info) {
-        let topic = format!("{BASE}/info");
-        let mut seen = skip;
-        loop {
-            let all = self.listener.wait_count(&topic, seen + 1);
-            for heard in &all[seen..] {
-                seen += 1;
-                let info: Info = serde_json::from_slice(&heard.payload).unwrap();
-                if fits(&info) {
-                    return (seen, info);
-                }
-            }
-        }
-    }
-}
-
-impl Drop for Board {
-    fn drop(&mut self) {
-        if let Some(mut daemon) = self.daemon.take() {
-            let _ = daemon.kill();
-            let _ = daemon.wait();
-        }
-        if std::thread::panicking() {
-            eprintln!(
-                "{}",
-                fs::read_to_string(self.path("log")).unwrap_or_default()
-            );
-        }
-        self.broker.kill();
-    }
-}
 
 const UNSIGNED: &str = "require_signature = false\ntrial_s = 1";
 
@@ -229,7 +86,16 @@ fn a_bundle_that_does_not_survive_three_starts_is_given_up() {
     assert_eq!(board.outcome("a")["ok"], true);
     let (mut seen, info) = board.info(seen, |info| info.bundle.starts_with("nuovo@"));
     assert!(info.update.trial);
-    for _ in 0..3 {
+    // A stop on purpose says nothing about the bundle.
+    for _ in 0..4 {
+        board.signal(Signal::TERM);
+        board.power_on();
+        let (now, info) = board.info(seen, |_| true);
+        assert!(info.update.trial, "{info:?}");
+        seen = now;
+    }
+    // The start that was going on counts when its power is cut.
+    for _ in 0..2 {
         board.cut_power();
         board.power_on();
         let (now, info) = board.info(seen, |_| true);
@@ -305,6 +171,115 @@ fn what_is_refused_is_answered_with_the_reason() {
         board.listener.wait(&topic, |_| true).json()["code"],
         "no-other"
     );
+}
+
+#[test]
+fn a_bundle_from_the_command_line_is_taken_at_a_reload() {
+    let Some(mut board) = Board::start(UNSIGNED, Answer::file) else {
+        return;
+    };
+    let (seen, _) = board.info(0, |_| true);
+    fs::write(board.path("nuovo.tar.zst"), &board.file).unwrap();
+    let config = board.path("vedetta.toml");
+    let bundle = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vedetta"));
+        let command = command.arg("bundle").args(arguments).arg("--config");
+        let command = command
+            .arg(&config)
+            .env("VEDETTA_MODELS", board.path("models"));
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let file = board.path("nuovo.tar.zst");
+    let said = bundle(&["install", file.to_str().unwrap()]);
+    assert!(said.contains("systemctl reload vedetta"), "{said}");
+    let said = bundle(&["list"]);
+    assert!(
+        said.contains("in use, on trial") && said.contains("for rollback"),
+        "{said}"
+    );
+    board.signal(Signal::HUP);
+    let is_kept = |info: &Info| info.bundle.starts_with("nuovo@") && !info.update.trial;
+    let (seen, _) = board.info(seen, is_kept);
+
+    // A configuration that names a bundle goes before what is installed.
+    let text = fs::read_to_string(&config).unwrap();
+    let named = text.replace("[update]", "[model]\nbundle = \"models/demo\"\n[update]");
+    fs::write(&config, named).unwrap();
+    board.signal(Signal::HUP);
+    let (_, info) = board.info(seen, |info| info.bundle.starts_with("tiny@"));
+    assert_eq!(info.update.source, BundleSource::Configured);
+    board.ask_install("a", &sha256(&board.file));
+    assert_eq!(board.outcome("a")["code"], "not-used");
+}
+
+#[test]
+fn a_killed_installation_leaves_the_bundle_before_or_the_new_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let files = tiny_bundle::files();
+    tiny_bundle::write(&path.join("demo"), &files, &tiny_bundle::manifest(&files));
+    for name in ["uno", "due"] {
+        fs::write(path.join(format!("{name}.tar.zst")), packed(name)).unwrap();
+    }
+    let text = "state_dir = \"state\"\n[update]\nrequire_signature = false\n\
+                [[camera]]\nreplay = \"photos\"\n[[label]]\nnoun = \"rosso\"\n";
+    fs::write(path.join("vedetta.toml"), text).unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_vedetta"));
+        let command = command.current_dir(path).arg("bundle").args(arguments);
+        let command = command.args(["--config", "vedetta.toml"]);
+        let command = command.env("VEDETTA_MODELS", path.join("demo"));
+        command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
+    };
+    let install = |name: &str| run(&["install", &format!("{name}.tar.zst")]);
+    let first = install("uno").wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&first.stdout).into_owned();
+    assert!(
+        first.status.success() && said.contains("is installed"),
+        "{first:?}"
+    );
+    let store = vedetta::bundle::store::Store::open(&path.join("state"));
+    let current = || {
+        let limits = vedetta::bundle::Limits::default();
+        let bundle = vedetta::bundle::Bundle::open(&store.current().unwrap(), &limits);
+        bundle.unwrap().manifest().name.clone()
+    };
+    assert_eq!(current(), "uno");
+    let mut finished = 0;
+    for turn in 0..40 {
+        let before = current();
+        let other = if before == "uno" { "due" } else { "uno" };
+        let mut child = install(other);
+        std::thread::sleep(std::time::Duration::from_millis(turn * 5));
+        // It may be done already.
+        let _ = child.kill();
+        child.wait().unwrap();
+        let after = current();
+        assert!(after == before || after == other);
+        finished += u32::from(after == other);
+    }
+    println!("{finished} of 40 installations were done before they were killed");
+    let last = install("uno").wait_with_output().unwrap();
+    assert!(last.status.success(), "{last:?}");
+    let list = run(&["list"]).wait_with_output().unwrap();
+    assert!(
+        String::from_utf8_lossy(&list.stdout).starts_with("uno@"),
+        "{list:?}"
+    );
+    let left: Vec<_> = fs::read_dir(store.root())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.starts_with("partial") || name.starts_with("gone"))
+        .collect();
+    assert!(left.is_empty(), "{left:?}");
+    let back = run(&["rollback"]).wait_with_output().unwrap();
+    assert!(back.status.success(), "{back:?}");
 }
 
 fn minisign(folder: &Path, arguments: &[&str]) -> bool {

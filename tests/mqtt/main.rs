@@ -2,6 +2,7 @@
 //! go wrong on the way, and bundles that arrive by command. Prints that it skipped where mosquitto is
 //! not installed.
 
+mod board;
 mod broker;
 mod contract;
 mod device;

@@ -172,13 +172,12 @@ impl Store {
             }
             _ => {}
         }
-        // Every time: whoever made it may not have come this far.
-        self.sync(self.root.parent().unwrap_or(Path::new(".")))?;
         let path = self.root.join(LOCK);
         let taken = self.disk.lock(&path);
         let lock = taken.map_err(|error| failed(&path, "locked", error))?;
         let lock = lock.ok_or_else(|| StoreError::Busy(self.root.clone()))?;
-        // What is seen from here on is on disk: a process may have died between renaming and this.
+        // What is seen from here on is on disk: whoever changed it may have died before it was.
+        self.sync(self.root.parent().unwrap_or(Path::new(".")))?;
         self.sync(&self.root)?;
         Ok(lock)
     }

@@ -50,12 +50,11 @@ impl<'a> Shelf<'a> {
         let written = self.disk.write(&path, &mut judged);
         let bad = judged.bad;
         let safe = written.and_then(|_| self.disk.sync(&path));
-        safe.map_err(|error| {
+        safe.inspect_err(|error| {
             if !bad {
                 let why = io::Error::new(error.kind(), error.to_string());
                 self.failure = Some(failed(&path, "written", why));
             }
-            error
         })
     }
 

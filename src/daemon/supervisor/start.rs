@@ -38,7 +38,7 @@ pub fn serve(
         path: configured.state_dir.clone(),
         source,
     })?;
-    let mut updates = Updates::start(&configured.state_dir);
+    let mut updates = Updates::start(&configured);
     configured.model.follow(updates.current());
     let settings = Settings::load(&settings_path(&configured));
     let started = Instant::now();
