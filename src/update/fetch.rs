@@ -100,7 +100,8 @@ impl Download<'_> {
     /// [`FetchError`]. What was lost can be continued by another call.
     pub fn run(mut self, agent: &Agent, part: &Path) -> Result<(), FetchError> {
         // Somebody else's, left over, cannot be continued; the folder is ours.
-        if open(part, true).is_err_and(|e| e.kind() == io::ErrorKind::PermissionDenied) {
+        let there = OpenOptions::new().append(true).open(part);
+        if there.is_err_and(|e| e.kind() == io::ErrorKind::PermissionDenied) {
             fs::remove_file(part)?;
         }
         let continued = length(part) > 0;

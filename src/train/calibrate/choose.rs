@@ -1,8 +1,8 @@
 //! Platt's two numbers and two thresholds of one label, from few frames. Pure.
 //!
 //! With twenty frames a threshold must not be measured on the frames it was chosen on. So each frame
-//! is judged by what is fitted to the others (leave one out; above [`MAX_FOLDS`] frames, leave one
-//! part in [`MAX_FOLDS`] out), and what that gives is what is reported, and what decides whether the
+//! is judged by what is fitted to the others (leave one out; above `MAX_FOLDS` frames, leave one
+//! part in `MAX_FOLDS` out), and what that gives is what is reported, and what decides whether the
 //! wanted precision is reached.
 //!
 //! A threshold lies halfway, in logits, between the lowest score that is taken and the highest that
