@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What cross/deb makes, looked at without installing it. Prints one line per check and one of counts.
 #
-#   tests/deb.sh BINARY GENERATOR   a vedetta of this machine, and one with the feature docs
+#   tests/deb.sh BINARY GENERATOR   a device build for this machine, and a vedetta with the feature docs
 set -uo pipefail
 cd "$(dirname "$0")/.."
 binary=$1 generator=$2
@@ -78,6 +78,14 @@ glibc_fits() {
     done
 }
 check "it asks for the glibc that the binary needs" glibc_fits
+small_enough() {
+    local size
+    size=$(stat -c %s "$root/usr/bin/vedetta")
+    echo "$size bytes"
+    [ "$size" -le 25000000 ]
+}
+echo "deb: the binary has $(stat -c %s "$root/usr/bin/vedetta") bytes, the package $(stat -c %s "$package")"
+check "the binary has at most 25 MB" small_enough
 wrong_arch() {
     local other=arm64
     [ "$(field Architecture)" = arm64 ] && other=amd64
