@@ -120,7 +120,7 @@ PYTHON
 pages() {
     local page
     for page in "$root"/usr/share/man/man1/*.gz; do
-        nothing sh -c "zcat '$page' | groff -man -Tutf8 -ww -z 2>&1" || { echo "$page"; return 1; }
+        nothing sh -c "zcat '$page' | groff -k -man -Tutf8 -ww -z 2>&1" || { echo "$page"; return 1; }
     done
 }
 if command -v groff >/dev/null; then
