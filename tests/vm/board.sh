@@ -111,7 +111,7 @@ tar -C "$work/bundle" --use-compress-program='zstd -q -1' -cf "$payload/bundle.t
 cp models/photos/0[12]-*.jpg "$payload/photos/"
 cp tests/vm/board/*.{sh,toml} "$payload/"
 chmod +x "$payload"/*.sh
-echo "${scenarios[*]}" >"$payload/scenarios"
+[ ${#scenarios[@]} = 0 ] || echo "${scenarios[*]}" >"$payload/scenarios"
 copy_module videodev "$payload/modules"
 cp "$kernel/v4l2loopback/v4l2loopback.ko" "$payload/modules/"
 mke2fs -q -t ext4 -d "$payload" "$work/payload.ext4" 400M
