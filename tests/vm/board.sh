@@ -33,12 +33,11 @@ done
 [ "$arch" = amd64 ] || [ -n "$deb" ] || skip "--arch $arch needs --deb FILE, which cross/build and cross/deb make"
 
 declare -A package=(
-    [cpio]=cpio [modinfo]=kmod [dpkg-deb]=dpkg [apt-cache]=apt [mmdebstrap]=mmdebstrap [mke2fs]=e2fsprogs
+    [cpio]=cpio [modinfo]=kmod [dpkg-deb]=dpkg [apt-cache]=apt [debootstrap]=debootstrap [mke2fs]=e2fsprogs
     [gcc-12]=gcc-12 [make]=make [zstd]=zstd
 )
 if [ "$arch" = arm64 ]; then
-    package+=([qemu-system-aarch64]=qemu-system-arm [aarch64-linux-gnu-gcc-12]=gcc-12-aarch64-linux-gnu
-        [qemu-aarch64-static]=qemu-user-static)
+    package+=([qemu-system-aarch64]=qemu-system-arm [aarch64-linux-gnu-gcc-12]=gcc-12-aarch64-linux-gnu)
 else
     package+=([qemu-system-x86_64]=qemu-system-x86)
 fi
@@ -60,27 +59,70 @@ fi
 source tests/vm/kernel.sh
 fetch_kernel "$arch"
 
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+
+# A small first stage that mounts both disks and hands over to systemd.
+busybox=$cache/busybox-$arch
+if [ ! -e "$busybox" ]; then
+    (cd "$work" && apt-get download -q "busybox-static:$arch") >"$cache/fetch.log" 2>&1 \
+        || skip "apt-get could not fetch busybox-static: see $cache/fetch.log"
+    dpkg -x "$work"/busybox-static_*.deb "$work/busybox" && cp "$work/busybox/bin/busybox" "$busybox"
+fi
+first=$work/first
+mkdir -p "$first"/{bin,dev,proc,sys,root,modules}
+cp "$busybox" "$first/bin/busybox"
+for module in virtio_pci virtio_blk crc32c_generic ext4; do copy_module "$module" "$first/modules"; done
+cp tests/vm/board/init "$first/init"
+chmod +x "$first/init"
+(cd "$first" && find . | cpio --quiet -o -H newc | gzip -1) >"$work/first.gz"
+
+case $arch in
+amd64) machine=(qemu-system-x86_64 -M q35 -cpu "${VM_CPU:-max}") console=ttyS0 ;;
+arm64) machine=(qemu-system-aarch64 -M "virt,gic-version=3" -cpu "${VM_CPU:-cortex-a76}") console=ttyAMA0 ;;
+esac
+boot() { # LOG APPEND DRIVE…
+    local log=$1 append=$2 drives=() drive
+    shift 2
+    for drive in "$@"; do drives+=(-drive "format=raw,if=virtio,$drive"); done
+    timeout --foreground "${VM_TIMEOUT_S:-3600}" "${machine[@]}" -accel tcg,thread=multi -smp 2 -m 2048 \
+        -nographic -no-reboot -nic none -kernel "$kernel/root/boot/vmlinuz-$release" -initrd "$work/first.gz" \
+        "${drives[@]}" -append "console=$console panic=-1 quiet $append" </dev/null >"$log" 2>&1 || true
+}
+
 # Debian as it comes: the smallest root, systemd, and the broker that stands for the one in the shop.
+# A foreign one is unpacked here and configures itself in the virtual machine.
 codename=$(. /etc/os-release && echo "$VERSION_CODENAME")
 disk=$cache/debian-$codename-$arch.ext4
 if [ ! -e "$disk" ]; then
     echo "vm: making a Debian root ($codename, $arch)"
-    mmdebstrap --quiet --variant=minbase --mode=root --architectures="$arch" \
+    foreign=()
+    [ "$arch" = amd64 ] || foreign=(--foreign)
+    debootstrap --variant=minbase --arch="$arch" "${foreign[@]}" \
         --include=systemd,systemd-sysv,udev,kmod,dbus,mosquitto,mosquitto-clients \
-        --customize-hook='rm -f "$1"/etc/machine-id && systemd-id128 new >"$1"/etc/machine-id' \
-        --customize-hook='chroot "$1" systemctl disable --quiet mosquitto.service' \
-        --customize-hook='echo vm >"$1"/etc/hostname && echo "127.0.0.1 localhost vm" >"$1"/etc/hosts' \
-        "$codename" "$cache/root.tar" >"$cache/mmdebstrap.log" 2>&1 \
-        || skip "mmdebstrap could not make a root: see $cache/mmdebstrap.log"
-    unpacked=$(mktemp -d -p "$cache")
-    tar -x -C "$unpacked" -f "$cache/root.tar"
-    mke2fs -q -t ext4 -E lazy_itable_init=1 -d "$unpacked" "$disk.new" 1500M
-    rm -rf "$unpacked" "$cache/root.tar"
+        "$codename" "$work/root" "$(apt-get indextargets --format '$(REPO_URI)' | head -n 1)" >"$cache/debootstrap.log" 2>&1 \
+        || skip "debootstrap could not make a root: see $cache/debootstrap.log"
+    rm -f "$work/root/etc/machine-id" && systemd-id128 new >"$work/root/etc/machine-id"
+    echo vm >"$work/root/etc/hostname"
+    echo "127.0.0.1 localhost vm" >"$work/root/etc/hosts"
+    rm -f "$disk.new"
+    # In some containers debootstrap links these to the machine's own.
+    for mountpoint in proc sys dev; do
+        [ ! -L "$work/root/$mountpoint" ] || { rm "$work/root/$mountpoint" && mkdir "$work/root/$mountpoint"; }
+    done
+    if [ -d "$work/root/debootstrap" ]; then
+        cp tests/vm/board/second-stage "$work/root/second-stage"
+        chmod +x "$work/root/second-stage"
+    fi
+    mke2fs -q -t ext4 -E lazy_itable_init=1 -d "$work/root" "$disk.new" 1500M
+    if [ -d "$work/root/debootstrap" ]; then
+        boot "$cache/second-stage.log" init=/second-stage "file=$disk.new"
+        grep -q '^vm: configured' "$cache/second-stage.log" || skip "the root did not configure itself: see $cache/second-stage.log"
+    fi
+    rm -rf "$work/root"
     mv "$disk.new" "$disk"
 fi
 
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
 payload=$work/payload
 mkdir -p "$payload"/{modules,photos}
 binaries=${CARGO_TARGET_DIR:-target}/debug
@@ -116,33 +158,10 @@ copy_module videodev "$payload/modules"
 cp "$kernel/v4l2loopback/v4l2loopback.ko" "$payload/modules/"
 mke2fs -q -t ext4 -d "$payload" "$work/payload.ext4" 400M
 
-# A small first stage that mounts both disks and hands over to systemd.
-busybox=$cache/busybox-$arch
-if [ ! -e "$busybox" ]; then
-    (cd "$work" && apt-get download -q "busybox-static:$arch") >"$cache/fetch.log" 2>&1 \
-        || skip "apt-get could not fetch busybox-static: see $cache/fetch.log"
-    dpkg -x "$work"/busybox-static_*.deb "$work/busybox" && cp "$work/busybox/bin/busybox" "$busybox"
-fi
-first=$work/first
-mkdir -p "$first"/{bin,dev,proc,sys,root,modules}
-cp "$busybox" "$first/bin/busybox"
-for module in virtio_pci virtio_blk crc32c_generic ext4; do copy_module "$module" "$first/modules"; done
-cp tests/vm/board/init "$first/init"
-chmod +x "$first/init"
-(cd "$first" && find . | cpio --quiet -o -H newc | gzip -1) >"$work/first.gz"
-
 log=$cache/board-$arch.log
-case $arch in
-amd64) machine=(qemu-system-x86_64 -M q35 -cpu "${VM_CPU:-max}") console=ttyS0 ;;
-arm64) machine=(qemu-system-aarch64 -M virt,gic-version=3 -cpu "${VM_CPU:-cortex-a76}") console=ttyAMA0 ;;
-esac
 echo "vm: booting Debian $codename $arch (emulated, some minutes); console in $log"
-timeout --foreground "${VM_TIMEOUT_S:-3600}" "${machine[@]}" -accel tcg,thread=multi -smp 2 -m 2048 \
-    -nographic -no-reboot -nic none -kernel "$kernel/root/boot/vmlinuz-$release" -initrd "$work/first.gz" \
-    -drive "file=$disk,format=raw,if=virtio,snapshot=on" \
-    -drive "file=$work/payload.ext4,format=raw,if=virtio,readonly=on" \
-    -append "console=$console panic=-1 quiet systemd.show_status=0 systemd.mask=serial-getty@$console.service" \
-    </dev/null >"$log" 2>&1 || true
+boot "$log" "systemd.show_status=0 systemd.mask=serial-getty@$console.service systemd.mask=mosquitto.service" \
+    "file=$disk,snapshot=on" "file=$work/payload.ext4,readonly=on"
 sed -n 's/\r$//; /^vm: /p' "$log"
 passed=$(grep -c '^vm: ok ' "$log" || true)
 failed=$(grep -c '^vm: FAIL ' "$log" || true)

@@ -39,10 +39,10 @@ camera_and_broker_arrive_and_so_does_the_right_event() {
     show 01-banana
     camera_arrives
     SECONDS=0
-    wait_for $SLOW message 'vedetta/vm/event .*"type":"confirmed".*"label":"banana"' || return 1
+    wait_for "$SLOW" message 'vedetta/vm/event .*"type":"confirmed".*"label":"banana"' || return 1
     note "from the camera to the event: $SECONDS s"
     show 02-carota
-    wait_for $SLOW message 'vedetta/vm/event .*"type":"confirmed".*"label":"carota"' || return 1
+    wait_for "$SLOW" message 'vedetta/vm/event .*"type":"confirmed".*"label":"carota"' || return 1
     wait_for 30 message 'vedetta/vm/event .*"type":"ended".*"label":"banana"'
 }
 
@@ -63,11 +63,11 @@ the_service_is_confined() {
     local pid status
     pid=$(property vedetta MainPID)
     status=/proc/$pid/status
-    expect_equal "a name for its user" "" "$(getent --service=files passwd "$(awk '/^Uid:/ { print $2 }' $status)")" || return 1
-    [ "$(awk '/^Uid:/ { print $2 }' $status)" -ge 61184 ] || fail "it does not run as a dynamic user" || return 1
-    expect_equal "capabilities" 0000000000000000 "$(awk '/^CapBnd:/ { print $2 }' $status)" || return 1
-    expect_equal "no new privileges" 1 "$(awk '/^NoNewPrivs:/ { print $2 }' $status)" || return 1
-    expect_equal "system calls are filtered" 2 "$(awk '/^Seccomp:/ { print $2 }' $status)" || return 1
+    expect_equal "a name for its user" "" "$(getent --service=files passwd "$(awk '/^Uid:/ { print $2 }' "$status")")" || return 1
+    [ "$(awk '/^Uid:/ { print $2 }' "$status")" -ge 61184 ] || fail "it does not run as a dynamic user" || return 1
+    expect_equal "capabilities" 0000000000000000 "$(awk '/^CapBnd:/ { print $2 }' "$status")" || return 1
+    expect_equal "no new privileges" 1 "$(awk '/^NoNewPrivs:/ { print $2 }' "$status")" || return 1
+    expect_equal "system calls are filtered" 2 "$(awk '/^Seccomp:/ { print $2 }' "$status")" || return 1
     expect_nothing "refused to it" journalctl -q -b -k -g 'type=1326|seccomp'
     note "$(property vedetta TasksCurrent) tasks, $(($(property vedetta MemoryCurrent) / 1000000)) MB"
 }
@@ -82,9 +82,9 @@ a_reload_takes_a_new_label_and_refuses_a_wrong_file() {
     since
     SECONDS=0
     systemctl reload vedetta || return 1
-    wait_for $SLOW journal_says 'configuration reloaded' || return 1
+    wait_for "$SLOW" journal_says 'configuration reloaded' || return 1
     note "reload with a new label: $SECONDS s"
-    wait_for $SLOW message 'vedetta/vm/zone/banco/ananas/state' || return 1
+    wait_for "$SLOW" message 'vedetta/vm/zone/banco/ananas/state' || return 1
     cp /etc/vedetta/vedetta.toml /run/good.toml
     echo 'colour = "red"' >>/etc/vedetta/vedetta.toml
     since
@@ -112,9 +112,9 @@ root_installs_a_bundle_for_the_service() {
     expect_equal "files that the service does not own" "" "$strangers" || return 1
     since
     systemctl reload vedetta || return 1
-    wait_for $SLOW journal_says 'is on trial' || return 1
-    wait_for $SLOW message 'vedetta/vm/info .*9\.9\.9' || return 1
-    wait_for $SLOW journal_says 'has proved itself'
+    wait_for "$SLOW" journal_says 'is on trial' || return 1
+    wait_for "$SLOW" message 'vedetta/vm/info .*9\.9\.9' || return 1
+    wait_for "$SLOW" journal_says 'has proved itself'
 }
 
 it_stops_within_two_seconds() {
@@ -185,7 +185,7 @@ restarted() {
     local unit=vedetta@$1
     wait_for 150 restarted_by_watchdog "$unit" || return 1
     note "$1 hangs: killed by the watchdog after $SECONDS s"
-    wait_for $SLOW active "$unit" || return 1
+    wait_for "$SLOW" active "$unit" || return 1
     note "$1 hung: works again after $SECONDS s"
     journalctl -q -b -o cat -u "$unit" | grep -q "^$1.* hangs, silent for" || return 1
     touch "/run/restarted-$1"
@@ -212,7 +212,7 @@ an_upgrade_keeps_the_configuration_and_restarts() {
     dpkg --force-confdef --force-confold -i "$P/next.deb" >/run/dpkg.log 2>&1 || { cat /run/dpkg.log; return 1; }
     expect_equal "the configuration is" "$before" "$(sha256sum </etc/vedetta/vedetta.toml)" || return 1
     [[ $(dpkg-query -W -f '${Version}' vedetta) == *+next ]] || fail "the version is the old one" || return 1
-    wait_for $SLOW systemctl --quiet is-active vedetta || return 1
+    wait_for "$SLOW" systemctl --quiet is-active vedetta || return 1
     [ "$(property vedetta MainPID)" != "$pid" ] || fail "the old program still runs"
 }
 
