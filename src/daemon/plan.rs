@@ -15,7 +15,8 @@ use crate::prompts;
 
 /// The cameras of `config` with their zones' label banks, and what of a calibration holds for them.
 /// Prompts that were embedded before come from the cache in `cache_dir`; the text encoder is loaded
-/// only for the others, and freed.
+/// only for the others, and freed. That takes minutes with many labels on a small board: `alive` is
+/// called again and again meanwhile.
 ///
 /// # Errors
 /// A label whose prompts cannot be made, or a text encoder that fails.
@@ -24,10 +25,12 @@ pub fn watch(
     bundle: &Bundle,
     calibrated: &Applied,
     cache_dir: &Path,
+    alive: &mut dyn FnMut(),
 ) -> Result<Vec<WatchedCamera>, ServeError> {
     let set = LabelSet::new(&config.labels, &config.negatives)?;
     let mut announced = false;
     let mut progress = |done: usize, of: usize| {
+        alive();
         if !announced || done == of {
             log::info!("embedding prompts: {done} of {of}");
             announced = true;

@@ -30,7 +30,7 @@ pub fn run(arguments: &GenerateArgs, everything: &Command) -> anyhow::Result<()>
 
 fn device_command(everything: &Command) -> Command {
     let mut device = Command::new(NAME).disable_help_subcommand(true);
-    device = device.version(everything.get_version().unwrap_or_default().to_owned());
+    device = device.version(env!("CARGO_PKG_VERSION"));
     if let Some(about) = everything.get_about() {
         device = device.about(about.clone());
     }

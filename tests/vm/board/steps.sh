@@ -33,6 +33,7 @@ since() {
     wc -l </run/messages >/run/mark
 }
 journal_says() { journalctl -q -o cat -u vedetta --after-cursor "$(cat /run/cursor)" | grep -q "$1"; }
+retained() { [ "$(grep "^$1 " /run/messages | tail -n 1)" = "$1 $2" ]; } # TOPIC VALUE
 message() { tail -n +$(($(cat /run/mark) + 1)) /run/messages | grep -q "$1"; }
 
 need_package() { [ "$(dpkg-query -W -f '${Status}' vedetta 2>/dev/null)" = "install ok installed" ] || dpkg -i "$P/vedetta.deb" >/run/dpkg.log 2>&1; }
