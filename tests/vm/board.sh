@@ -6,9 +6,10 @@
 #   tests/vm/board.sh [--arch amd64|arm64] [--deb FILE] [SCENARIO…]
 #
 # Without SCENARIO all of board/guest.sh are run; without --deb a package of the development build is
-# made, with the features VM_FEATURES, of which one must bring `docs` and `faults` (train does). arm64 needs --deb of such a package (cross/build, cross/deb). The root file system is kept
-# under target/vm and never written to. Where tools cannot be had it prints that it skipped, and why,
-# and exits 0.
+# made, with the features VM_FEATURES, which must bring `docs` and `faults` (train does).
+# arm64 needs --deb of such a package (cross/build, cross/deb). The root file system is kept under
+# target/vm and never written to. Where tools cannot be had it prints that it skipped, and why, and
+# exits 0.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 cache=${CARGO_TARGET_DIR:-target}/vm

@@ -1,3 +1,4 @@
+# shellcheck shell=bash disable=SC2154
 # Debian's kernel for a virtual machine, unpacked beside the build and never installed, with the
 # v4l2loopback module built for it. Sourced by the scripts that boot one, which set `cache` and
 # define `skip REASON`.

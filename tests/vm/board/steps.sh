@@ -1,8 +1,10 @@
+# shellcheck shell=bash
 # What the scenarios in guest.sh are made of. Each `need_…` and `…_arrives` does nothing where that was
 # done before, so that every scenario can be run alone.
 
 # Loading a model, embedding prompts and encoding a frame are slow where every instruction is emulated.
-SLOW=400
+# shellcheck disable=SC2034
+SLOW=600
 PASSWORD=segretissima-7391
 
 note() { echo "vm: note $*"; }
