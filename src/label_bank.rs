@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::bundle::Bundle;
+use crate::bundle::store::RealDisk;
 use crate::encoder::{self, Embedding, EncodeError, TextEncoder};
 use crate::matcher::LabelBank;
 
@@ -234,6 +235,10 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     }
     let partial = path.with_extension(format!("partial-{}", std::process::id()));
     let mut file = File::create(&partial)?;
+    // `vedetta bundle install` as root writes the cache of the daemon, whose user has to read it.
+    if let Some(folder) = path.parent() {
+        RealDisk::new(folder).give(&partial)?;
+    }
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&partial, path)

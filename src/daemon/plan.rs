@@ -66,3 +66,25 @@ pub fn watch(
     });
     Ok(cameras.collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bundle::Limits;
+    use crate::config::Environment;
+
+    #[test]
+    fn prompts_are_embedded_with_signs_of_life() {
+        let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo");
+        let bundle = Bundle::open(&demo, &Limits::default()).unwrap();
+        let text = "[[camera]]\nreplay = \"/nowhere\"\n[[label]]\nnoun = \"mela\"\n";
+        let config = Config::from_toml(text, "v.toml", &[], &Environment::bare()).unwrap();
+        let calibrated = Applied::of_config(&config, &bundle);
+        let cache = tempfile::tempdir().unwrap();
+        let mut signs = 0;
+        let mut alive = || signs += 1;
+        let cameras = watch(&config, &bundle, &calibrated, cache.path(), &mut alive).unwrap();
+        assert_eq!(cameras.len(), 1);
+        assert!(signs > 1, "one for every few prompts");
+    }
+}

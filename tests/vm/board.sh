@@ -137,7 +137,7 @@ fi
 if [ -n "$deb" ]; then
     touch "$payload/ships"
 else
-    cross/deb --binary "$binaries/vedetta" --generator "$binaries/vedetta" -o "$work" >"$cache/deb.log" 2>&1 \
+    DEB_COMPRESSION=none cross/deb --binary "$binaries/vedetta" --generator "$binaries/vedetta" -o "$work" >"$cache/deb.log" 2>&1 \
         || { cat "$cache/deb.log"; echo "vm: FAIL cross/deb"; echo "vm: 0 passed, 1 failed, 0 skipped"; exit 1; }
     deb=$(echo "$work"/*.deb)
 fi
@@ -146,7 +146,7 @@ cp "$deb" "$payload/vedetta.deb"
 dpkg-deb -R "$deb" "$work/next"
 sed -i 's/^Version: \(.*\)/Version: \1+next/' "$work/next/DEBIAN/control"
 echo '# Of the next version.' >>"$work/next/etc/vedetta/vedetta.toml"
-dpkg-deb --root-owner-group -Zgzip -z1 -b "$work/next" "$payload/next.deb" >/dev/null
+dpkg-deb --root-owner-group -Znone -b "$work/next" "$payload/next.deb" >/dev/null
 # Another bundle: the demo under another version.
 cp -r models/demo "$work/bundle"
 sed -i 's/^version = .*/version = "9.9.9"/' "$work/bundle/bundle.toml"

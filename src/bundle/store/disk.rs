@@ -52,7 +52,8 @@ impl RealDisk {
         Self { owner }
     }
 
-    fn give(&self, path: &Path) -> io::Result<()> {
+    /// Hands `path`, which root made, over.
+    pub(crate) fn give(&self, path: &Path) -> io::Result<()> {
         if let Some((uid, gid)) = self.owner {
             chown(path, Some(uid), Some(gid))?;
         }
