@@ -173,11 +173,7 @@ fn in_use(
     }
 }
 
-fn open(
-    configured: &Config,
-    settings: &Settings,
-    systemd: &Systemd,
-) -> Result<Opened, ServeError> {
+fn open(configured: &Config, settings: &Settings, systemd: &Systemd) -> Result<Opened, ServeError> {
     let bundle = Bundle::open(&configured.model.bundle, &Limits::default())?;
     let (config, calibrated) = in_force(configured, settings, &bundle);
     let model = load_model(&bundle, &config)?;
