@@ -23,6 +23,8 @@ pub mod decide;
 pub mod decode;
 pub mod encoder;
 pub mod event;
+#[cfg(feature = "faults")]
+pub mod faults;
 pub mod frame;
 pub mod gate;
 pub mod health;

@@ -132,6 +132,8 @@ impl CaptureShared {
     }
 
     fn advance(&self) {
+        #[cfg(feature = "faults")]
+        crate::faults::hang_if_told("capture");
         self.progress.fetch_add(1, Ordering::Relaxed);
     }
 }

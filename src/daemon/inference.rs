@@ -125,6 +125,8 @@ impl Inference {
     pub fn run(mut self) {
         let mut first = 0;
         loop {
+            #[cfg(feature = "faults")]
+            crate::faults::hang_if_told("inference");
             self.pulse.advance(self.clock.uptime());
             self.bell.wait(TICK);
             loop {

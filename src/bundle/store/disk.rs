@@ -61,7 +61,7 @@ impl RealDisk {
     }
 
     /// Opens a file to write to, and makes it where there is none.
-    fn open(&self, path: &Path, truncate: bool) -> io::Result<File> {
+    pub(crate) fn open(&self, path: &Path, truncate: bool) -> io::Result<File> {
         let mut options = OpenOptions::new();
         let options = options.write(true).create(true).truncate(truncate);
         let file = options.custom_flags(libc::O_NOFOLLOW).open(path)?;

@@ -32,7 +32,7 @@ pub(super) const LOG_LEVELS: [(&str, log::LevelFilter); 6] = [
 pub(super) fn check(context: &Context<'_>, raw: &raw::Config) -> Option<Config> {
     let device = match &raw.device {
         Some(_) => context.id(&raw.device),
-        None => Id::from_text(&context.environment.hostname).or_else(|| Id::new("vedetta")),
+        None => Id::from_text(&context.environment.device()).or_else(|| Id::new("vedetta")),
     };
     let device_name = context.text(&raw.device_name);
     let state_dir = match &raw.state_dir {
