@@ -1,0 +1,100 @@
+#!/usr/bin/env bash
+# The survival campaign: every fault that a board meets, under a daemon with a real broker and a
+# subscriber that does the books. Its product is a table (in target/vm/campaign.md): what was observed,
+# how long it took to recover, how many events were lost (none may be) and came twice (they may).
+#
+#   tests/vm/campaign.sh              everything; fifty power cuts (about two hours)
+#   tests/vm/campaign.sh short        what CI runs
+#   tests/vm/campaign.sh PART…        native, machine, power
+#
+# What needs a machine of its own (cameras, network, disks, clock, power) is emulated by qemu.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+# shellcheck source=tests/vm/machine.sh
+. tests/vm/machine.sh
+
+kills=30 cuts=50 parts=(native machine power)
+faults="unplugged stalled garbage wrong_format swapped unreachable slow_network disk_full disk_read_only
+disk_slow clock_jumps memory_limit hour"
+if [ "${1:-}" = short ]; then
+    kills=5 cuts=2
+    faults="unplugged garbage unreachable disk_full clock_jumps"
+    shift
+fi
+[ $# = 0 ] || parts=("$@")
+
+need "${machine_tools[@]}" nft=nftables tc=iproute2 mkfs.ext4=e2fsprogs qemu-img=qemu-utils \
+    openssl=openssl faketime=faketime
+fetch_kernel
+build_programs
+begun=$SECONDS
+table=$cache/campaign.md log=$cache/campaign.log
+: >"$log"
+
+native() {
+    rm -rf "$cache/native"
+    tests/vm/campaign/broker.sh "$(realpath "$binaries/vedetta")" "$(realpath "$binaries/examples/vmtool")" \
+        "$cache/native" "$kills" || echo "campaign: FAIL the native part ended early"
+}
+
+machine_root() {
+    mkdir -p "$root/campaign"
+    cp tests/vm/campaign/*.sh "$root/campaign/"
+    cp "tests/vm/campaign/$1" "$root/init"
+}
+
+faults() {
+    begin_root "$(command -v mosquitto)" "$(command -v mosquitto_sub)" "$(command -v mosquitto_pub)" \
+        "$(command -v nft)" "$(command -v tc)"
+    local module
+    for module in vivid virtio_pci virtio_blk ext4 crc32c_generic nf_tables sch_netem; do add_module $module; done
+    cp "$kernel/v4l2loopback/v4l2loopback.ko" "$root/modules/"
+    cp "$(dpkg -L libfaketime | grep 'libfaketimeMT.so.1$')" "$root/lib/libfaketime.so"
+    echo "$faults" >"$root/etc/faults"
+    machine_root guest.sh
+    pack_root "$cache/campaign.gz"
+    rm -f "$cache"/state.raw "$cache"/slow.raw
+    truncate -s 16M "$cache/state.raw" && mkfs.ext4 -q -F "$cache/state.raw"
+    truncate -s 16M "$cache/slow.raw" && mkfs.ext4 -q -F "$cache/slow.raw"
+    machine "$cache/campaign.gz" "" -nographic -nic none \
+        -drive "file=$cache/state.raw,if=virtio,format=raw" \
+        -drive "file=$cache/slow.raw,if=virtio,format=raw,throttling.iops-write=2"
+    timeout --foreground 5400 "${machine_command[@]}" </dev/null 2>&1 | tee "$cache/campaign-console.log" | sed -u 's/\r$//' || true
+    grep -q '^campaign: done' "$cache/campaign-console.log" || echo "campaign: FAIL the machine did not finish"
+    rm -rf "$root"
+}
+
+cut_power() {
+    begin_root "$(command -v mosquitto_sub)"
+    local module
+    for module in virtio_pci virtio_blk virtio_net ext4 crc32c_generic; do add_module $module; done
+    "$binaries/examples/vmtool" bundle "$root/bundle"
+    "$binaries/examples/vmtool" photos "$root/photos"
+    machine_root power-guest.sh
+    pack_root "$cache/power.gz"
+    rm -rf "$root"
+    (power "$cuts")
+}
+# shellcheck source=tests/vm/campaign/power.sh
+. tests/vm/campaign/power.sh
+
+for part in "${parts[@]}"; do
+    echo "campaign: $part"
+    case $part in
+    native) native ;;
+    machine) faults ;;
+    power) cut_power ;;
+    *) echo "campaign: FAIL no part $part" ;;
+    esac
+done 2>&1 | tee "$log" | grep --line-buffered -v '^row: '
+
+{
+    printf '| fault | where | observed | recovered after, s | events (delayed) | lost | twice |\n|---|---|---|---:|---:|---:|---:|\n'
+    sed -n 's/^row: //p' "$log"
+} >"$table"
+cat "$table"
+passed=$(grep -c '^campaign: ok ' "$log" || true)
+failed=$(grep -c '^campaign: FAIL' "$log" || true)
+echo "campaign: the table is in $table; $((SECONDS - begun)) s"
+echo "campaign: $passed passed, $failed failed, 0 skipped"
+[ "$failed" = 0 ] && [ "$passed" -gt 0 ]
