@@ -226,7 +226,7 @@ impl Queue {
     }
 
     pub fn next_ready(&mut self, busy: &BTreeSet<u64>) -> Option<Ready> {
-        let now = Now::read();
+        let now = self.now();
         let mut index = 0;
         while let Some(entry) = self.entries.get(index) {
             let sequence = entry.sequence;
@@ -280,9 +280,15 @@ impl Queue {
         None
     }
 
+    /// What age is measured by. Only events of earlier runs, which come first, ask for the wall clock.
+    fn now(&self) -> Now {
+        let asks = self.entries.front().is_some_and(|entry| entry.earlier);
+        Now::read(asks)
+    }
+
     /// Entries of a run are in order of age; those of earlier runs come first.
     fn drop_expired(&mut self) {
-        let now = Now::read();
+        let now = self.now();
         let limit = self.limits.expire_after;
         let mut index = 0;
         while let Some(entry) = self.entries.get(index) {

@@ -44,7 +44,7 @@ power() {
     . tests/vm/campaign/report.sh
     truncate -s 64M "$work/disk.raw"
     mkfs.ext4 -q -F "$work/disk.raw"
-    printf 'listener %s 127.0.0.1\nallow_anonymous true\npersistence true\npersistence_location %s/\nuser root\nmax_queued_messages 0\nmax_inflight_messages 0\n' \
+    printf 'listener %s 127.0.0.1\nallow_anonymous true\npersistence true\npersistence_location %s/\nuser root\nmax_queued_messages 1000000\nmax_inflight_messages 0\n' \
         "$port" "$work" >"$work/mosquitto.conf"
     mosquitto_start
     mosquitto_sub -h 127.0.0.1 -p "$port" -i power-ear -c -q 1 -t 'vedetta/#' -F '%t %p' >"$heard" 2>/dev/null &
