@@ -81,6 +81,7 @@ normal() {
     broker_start
     write_daemon
     kill -HUP "$daemon"
+    flows 120
 }
 
 broker_killed() {
@@ -132,7 +133,7 @@ acl_file $work/acl" ""
     kill -HUP "$broker"
     heal
     flows 150
-    note "$(first_warning 2)"
+    note "$(log_since | grep 'does not take' | head -n 1 | sed 's/^\[[^]]*\] //')"
     row 60
     normal
 }
@@ -223,7 +224,9 @@ for fault in "$@"; do
 done
 
 # The books are closed: every confirmed event of the whole campaign has its ended.
-stop || true
+name="the end"
+flows 120
+stop || complain "exit code $?"
 first=0
 settle 30 || true
 books=$(ledger 0 18446744073709551615)
