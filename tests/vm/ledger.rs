@@ -71,7 +71,10 @@ impl Ledger {
         let numbers: BTreeSet<u64> = self.heard.keys().map(|key| key.0).collect();
         let first = numbers.first().copied().unwrap_or(1);
         let last = numbers.last().copied().unwrap_or(0);
-        let unheard = self.stored.iter().filter(|key| !self.heard.contains_key(key));
+        let unheard = self
+            .stored
+            .iter()
+            .filter(|key| !self.heard.contains_key(key));
         let gaps = (first..=last).filter(|number| !numbers.contains(number));
         unheard.map(|key| key.0).chain(gaps).collect()
     }
@@ -117,7 +120,11 @@ impl fmt::Display for Ledger {
 }
 
 fn key(event: &Event) -> Key {
-    (event.sequence, event.kind.as_str().to_owned(), event.id.clone())
+    (
+        event.sequence,
+        event.kind.as_str().to_owned(),
+        event.id.clone(),
+    )
 }
 
 /// `… event 7 confirmed 01J… is stored`

@@ -30,7 +30,10 @@ fn main() -> Result<()> {
         ["photos", folder] => photos(Path::new(folder)),
         ["ledger", first, last, heard, logs @ ..] => {
             let sequences = first.parse()?..=last.parse()?;
-            println!("{}", ledger::Ledger::read(Path::new(heard), logs, &sequences)?);
+            println!(
+                "{}",
+                ledger::Ledger::read(Path::new(heard), logs, &sequences)?
+            );
             Ok(())
         }
         _ => bail!(
@@ -46,11 +49,9 @@ fn feed(device: &str, shown: &Path) -> Result<()> {
     let picture = || -> Result<PathBuf> { Ok(std::fs::read_to_string(shown)?.trim().into()) };
     let mut showing = picture()?;
     let (width, height) = image::image_dimensions(&showing)?;
-    let node = Device::with_path(device)?;
     let mut format = Format::new(width, height, FourCC::new(b"MJPG"));
     format.size = 1 << 20;
-    node.set_format(&format)
-        .context("the loopback refused MJPG")?;
+    let _node = produce(device, &format)?;
     let mut sink = std::fs::OpenOptions::new().write(true).open(device)?;
     let mut jpeg = std::fs::read(&showing)?;
     loop {
@@ -67,13 +68,32 @@ fn feed(device: &str, shown: &Path) -> Result<()> {
 
 /// Writes grey YUYV frames of 320x240, five times a second, until it is killed.
 fn feed_raw(device: &str) -> Result<()> {
-    let node = Device::with_path(device)?;
-    node.set_format(&Format::new(320, 240, FourCC::new(b"YUYV")))
-        .context("the loopback refused YUYV")?;
+    let _node = produce(device, &Format::new(320, 240, FourCC::new(b"YUYV")))?;
     let mut sink = std::fs::OpenOptions::new().write(true).open(device)?;
     loop {
         std::io::Write::write_all(&mut sink, &[128; 320 * 240 * 2])?;
         std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// Has a loopback device produce `format`. It takes another one only while nobody reads it: that is
+/// waited for.
+fn produce(device: &str, format: &Format) -> Result<Device> {
+    let mut attempts = 0;
+    loop {
+        let node = Device::with_path(device)?;
+        let outcome = node.set_format(format);
+        if outcome
+            .as_ref()
+            .is_ok_and(|settled| settled.fourcc == format.fourcc)
+        {
+            return Ok(node);
+        }
+        attempts += 1;
+        let fourcc = format.fourcc;
+        ensure!(attempts < 900, "{device} refused {fourcc}: {outcome:?}");
+        drop(node);
+        std::thread::sleep(Duration::from_millis(100));
     }
 }
 

@@ -110,6 +110,7 @@ wrong_format() {
     vmtool feed-raw "$(node uno)" >>"$work/feed.log" 2>&1 &
     raw=$!
     expect_log 90 'camera uno: .*\(MJPG\|mjpeg\|MJPEG\)'
+    cat "$work/feed.log"
     flows 60
     note "$(log_since | grep 'camera uno: .*\(MJPG\|mjpeg\|MJPEG\)' | tail -n 1 | sed 's/^\[[^]]*\] //' | cut -c1-150)"
     kill "$raw"
