@@ -12,6 +12,9 @@ use vedetta::event::{Event, EventType};
 /// An event's identity, as consumers deduplicate: sequence, type, id.
 type Key = (u64, String, String);
 
+/// Where the disk cannot tell the last number, numbers go on from the wall clock.
+const JUMP: u64 = 1_000_000;
+
 /// The books of a campaign, or of a part of it.
 #[derive(Debug, Default)]
 pub struct Ledger {
@@ -65,18 +68,21 @@ impl Ledger {
         stored.max(self.heard.last_key_value().map_or(0, |(key, _)| key.0))
     }
 
-    /// Stored and never heard, and numbers between the first and the last that nobody heard of: a
-    /// power cut may swallow the log's line of an event that was stored.
+    /// Stored and never heard, and numbers between two that were heard: a power cut may swallow the
+    /// log's line of an event that was stored. A jump to the clock's milliseconds is none of these.
     fn lost(&self) -> BTreeSet<u64> {
         let numbers: BTreeSet<u64> = self.heard.keys().map(|key| key.0).collect();
-        let first = numbers.first().copied().unwrap_or(1);
-        let last = numbers.last().copied().unwrap_or(0);
         let unheard = self
             .stored
             .iter()
             .filter(|key| !self.heard.contains_key(key));
-        let gaps = (first..=last).filter(|number| !numbers.contains(number));
-        unheard.map(|key| key.0).chain(gaps).collect()
+        let mut lost: BTreeSet<u64> = unheard.map(|key| key.0).collect();
+        for (before, after) in numbers.iter().zip(numbers.iter().skip(1)) {
+            if after - before < JUMP {
+                lost.extend(before + 1..*after);
+            }
+        }
+        lost
     }
 
     /// Numbers that two different events bear.
