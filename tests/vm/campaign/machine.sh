@@ -20,15 +20,20 @@ disk_full() {
 }
 
 disk_read_only() {
-    fault "disk turns read-only (emergency remount)"
-    echo u >/proc/sysrq-trigger
-    expect_told 60 '"durable":false'
-    note "$(first_warning)"
-    flows 60
-    mark
-    until_true 30 mount -o remount,rw /state || complain "cannot be mounted for writing"
+    fault "disk read-only from the start, events of the run before on it"
+    shut
+    sleep 5
+    stop || complain "exit code $?"
+    mount -o remount,ro /state || complain "the disk stays writable"
+    reopen
+    start
+    expect_log 120 'the outbox .* cannot be'
+    flows 120
+    note "$(log_since | grep 'the outbox .* cannot be' | head -n 1 | sed 's/^\[[^]]*\] //' | cut -c1-150)"
+    settle 60 || complain "what waited on it does not arrive"
+    mount -o remount,rw /state
     heal
-    expect_log 90 'on disk again'
+    expect_log 120 'on disk again'
     row 60
 }
 
