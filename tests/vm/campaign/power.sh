@@ -92,6 +92,7 @@ power() {
     [ "$(echo "$books" | field open)" = 0 ] && echo "campaign: ok every confirmed event was ended" ||
         echo "campaign: FAIL confirmed events without their ended"
 
+    [ "$short" = no ] || { kill -TERM "$broker" "$ear"; return; }
     fault "no clock at boot (1970), set after ten seconds, then a power cut"
     power_boot "set=$(date +%s)" -rtc base=1970-01-01T00:00:10
     until_true 300 told '"time":"1970' || complain "no event from 1970"
