@@ -20,6 +20,17 @@ pub enum EventType {
     Ended,
 }
 
+impl EventType {
+    /// As the payload says it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Confirmed => "confirmed",
+            Self::Updated => "updated",
+            Self::Ended => "ended",
+        }
+    }
+}
+
 /// `B/event`. Consumers deduplicate on `id` + `type` + `sequence`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Event {

@@ -27,7 +27,7 @@ const SETTLE: Duration = Duration::from_millis(300);
 pub enum CameraState {
     /// Frames arrive, or the source was just opened.
     Online,
-    /// The source is open but no frame came for the configured time.
+    /// The source is open but no frame came for the configured time, or none that is of use.
     Stalled,
     /// The source cannot be opened, was unplugged, or has ended.
     Lost,
@@ -254,9 +254,13 @@ impl Worker {
                             let seconds = self.camera.stall_after.as_secs_f32();
                             CaptureError::reopen(format!("no frame for {seconds} s"))
                         }
-                        Outcome::Corrupt => CaptureError::reopen(format!(
-                            "{CORRUPT_IN_A_ROW} frames in a row were of no use"
-                        )),
+                        Outcome::Corrupt => {
+                            // Whatever was seen before, nothing is seen now.
+                            self.shared.set(CameraState::Stalled);
+                            CaptureError::reopen(format!(
+                                "{CORRUPT_IN_A_ROW} frames in a row were of no use"
+                            ))
+                        }
                         Outcome::Failed(error) => {
                             self.shared.set(CameraState::Lost);
                             error

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 
 use super::line::{Line, Style};
-use super::{Live, Message, Row, name};
+use super::{Live, Message, Row};
 use crate::event::{EventType, Health};
 
 /// Cells of a terminal.
@@ -333,7 +333,7 @@ fn message(message: &Message) -> Line {
     };
     let percent = event.probability * 100.0;
     topic
-        .with(style, name(event.kind))
+        .with(style, event.kind.as_str())
         .with(Style::Strong, format!("  {}", event.prompt))
         .with(Style::Plain, format!("  {percent:.0} %"))
         .with(Style::Faint, format!("  {}  {}", event.zone, event.id))
