@@ -37,10 +37,13 @@ pub struct Header {
 impl Header {
     /// Every linear layer.
     pub fn linears(&self) -> impl Iterator<Item = &Linear> {
-        let sublayers = self.sublayers.iter().flat_map(|sublayer| match &sublayer.body {
-            Body::Attention { qkv, out, .. } => [qkv, out],
-            Body::FeedForward { up, down, .. } => [up, down],
-        });
+        let sublayers = self
+            .sublayers
+            .iter()
+            .flat_map(|sublayer| match &sublayer.body {
+                Body::Attention { qkv, out, .. } => [qkv, out],
+                Body::FeedForward { up, down, .. } => [up, down],
+            });
         sublayers.chain(self.patches.iter().map(|patches| &patches.linear))
     }
 }

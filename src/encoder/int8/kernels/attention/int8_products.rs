@@ -90,7 +90,9 @@ impl Head<'_> {
         let (tokens, dim) = (self.shape.tokens, self.shape.dim);
         let (padded, width) = (padded_k(tokens), padded_k(dim));
         let step = stride(padded);
-        let groups = tokens.div_ceil(GROUP).next_multiple_of(M::GROUPS.max(LANES / GROUP));
+        let groups = tokens
+            .div_ceil(GROUP)
+            .next_multiple_of(M::GROUPS.max(LANES / GROUP));
         let mut factors = [0.0; MOST_ROWS];
         for i in 0..count {
             let columns = tokens.next_multiple_of(LANES);
