@@ -36,12 +36,14 @@ const TEXTS: [&str; 4] = [
 ];
 
 /// What to measure.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Options {
     /// Threads of the encoder.
     pub threads: NonZeroUsize,
     /// Time for the encoder of one thread count; the other measurements take as long again.
     pub budget: Duration,
+    /// The text whose embedding is timed; by default a short label.
+    pub text: Option<String>,
 }
 
 /// What was measured. The field names are the keys of `vedetta bench --json`.
@@ -84,7 +86,7 @@ pub struct Report {
     pub peak_mb: f64,
     /// Loading the text tower up to its first embedding.
     pub text_load_ms: f64,
-    /// Median of one short Italian phrase.
+    /// Median of one text.
     pub text_ms_p50: f64,
     /// A 1920×1080 MJPEG frame to scores.
     pub frame: Stages,
@@ -137,7 +139,7 @@ pub fn run(path: &Path, options: &Options, progress: &dyn Fn(&str)) -> Result<Re
     }
 
     progress("embedding text");
-    let (text_load_ms, mut texts, labels) = text(bundle, options.budget / 2)?;
+    let (text_load_ms, mut texts, labels) = text(bundle, options)?;
 
     progress("following a 1080p frame");
     let frame = stages::measure(
@@ -176,16 +178,17 @@ pub fn run(path: &Path, options: &Options, progress: &dyn Fn(&str)) -> Result<Re
     })
 }
 
-/// Load time, times of single phrases, and the phrases' embeddings.
-fn text(bundle: &Bundle, budget: Duration) -> Result<(f64, Samples, Vec<Embedding>)> {
+/// Load time, times of a single text, and the embeddings of the labels.
+fn text(bundle: &Bundle, options: &Options) -> Result<(f64, Samples, Vec<Embedding>)> {
     let started = Instant::now();
-    let mut encoder = encoder::load_text(bundle)?;
+    let mut encoder = encoder::load_text_with(bundle, options.threads)?;
     let labels = encoder.encode_texts(&TEXTS)?;
     let load_ms = milliseconds(started.elapsed());
     let mut samples = Samples::default();
     let started = Instant::now();
-    while samples.is_empty() || started.elapsed() < budget {
-        samples.time(|| encoder.encode_texts(&TEXTS[..1]))?;
+    let text = [options.text.as_deref().unwrap_or(TEXTS[0])];
+    while samples.is_empty() || started.elapsed() < options.budget / 2 {
+        samples.time(|| encoder.encode_texts(&text))?;
     }
     Ok((load_ms, samples, labels))
 }

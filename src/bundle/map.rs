@@ -10,7 +10,25 @@ use memmap2::Mmap;
 use super::{Bundle, BundleError, Files, VerifiedReader, file_error, plain_file};
 
 /// Bytes that stay where they are.
-pub type Shared = Arc<dyn AsRef<[u8]> + Send + Sync>;
+pub type Shared = Arc<dyn Stored + Send + Sync>;
+
+/// The bytes of a file.
+pub trait Stored: AsRef<[u8]> {
+    /// The file's mapping; `None` when the bytes are in memory of their own.
+    fn mapping(&self) -> Option<&Mmap> {
+        None
+    }
+}
+
+impl Stored for Vec<u8> {}
+
+impl Stored for Arc<[u8]> {}
+
+impl Stored for Mmap {
+    fn mapping(&self) -> Option<&Mmap> {
+        Some(self)
+    }
+}
 
 /// What a file was when it was verified: device, inode, length, and when it was last changed.
 #[derive(Clone, Debug, PartialEq, Eq)]

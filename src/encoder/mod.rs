@@ -32,8 +32,18 @@ pub fn load_image(
 /// # Errors
 /// A tower or tokenizer that does not fit its manifest or cannot be run.
 pub fn load_text(bundle: &Bundle) -> Result<Box<dyn TextEncoder>, EncodeError> {
+    load_text_with(bundle, NonZeroUsize::MIN)
+}
+
+/// As [`load_text`], with so many threads where the engine can use them.
+///
+/// # Errors
+/// As [`load_text`].
+pub fn load_text_with(
+    bundle: &Bundle,
+    threads: NonZeroUsize,
+) -> Result<Box<dyn TextEncoder>, EncodeError> {
     if bundle.manifest().precision.text == "int8" {
-        let threads = NonZeroUsize::MIN;
         return Ok(Box::new(int8::Int8TextEncoder::load(bundle, threads)?));
     }
     Ok(Box::new(tract::TractTextEncoder::load(bundle)?))

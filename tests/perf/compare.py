@@ -1,6 +1,10 @@
 """vedetta beside ONNX Runtime and OpenVINO: the same weights, one run, turn by turn.
 
-    compare.py --vedetta BIN --case NAME FLOAT_BUNDLE INT8_BUNDLE [--case …] [options]
+    compare.py --vedetta BIN --case NAME FLOAT_BUNDLE INT8_BUNDLE [--case …]
+               [--text-case NAME TOKENS FLOAT_BUNDLE INT8_BUNDLE …] [options]
+
+A text case times the text tower on one text of so many tokens (the tokenizer of `checkpoint.py`
+makes a token of a word); memory is not read then.
 
 Every round runs each engine once, in a process of its own, one after the other (A B C A B C …), so
 that a machine whose speed drifts slows all of them alike. Printed are medians over the rounds, and
@@ -13,6 +17,7 @@ import json
 import statistics
 import subprocess
 import sys
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
@@ -26,47 +31,78 @@ def command_json(command: list[str]) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def vedetta(binary: str, bundle: str, threads: int, seconds: float) -> dict:
+@dataclass
+class Case:
+    name: str
+    float_bundle: Path
+    int8_bundle: Path
+    # Of the text; an image tower otherwise.
+    tokens: int | None = None
+
+    @property
+    def tower(self) -> str:
+        return "text" if self.tokens else "image"
+
+
+def vedetta(binary: str, bundle: Path, case: Case, threads: int, seconds: float) -> dict:
     flags = ["--threads", str(threads), "--seconds", str(seconds), "--json"]
-    report = command_json([binary, "bench", "--bundle", bundle, *flags])
+    if case.tokens:
+        # Two tokens are the ones at the ends. Images are not looked at.
+        words = " ".join(f"parola{n + 5}" for n in range(case.tokens - 2))
+        flags += ["--text", words]
+    report = command_json([binary, "bench", "--bundle", str(bundle), *flags])
+    if case.tokens:
+        return {"ms_p50": report["text_ms_p50"], "load_ms": report["text_load_ms"]}
     return {
         "ms_p50": report["encode_ms_p50"],
-        "text_ms_p50": report["text_ms_p50"],
         "batch8_ms": report["batch8_ms_per_image"],
         "limit_ms": report["limit_ms"],
         "load_ms": report["load_ms"],
+        "verify_ms": report["verify_ms"],
         "rss_mb": report["rss_mb"],
         "peak_mb": report["peak_mb"],
         "kernel": report["kernel"],
     }
 
 
-def peer(engine: str, model: Path, tower: str, threads: int, seconds: float) -> dict:
+def peer(engine: str, model: Path, case: Case, threads: int, seconds: float) -> dict:
     flags = ["--threads", str(threads), "--seconds", str(seconds)]
-    return command_json([sys.executable, str(HERE / "peer.py"), engine, str(model), tower, *flags])
+    if case.tokens:
+        flags += ["--tokens", str(case.tokens)]
+    script = [sys.executable, str(HERE / "peer.py")]
+    result = command_json([*script, engine, str(model), case.tower, *flags])
+    if case.tokens:
+        del result["rss_mb"], result["peak_mb"]
+    return result
 
 
-def measure(arguments, name: str, float_bundle: str, int8_bundle: str, threads: int) -> list[dict]:
+def measure(arguments, case: Case, threads: int) -> list[dict]:
     """One row per engine: label, medians, ratio to vedetta's int8."""
+    name, seconds = case.name, arguments.seconds
     prepared = Path(arguments.work) / name
-    model = Path(float_bundle) / "image.onnx"
+    model = case.float_bundle / f"{case.tower}.onnx"
     if not (prepared / "openvino-int8.xml").exists():
         print(f"{name}: quantizing for the peers …", file=sys.stderr)
         script = [sys.executable, str(HERE / "quantize.py")]
-        subprocess.run([*script, model, "image", arguments.photos, prepared], check=True)
-    seconds = arguments.seconds
+        options = [model, case.tower, arguments.photos, prepared, str(case.tokens or 0)]
+        subprocess.run([*script, *options], check=True)
+
+    def ours(bundle: Path):
+        return lambda: vedetta(arguments.vedetta, bundle, case, threads, seconds)
+
+    def theirs(engine: str, graph: Path):
+        return lambda: peer(engine, graph, case, threads, seconds)
+
     engines = {
-        "vedetta int8": lambda: vedetta(arguments.vedetta, int8_bundle, threads, seconds),
-        "OpenVINO int8": lambda: peer(
-            "openvino", prepared / "openvino-int8.xml", "image", threads, seconds
-        ),
-        "ONNX Runtime int8": lambda: peer(
-            "ort", prepared / "ort-int8.onnx", "image", threads, seconds
-        ),
-        "vedetta float": lambda: vedetta(arguments.vedetta, float_bundle, threads, seconds),
-        "OpenVINO float": lambda: peer("openvino", model, "image", threads, seconds),
-        "ONNX Runtime float": lambda: peer("ort", model, "image", threads, seconds),
+        "vedetta int8": ours(case.int8_bundle),
+        "OpenVINO int8": theirs("openvino", prepared / "openvino-int8.xml"),
+        "ONNX Runtime int8": theirs("ort", prepared / "ort-int8.onnx"),
+        "vedetta float": ours(case.float_bundle),
+        "OpenVINO float": theirs("openvino", model),
+        "ONNX Runtime float": theirs("ort", model),
     }
+    if arguments.int8_only:
+        engines = {label: run for label, run in engines.items() if "int8" in label}
     rounds: dict[str, list[dict]] = {label: [] for label in engines}
     for n in range(arguments.rounds):
         for label, run in engines.items():
@@ -98,14 +134,19 @@ def table(rows: list[dict]) -> str:
     head = "| case | threads | engine | ms (median) | vedetta int8 / this | load ms | resident MB | peak MB |"
     lines = [head, "|---|---|---|---|---|---|---|---|"]
     for r in rows:
+        start = f"| {r['case']} | {r['threads']} |"
+        memory = [f"{r[key]:.0f}" if key in r else "" for key in ("rss_mb", "peak_mb")]
         lines.append(
-            f"| {r['case']} | {r['threads']} | {r['engine']} | {r['ms_p50']:.2f} | {r['ratio']:.2f} "
-            f"| {r['load_ms']:.0f} | {r['rss_mb']:.0f} | {r['peak_mb']:.0f} |"
+            f"{start} {r['engine']} | {r['ms_p50']:.2f} | {r['ratio']:.2f} | {r['load_ms']:.0f} "
+            f"| {memory[0]} | {memory[1]} |"
         )
-        if r["engine"] == "vedetta int8":
+        if r["engine"] == "vedetta int8" and "limit_ms" in r:
+            ms, batch, limit = r["ms_p50"], r["batch8_ms"], r["limit_ms"]
             lines.append(
-                f"| {r['case']} | {r['threads']} | arithmetic limit ({r['kernel']}) "
-                f"| {r['limit_ms']:.2f} | {r['ms_p50'] / r['limit_ms']:.2f} | | | |"
+                f"{start} arithmetic limit ({r['kernel']}) | {limit:.2f} | {ms / limit:.2f} | | | |"
+            )
+            lines.append(
+                f"{start} vedetta int8, one of eight | {batch:.2f} | {ms / batch:.2f} | | | |"
             )
     return "\n".join(lines)
 
@@ -134,7 +175,7 @@ def picture(rows: list[dict]) -> str:
         ".v{fill:#d1495b}.p{fill:#9aa5b1}"
         "@media(prefers-color-scheme:dark){text{fill:#ddd}}"
     )
-    title = '<text x="12" y="24" class="t">one image, median; shorter is better</text>'
+    title = '<text x="12" y="24" class="t">one image or text, median; shorter is better</text>'
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="700" height="{y + 16}" role="img">'
         f"<style>{style}</style>{title}{''.join(parts)}</svg>\n"
@@ -144,7 +185,9 @@ def picture(rows: list[dict]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--vedetta", required=True)
-    parser.add_argument("--case", nargs=3, action="append", required=True)
+    parser.add_argument("--case", nargs=3, action="append", default=[])
+    parser.add_argument("--text-case", nargs=4, action="append", default=[])
+    parser.add_argument("--int8-only", action="store_true")
     parser.add_argument("--photos", default=HERE.parent.parent / "models" / "photos")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=5)
@@ -154,10 +197,13 @@ def main() -> None:
     parser.add_argument("--svg")
     arguments = parser.parse_args()
 
+    cases = [Case(name, Path(f), Path(i)) for name, f, i in arguments.case]
+    for name, tokens, float_bundle, int8_bundle in arguments.text_case:
+        cases.append(Case(name, Path(float_bundle), Path(int8_bundle), int(tokens)))
     rows = []
-    for case in arguments.case:
+    for case in cases:
         for threads in arguments.threads:
-            rows += measure(arguments, *case, threads)
+            rows += measure(arguments, case, threads)
     print(table(rows))
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(rows, indent=1) + "\n")

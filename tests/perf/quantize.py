@@ -1,9 +1,10 @@
 """Makes the int8 forms of a float ONNX tower that the peers run best.
 
-    quantize.py MODEL TOWER PHOTOS OUT
+    quantize.py MODEL TOWER PHOTOS OUT TOKENS
 
 writes OUT/ort-int8.onnx (dynamic, u8 activations, s8 weights: ONNX Runtime's fastest here) and
-OUT/openvino-int8.xml (NNCF post-training quantization, transformer preset, calibrated on PHOTOS).
+OUT/openvino-int8.xml (NNCF post-training quantization, transformer preset, calibrated on PHOTOS or on
+random ids, TOKENS of them).
 """
 
 import sys
@@ -12,16 +13,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-TEXT_LENGTH = 16
 SIZE = 224
 
 
-def samples(tower: str, photos: Path, count: int = 32):
+def samples(tower: str, photos: Path, tokens: int, count: int = 32):
     random = np.random.default_rng(2)
     paths = sorted(photos.rglob("*.jpg"))[:count]
     for n in range(count):
         if tower == "text":
-            ids = random.integers(5, 1000, (1, TEXT_LENGTH))
+            ids = random.integers(5, 1000, (1, tokens))
             yield {"input_ids": ids, "attention_mask": np.ones_like(ids)}
         else:
             picture = Image.open(paths[n % len(paths)]).convert("RGB").resize((SIZE, SIZE))
@@ -30,7 +30,7 @@ def samples(tower: str, photos: Path, count: int = 32):
 
 
 def main() -> None:
-    model, tower, photos, out = sys.argv[1:]
+    model, tower, photos, out, tokens = sys.argv[1:]
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
 
@@ -43,7 +43,7 @@ def main() -> None:
 
     core = openvino.Core()
     graph = core.read_model(model)
-    data = list(samples(tower, Path(photos)))
+    data = list(samples(tower, Path(photos), int(tokens)))
     graph.reshape({name: list(value.shape) for name, value in data[0].items()})
     quantized = nncf.quantize(
         graph, nncf.Dataset(data), model_type=nncf.ModelType.TRANSFORMER, subset_size=len(data)

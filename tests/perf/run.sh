@@ -32,6 +32,10 @@ for name in vit-b-32 vit-b-16 tinyclip-8m-16; do
     "$train" quantize "$work/$name" -o "$work/$name-int8" --force
     cases+=(--case "$name" "$work/$name" "$work/$name-int8")
 done
+# The text tower of vit-b-32 is BERT-base.
+for tokens in 16 96; do
+    cases+=(--text-case "bert-base-$tokens" "$tokens" "$work/vit-b-32" "$work/vit-b-32-int8")
+done
 "$python" tests/perf/compare.py --vedetta "$target/release/vedetta" --work "$work" \
     "${cases[@]}" --svg "$work/bench.svg" --json "$work/bench.json" "$@"
 echo "picture: $work/bench.svg"

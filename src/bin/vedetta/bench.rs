@@ -29,6 +29,9 @@ pub struct BenchArgs {
     /// Seconds for single images; batches, text and whole frames take half as long each.
     #[arg(long, default_value_t = 4.0)]
     seconds: f64,
+    /// Text whose embedding is timed; by default a short label.
+    #[arg(long)]
+    text: Option<String>,
     /// One JSON object per thread count and line.
     #[arg(long)]
     json: bool,
@@ -65,6 +68,7 @@ pub fn run(arguments: &BenchArgs) -> Result<()> {
         let options = Options {
             threads,
             budget: Duration::from_secs_f64(arguments.seconds),
+            text: arguments.text.clone(),
         };
         let report = bench::run(&path, &options, &|step| {
             bar.set_message(format!(
@@ -87,6 +91,9 @@ fn alone(arguments: &BenchArgs, threads: NonZeroUsize) -> Result<Report> {
     command.arg("--seconds").arg(arguments.seconds.to_string());
     if let Some(bundle) = &arguments.bundle {
         command.arg("--bundle").arg(bundle);
+    }
+    if let Some(text) = &arguments.text {
+        command.arg("--text").arg(text);
     }
     let output = command.stderr(Stdio::inherit()).output()?;
     ensure!(
@@ -136,7 +143,7 @@ fn print(reports: &[Report]) {
     row("batch of 8, per image", &|r| ms(r.batch8_ms_per_image));
     row("images a second", &|r| format!("{:.1}", r.images_per_s));
     row("processor time an image", &|r| ms(r.cpu_s_per_image * 1e3));
-    row("one phrase, median", &|r| ms(r.text_ms_p50));
+    row("one text, median", &|r| ms(r.text_ms_p50));
     row("verify the bundle", &|r| ms(r.verify_ms));
     row("load to first image", &|r| ms(r.load_ms));
     row("memory after it", &|r| mb(r.rss_mb));

@@ -14,23 +14,25 @@
 //! ```
 //!
 //! * [`kernels`]: products, normalisation, attention on u8 · s8, one result on every CPU;
-//! * [`sublayer`], [`patches`]: what is fused, built from kernels;
-//! * [`op`]: the same as operators of tract;
+//! * [`sublayer`], [`patches`]: what is fused, built from kernels; [`table`]: embeddings by id;
+//! * [`op`], [`lookup`]: the same as operators of tract;
 //! * [`recognise`]: finds them in a graph, and reports what it leaves to tract;
 //! * [`tower`], [`program`]: a tower before and after its shapes are fixed;
 //! * [`file`](mod@file): packed towers.
 //!
 //! Activations are quantized per token at run time, weights per output channel ahead of it;
-//! normalisation, softmax, embeddings, pooling and the last projection stay float.
+//! embedding tables per row; normalisation, softmax, pooling and the last projection stay float.
 
 pub mod file;
 mod image;
 pub mod kernels;
+pub mod lookup;
 pub mod op;
 pub mod patches;
 pub mod program;
 pub mod recognise;
 pub mod sublayer;
+pub mod table;
 mod text;
 pub mod tower;
 

@@ -7,15 +7,18 @@ use tract_nnef::internal::*;
 use tract_onnx::WithOnnx;
 
 use crate::encoder::int8::kernels::Context;
+use crate::encoder::int8::lookup::Lookup;
 use crate::encoder::int8::op::{Patches, Sublayers};
 use crate::encoder::int8::patches::PatchEmbedding;
 use crate::encoder::int8::sublayer::Sublayer;
+use crate::encoder::int8::table::EmbeddingTable;
 
-/// A tower taken apart.
-pub(super) struct Stored {
-    pub nnef: Vec<u8>,
+/// What a tower holds besides its float rest, as its placeholders count it.
+#[derive(Default)]
+pub(super) struct Fused {
     pub sublayers: Vec<Arc<Sublayer>>,
     pub patches: Vec<Arc<PatchEmbedding>>,
+    pub tables: Vec<Arc<EmbeddingTable>>,
 }
 
 /// Stands for a fused operator while a graph is written or read.
@@ -31,27 +34,37 @@ enum Placeholder {
         /// `[patches, n]`.
         shape: [usize; 2],
     },
+    Lookup {
+        index: usize,
+        width: usize,
+    },
 }
 
-/// Takes a recognised tower apart.
-pub(super) fn store(model: &TypedModel) -> TractResult<Stored> {
+/// Takes a recognised tower apart: the float rest as NNEF, and what it holds besides.
+pub(super) fn store(model: &TypedModel) -> TractResult<(Vec<u8>, Fused)> {
     let mut model = model.clone().into_decluttered()?;
-    let (mut sublayers, mut patches) = (Vec::new(), Vec::new());
+    let mut fused = Fused::default();
     for id in model.eval_order()? {
         let node = model.node(id);
         let placeholder = if let Some(op) = node.op_as::<Sublayers>() {
-            let first = sublayers.len();
-            sublayers.extend(op.sublayers().iter().cloned());
+            let first = fused.sublayers.len();
+            fused.sublayers.extend(op.sublayers().iter().cloned());
             Placeholder::Sublayers {
                 first,
                 count: op.sublayers().len(),
                 masked: op.is_masked(),
             }
         } else if let Some(op) = node.op_as::<Patches>() {
-            patches.push(Arc::clone(op.embedding()));
+            fused.patches.push(Arc::clone(op.embedding()));
             Placeholder::Patches {
-                index: patches.len() - 1,
+                index: fused.patches.len() - 1,
                 shape: op.shape(),
+            }
+        } else if let Some(op) = node.op_as::<Lookup>() {
+            fused.tables.push(Arc::clone(op.table()));
+            Placeholder::Lookup {
+                index: fused.tables.len() - 1,
+                width: op.table().width(),
             }
         } else {
             continue;
@@ -62,18 +75,13 @@ pub(super) fn store(model: &TypedModel) -> TractResult<Stored> {
     reader()
         .write_to_tar_with_config(&model, &mut nnef, false, true)
         .context("writing the float rest of the tower")?;
-    Ok(Stored {
-        nnef,
-        sublayers,
-        patches,
-    })
+    Ok((nnef, fused))
 }
 
 /// Puts a tower together.
 pub(super) fn restore(
     nnef: &[u8],
-    sublayers: &[Arc<Sublayer>],
-    patches: &[Arc<PatchEmbedding>],
+    fused: &Fused,
     context: &Arc<Context>,
 ) -> TractResult<TypedModel> {
     let mut model = reader()
@@ -86,7 +94,7 @@ pub(super) fn restore(
         let op: Box<dyn TypedOp> = match placeholder {
             Placeholder::Sublayers { first, count, .. } => {
                 let end = first.checked_add(*count);
-                let some = end.and_then(|end| sublayers.get(*first..end));
+                let some = end.and_then(|end| fused.sublayers.get(*first..end));
                 let some = some.filter(|some| {
                     let width = some.first().map(|s| s.width());
                     width.is_some_and(|width| some.iter().all(|s| s.width() == width))
@@ -95,9 +103,14 @@ pub(super) fn restore(
                 Box::new(Sublayers::new(Arc::clone(context), some.to_vec()))
             }
             Placeholder::Patches { index, .. } => {
-                let one = patches.get(*index);
+                let one = fused.patches.get(*index);
                 let one = one.with_context(|| format!("nothing for {placeholder:?}"))?;
                 Box::new(Patches::new(Arc::clone(context), Arc::clone(one)))
+            }
+            Placeholder::Lookup { index, .. } => {
+                let one = fused.tables.get(*index);
+                let one = one.with_context(|| format!("nothing for {placeholder:?}"))?;
+                Box::new(Lookup::new(Arc::clone(one)))
             }
         };
         let facts = op.output_facts(&model.node_input_facts(id)?)?;
@@ -138,6 +151,12 @@ fn reader() -> Nnef {
     );
     let parameters = [x(), number("index"), number("patches"), number("n")];
     registry.register_primitive("vedetta_int8_patches", &parameters, &result, load_patches);
+    let parameters = [
+        tensor.clone().named("ids"),
+        number("index"),
+        number("width"),
+    ];
+    registry.register_primitive("vedetta_int8_lookup", &parameters, &result, load_lookup);
     tract_nnef::nnef().with_onnx().with_registry(registry)
 }
 
@@ -171,6 +190,10 @@ fn dump(ast: &mut IntoAst, node: &TypedNode) -> TractResult<Option<Arc<RValue>>>
                     ("n", numeric(n)),
                 ];
                 invocation("vedetta_int8_patches", &inputs, &named)
+            }
+            Placeholder::Lookup { index, width } => {
+                let named = [("index", numeric(index)), ("width", numeric(width))];
+                invocation("vedetta_int8_lookup", &inputs, &named)
             }
         }))
 }
@@ -211,6 +234,15 @@ fn load_patches(builder: &mut ModelBuilder, call: &ResolvedInvocation) -> TractR
     builder.wire(placeholder, &[x])
 }
 
+fn load_lookup(builder: &mut ModelBuilder, call: &ResolvedInvocation) -> TractResult<Value> {
+    let ids: OutletId = call.named_arg_as(builder, "ids")?;
+    let placeholder = Placeholder::Lookup {
+        index: call.named_arg_as(builder, "index")?,
+        width: call.named_arg_as(builder, "width")?,
+    };
+    builder.wire(placeholder, &[ids])
+}
+
 impl Op for Placeholder {
     fn name(&self) -> StaticName {
         "Int8Placeholder".into()
@@ -230,6 +262,11 @@ impl TypedOp for Placeholder {
             Self::Sublayers { .. } => tvec!(x.datum_type.fact(x.shape.clone())),
             Self::Patches { shape, .. } => {
                 tvec!(x.datum_type.fact([1, shape[0], shape[1]]))
+            }
+            Self::Lookup { width, .. } => {
+                let mut shape = x.shape.to_tvec();
+                shape.push(width.to_dim());
+                tvec!(f32::datum_type().fact(shape))
             }
         })
     }

@@ -30,6 +30,22 @@ pub struct Header {
     pub sublayers: Vec<Sublayer>,
     /// Patch embeddings, as the graph counts them.
     pub patches: Vec<Patches>,
+    /// Embedding tables, as the graph counts them.
+    pub tables: Vec<Table>,
+}
+
+impl Header {
+    /// Every linear layer.
+    pub fn linears(&self) -> impl Iterator<Item = &Linear> {
+        let sublayers = self
+            .sublayers
+            .iter()
+            .flat_map(|sublayer| match &sublayer.body {
+                Body::Attention { qkv, out, .. } => [qkv, out],
+                Body::FeedForward { up, down, .. } => [up, down],
+            });
+        sublayers.chain(self.patches.iter().map(|patches| &patches.linear))
+    }
 }
 
 /// A linear layer.
@@ -138,6 +154,20 @@ pub struct Patches {
     pub patch: [usize; 2],
     /// `[n, channels · height · width]`.
     pub linear: Linear,
+}
+
+/// An embedding table.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Table {
+    /// Rows.
+    pub rows: usize,
+    /// Values of a row.
+    pub width: usize,
+    /// `[rows, width] s8`.
+    pub codes: Part,
+    /// `[rows] f32`: value of one step of a row's codes.
+    pub scales: Part,
 }
 
 impl From<Placement> for Norm {

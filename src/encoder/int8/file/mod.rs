@@ -2,23 +2,25 @@
 //!
 //! ```text
 //! 0   magic        8 bytes   "vdt-int8"
-//! 8   version      u32 LE    1
+//! 8   version      u32 LE    2
 //! 12  header size  u32 LE
 //! 16  header       JSON, see [`header`]; spaces fill it up to a multiple of 64 bytes
 //!     parts        each starts at a multiple of 64 bytes; numbers are little-endian
 //! ```
 //!
-//! The header lists the fused sublayers and the patch embedding with the place of each part. Weights
-//! lie in the layout that every kernel reads (`n64k4`, see
-//! [`PackedMatrix`](super::kernels::PackedMatrix)) and are used where they are mapped. One part,
-//! `graph`, is the rest of the tower as an NNEF archive of tract, in which
-//! `vedetta_int8_sublayers(x, mask, first, count)` and `vedetta_int8_patches(x, index)` stand for
-//! what the header lists.
+//! The header lists the fused sublayers, patch embeddings and embedding tables with the place of each
+//! part. Weights lie in the layout that every kernel reads (`n64k4`, see
+//! [`PackedMatrix`](super::kernels::PackedMatrix)) and are used where they are mapped, as tables
+//! are, or copied into huge pages.
+//! One part, `graph`, is the rest of the tower as an NNEF archive of tract, in which
+//! `vedetta_int8_sublayers(x, mask, first, count)`, `vedetta_int8_patches(x, index)` and
+//! `vedetta_int8_lookup(ids, index)` stand for what the header lists.
 //!
 //! A file is hostile input: every size, offset and shape is checked before it is used.
 
 mod graph;
 pub mod header;
+mod huge;
 mod read;
 mod write;
 
@@ -29,7 +31,7 @@ pub use write::write;
 pub const MAGIC: [u8; 8] = *b"vdt-int8";
 
 /// Version of the format.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Every part starts at a multiple of this, bytes: a cache line, and what kernels like best.
 const ALIGNMENT: usize = 64;

@@ -5,13 +5,15 @@ use std::sync::Arc;
 
 use tract_onnx::tract_core::internal::*;
 
-use super::header::{Body, Header, LAYOUT, Linear, Part, Patches, Sublayer};
-use super::{ALIGNMENT, MAGIC, MAX_HEADER_BYTES, PREFIX, VERSION, graph};
+use super::graph::{self, Fused};
+use super::header::{Body, Header, LAYOUT, Linear, Part, Patches, Sublayer, Table};
+use super::{ALIGNMENT, MAGIC, MAX_HEADER_BYTES, PREFIX, VERSION, huge};
 use crate::bundle::Shared;
 use crate::encoder::EncodeError;
 use crate::encoder::int8::kernels::{Bytes, Context, PackedMatrix};
 use crate::encoder::int8::patches::{Geometry, PatchEmbedding};
 use crate::encoder::int8::sublayer::{self, LayerNorm};
+use crate::encoder::int8::table::EmbeddingTable;
 use crate::encoder::tract::graph::guarded;
 
 /// A file whose header was read.
@@ -19,24 +21,21 @@ struct File {
     shared: Shared,
     /// Where the parts start.
     start: usize,
+    /// A copy of the weights, and where in the file they are.
+    copy: Option<(Range<usize>, Arc<dyn AsRef<[u8]> + Send + Sync>)>,
 }
 
-/// What a packed tower holds.
-struct Contents {
-    sublayers: Vec<Arc<sublayer::Sublayer>>,
-    patches: Vec<Arc<PatchEmbedding>>,
-    graph: Range<usize>,
-}
-
-/// Reads a packed tower; its weights stay in `file`.
+/// Reads a packed tower. Embedding tables stay in `file`, and weights do where they are not better off
+/// in huge pages.
 ///
 /// # Errors
 /// A file of another format or version, or one whose parts do not fit.
 pub fn read(file: Shared, context: &Arc<Context>) -> Result<TypedModel, EncodeError> {
     guarded("reading a packed tower", || {
-        let contents = contents(&file)?;
-        let graph = &(*file).as_ref()[contents.graph];
-        graph::restore(graph, &contents.sublayers, &contents.patches, context)
+        let (header, mut opened) = open(Arc::clone(&file))?;
+        opened.copy_weights(&header);
+        let (graph, fused) = contents(&header, &opened)?;
+        graph::restore(&(*file).as_ref()[graph], &fused, context)
     })
 }
 
@@ -45,18 +44,14 @@ pub fn read(file: Shared, context: &Arc<Context>) -> Result<TypedModel, EncodeEr
 /// # Errors
 /// A file of another format or version, or one whose parts do not fit.
 pub fn check(file: &Shared) -> Result<(), String> {
-    contents(file)
+    open(Arc::clone(file))
+        .and_then(|(header, opened)| contents(&header, &opened))
         .map(drop)
         .map_err(|error| format!("{error:#}"))
 }
 
-fn contents(file: &Shared) -> TractResult<Contents> {
-    let (header, file) = open(Arc::clone(file))?;
-    ensure!(
-        header.layout == LAYOUT,
-        "weights in layout {:?} where {LAYOUT:?} is known; quantize again with this version",
-        header.layout
-    );
+/// Where the graph lies, and what is fused.
+fn contents(header: &Header, file: &File) -> TractResult<(Range<usize>, Fused)> {
     let sublayers = header.sublayers.iter().enumerate();
     let sublayers = sublayers
         .map(|(i, s)| file.sublayer(s).with_context(|| format!("sublayer {i}")))
@@ -65,11 +60,16 @@ fn contents(file: &Shared) -> TractResult<Contents> {
     let patches = patches
         .map(|p| file.patches(p).context("the patch embedding"))
         .collect::<TractResult<_>>()?;
-    Ok(Contents {
+    let tables = header.tables.iter();
+    let tables = tables
+        .map(|t| file.table(t).context("an embedding table"))
+        .collect::<TractResult<_>>()?;
+    let fused = Fused {
         sublayers,
         patches,
-        graph: file.range(header.graph)?,
-    })
+        tables,
+    };
+    Ok((file.range(header.graph)?, fused))
 }
 
 fn open(shared: Shared) -> TractResult<(Header, File)> {
@@ -92,10 +92,23 @@ fn open(shared: Shared) -> TractResult<(Header, File)> {
         "a header of {size} bytes is too long"
     );
     let header = rest.get(..size).context("is cut off in its header")?;
-    let header = serde_json::from_slice(header).context("its header cannot be read")?;
+    let header: Header = serde_json::from_slice(header).context("its header cannot be read")?;
     let start = PREFIX + size;
     ensure!(start.is_multiple_of(ALIGNMENT), "a header of {size} bytes");
-    Ok((header, File { shared, start }))
+    ensure!(
+        header.layout == LAYOUT,
+        "weights in layout {:?} where {LAYOUT:?} is known; quantize again with this version",
+        header.layout
+    );
+    let copy = None;
+    Ok((
+        header,
+        File {
+            shared,
+            start,
+            copy,
+        },
+    ))
 }
 
 impl File {
@@ -112,6 +125,32 @@ impl File {
     fn part(&self, part: Part) -> TractResult<&[u8]> {
         let range = self.range(part)?;
         Ok(&(*self.shared).as_ref()[range])
+    }
+
+    /// Copies the weights into huge pages, where they are in a file and there are huge pages.
+    fn copy_weights(&mut self, header: &Header) {
+        let places = header.linears().map(|linear| self.range(linear.weights));
+        // Parts that do not fit are found when they are used.
+        let places: Vec<Range<usize>> = places.filter_map(Result::ok).collect();
+        let start = places.iter().map(|place| place.start).min();
+        let end = places.iter().map(|place| place.end).max();
+        let (Some(mapping), Some(start), Some(end)) = (self.shared.mapping(), start, end) else {
+            return;
+        };
+        self.copy = huge::copied(mapping, start..end).map(|copy| (start..end, copy));
+    }
+
+    /// A part that stays where it is.
+    fn view(&self, part: Part) -> TractResult<Bytes> {
+        let range = self.range(part)?;
+        let view = match &self.copy {
+            Some((place, copy)) if place.start <= range.start && range.end <= place.end => {
+                let range = range.start - place.start..range.end - place.start;
+                Bytes::shared(Arc::clone(copy), range)
+            }
+            _ => Bytes::shared(Arc::clone(&self.shared) as _, range),
+        };
+        view.context("a part outside the file")
     }
 
     fn words(&self, part: Part, count: usize) -> TractResult<impl Iterator<Item = [u8; 4]>> {
@@ -131,9 +170,7 @@ impl File {
 
     fn linear(&self, linear: &Linear) -> TractResult<sublayer::Linear> {
         let (n, k) = (linear.n, linear.k);
-        let range = self.range(linear.weights)?;
-        let packed = Bytes::shared(Arc::clone(&self.shared), range);
-        let packed = packed.context("weights outside the file")?;
+        let packed = self.view(linear.weights)?;
         let scales = self.floats(linear.scales, n)?;
         ensure!(
             scales.iter().all(|s| s.is_finite()),
@@ -197,5 +234,11 @@ impl File {
         };
         let embedding = PatchEmbedding::new(self.linear(&header.linear)?, geometry);
         Ok(Arc::new(embedding.map_err(TractError::msg)?))
+    }
+
+    fn table(&self, header: &Table) -> TractResult<Arc<EmbeddingTable>> {
+        let (codes, scales) = (self.view(header.codes)?, self.view(header.scales)?);
+        let table = EmbeddingTable::from_parts(header.rows, header.width, codes, scales);
+        Ok(Arc::new(table.map_err(TractError::msg)?))
     }
 }

@@ -101,16 +101,23 @@ fn every_part_starts_on_a_cache_line() {
     assert_eq!(header.sublayers.len(), 2);
     assert_eq!(header.patches.len(), 1);
     assert_eq!(header.graph.offset % 64, 0);
+    // Weights in the order of their use, nothing between them.
+    let mut end = 0;
+    for linear in header.linears() {
+        assert_eq!(linear.weights.offset, end);
+        end = (linear.weights.offset + linear.weights.bytes).next_multiple_of(64);
+    }
+    assert!(header.graph.offset >= end);
     assert_eq!(header.patches[0].linear.weights.offset % 64, 0);
 }
 
 #[test]
 fn another_version_says_what_to_do() {
     let mut bytes = VIT.clone();
-    bytes[8] = 2;
+    bytes[8] = 1;
     let problem = problem(bytes);
     assert!(
-        problem.contains("version 2") && problem.contains("quantize again"),
+        problem.contains("version 1") && problem.contains("quantize again"),
         "{problem}"
     );
 }
@@ -143,7 +150,7 @@ fn a_header_that_does_not_fit_is_refused() {
         ("\"n\":32,\"k\":64", "\"n\":32,\"k\":65"),
         ("\"picture\":[32,32]", "\"picture\":[32,33]"),
         ("\"layout\":\"n64k4\"", "\"layout\":\"n64k8\""),
-        ("\"offset\":0", "\"offset\":8"),
+        ("\"offset\":0,", "\"offset\":8,"),
         ("\"norm\"", "\"nrom\""),
     ] {
         let problem = problem(edited(from, to));

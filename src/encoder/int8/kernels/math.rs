@@ -28,7 +28,7 @@ pub(super) fn activate<L: Lanes>(x: L, activation: Activation) -> L {
     match activation {
         Activation::None => x,
         Activation::Gelu => gelu(x),
-        Activation::QuickGelu => x.mul(sigmoid(x.mul(x.same(1.702)))),
+        Activation::QuickGelu => gated(x, x, 1.702),
         Activation::GeluTanh => gelu_tanh(x),
         Activation::Relu => x.same(0.0).max(x),
         Activation::Tanh => tanh(x),
@@ -71,24 +71,43 @@ pub(super) fn exp<L: Lanes>(x: L) -> L {
     horner(r, &P).mul(n.exp2_of_integer())
 }
 
-/// 2ᵖ for p ≤ 0, relative error below 2·10⁻⁷ plus that of rounding p; below −126 it stays at 2⁻¹²⁶.
+/// 2ᶠ for |f| ≤ ½.
+#[expect(
+    clippy::approx_constant,
+    reason = "a minimax coefficient close to ln 2"
+)]
+const EXP2: [f32; 6] = [
+    1.0,
+    0.693_147,
+    0.240_222_42,
+    0.055_507_34,
+    0.009_671_513,
+    0.001_326_469_7,
+];
+
+/// 2ᵖ for |p| ≤ 126, relative error below 2·10⁻⁷ plus that of rounding p.
 #[inline(always)]
-fn exp2_of_negative<L: Lanes>(p: L) -> L {
-    #[expect(
-        clippy::approx_constant,
-        reason = "a minimax coefficient close to ln 2"
-    )]
-    const P: [f32; 6] = [
-        1.0,
-        0.693_147,
-        0.240_222_42,
-        0.055_507_34,
-        0.009_671_513,
-        0.001_326_469_7,
-    ];
-    let p = p.same(-126.0).max(p);
+pub(super) fn exp2<L: Lanes>(p: L) -> L {
     let n = p.round();
-    horner(p.sub(n), &P).mul(n.exp2_of_integer())
+    horner(p.sub(n), &EXP2).scale_by_exp2(n)
+}
+
+/// 2ᵖ for p ≤ 0, and exactly 0 for p < −126.5; otherwise as [`exp2`]. NaN gives NaN.
+#[inline(always)]
+pub(super) fn weight<L: Lanes>(p: L) -> L {
+    let p = p.same(-127.0).max(p);
+    let n = p.round();
+    horner(p.sub(n), &EXP2).mul(n.exp2_of_integer())
+}
+
+/// x · σ(factor · y) = x / (1 + 2^(−log₂e · factor · y)); the power stays within 2^±126.
+#[inline(always)]
+fn gated<L: Lanes>(x: L, y: L, factor: f32) -> L {
+    let one = x.same(1.0);
+    let p = y.mul(x.same(-std::f32::consts::LOG2_E * factor));
+    let p = x.same(-126.0).max(p);
+    let p = x.same(126.0).min(p);
+    x.div(one.add(exp2(p)))
 }
 
 /// x Φ(x) = max(x, 0) − |x| · h(|x|) with h(u) = erfc(u/√2) / 2 = 2^(−1 + u q(u)).
@@ -105,15 +124,9 @@ fn gelu<L: Lanes>(x: L) -> L {
         -0.000_520_448_84,
     ];
     let u = x.abs();
-    let h = exp2_of_negative(horner(u, &Q).mul_add(u, x.same(-1.0)));
+    let p = horner(u, &Q).mul_add(u, x.same(-1.0));
+    let h = exp2(x.same(-126.0).max(p));
     u.same(0.0).sub(u).mul_add(h, x.same(0.0).max(x))
-}
-
-/// 1 / (1 + e⁻ˣ).
-#[inline(always)]
-fn sigmoid<L: Lanes>(x: L) -> L {
-    let one = x.same(1.0);
-    one.div(one.add(exp(x.same(0.0).sub(x))))
 }
 
 /// 1 − 2 / (1 + e²ˣ); absolute error below 3·10⁻⁷.
@@ -129,7 +142,7 @@ fn gelu_tanh<L: Lanes>(x: L) -> L {
     // (1 + tanh(y)) / 2 = σ(2y).
     let cube = x.mul(x).mul(x);
     let y = cube.mul_add(x.same(0.044_715), x);
-    x.mul(sigmoid(y.mul(x.same(1.595_769))))
+    gated(x, y, 1.595_769)
 }
 
 #[cfg(test)]

@@ -2,9 +2,9 @@
 
 use super::buffer::{Aligned, Disjoint};
 use super::context::Context;
-use super::lanes::{Lanes, Stage};
+use super::lanes::{LANES, Lanes, Stage};
 use super::layout::{MAX_K, padded_k};
-use super::norm::{Norm, fold};
+use super::norm::Norm;
 
 /// Rows that a thread takes at least: below, waking it costs more than it gives.
 pub(super) const LEAST_ROWS: usize = 8;
@@ -210,6 +210,36 @@ impl Stage for QuantizeRows<'_> {
     }
 }
 
+/// The least and the largest value, 0 among them. NaNs are passed over.
+///
+/// # Safety
+/// The CPU has the instruction set; `x` is readable for `k` f32.
+#[inline(always)]
+unsafe fn range<L: Lanes>(x: *const f32, k: usize) -> (f32, f32) {
+    // SAFETY: the caller has the instruction set.
+    let zero = unsafe { L::splat(0.0) };
+    // Two vectors at a time fit the registers everywhere. The order does not matter: no NaN and no
+    // negative zero ever takes the place of a number.
+    let (mut lo, mut hi) = ([zero; 2], [zero; 2]);
+    let mut at = 0;
+    while at + 2 * LANES <= k {
+        for j in 0..2 {
+            // SAFETY: 32 values from `at` are within `x`.
+            let v = unsafe { L::load(x.add(at + j * LANES)) };
+            (lo[j], hi[j]) = (v.min(lo[j]), v.max(hi[j]));
+        }
+        at += 2 * LANES;
+    }
+    while at < k {
+        // SAFETY: at most `k − at` values are read.
+        let v = unsafe { L::load_partial(x.add(at), (k - at).min(LANES), 0.0) };
+        (lo[0], hi[0]) = (v.min(lo[0]), v.max(hi[0]));
+        at += LANES;
+    }
+    let (lo, hi) = (lo[0].min(lo[1]), hi[0].max(hi[1]));
+    (lo.reduce_min(), hi.reduce_max())
+}
+
 /// # Safety
 /// The CPU has the instruction set; `x` is readable for `k` f32, `codes` writable for `k` rounded up
 /// to 16 bytes.
@@ -217,46 +247,51 @@ impl Stage for QuantizeRows<'_> {
 pub(super) unsafe fn quantize_row<L: Lanes>(x: *const f32, k: usize, codes: *mut u8) -> (f32, i32) {
     // SAFETY: the caller has the instruction set.
     let zero = unsafe { L::splat(0.0) };
-    // SAFETY: the caller has the instruction set and gives `k` f32 (in the three calls).
-    let (lo, hi, poison) = unsafe {
-        (
-            fold::<L>(x, k, 0.0, zero, |lo, v| v.min(lo)),
-            fold::<L>(x, k, 0.0, zero, |hi, v| v.max(hi)),
-            // 0 unless a value is NaN or infinite.
-            fold::<L>(x, k, 0.0, zero, |sum, v| v.mul_add(zero, sum)),
-        )
-    };
-    let lo = lo[0].min(lo[1]).min(lo[2].min(lo[3])).reduce_min();
-    let hi = hi[0].max(hi[1]).max(hi[2].max(hi[3])).reduce_max();
-    let poison = poison[0]
-        .add(poison[1])
-        .add(poison[2].add(poison[3]))
-        .reduce_add();
+    // SAFETY: the caller has the instruction set and gives `k` f32.
+    let (lo, hi) = unsafe { range::<L>(x, k) };
     let scale = hi / 255.0 - lo / 255.0;
-    if poison.is_nan() || scale < f32::MIN_POSITIVE {
-        // SAFETY: the caller gives `k` writable bytes.
-        unsafe { std::ptr::write_bytes(codes, 0u8.wrapping_sub(L::CENTRE), k) };
-        return (if poison.is_nan() { f32::NAN } else { 1.0 }, 0);
-    }
+    let empty = scale < f32::MIN_POSITIVE;
     let inverse = 1.0 / scale;
     let zero_point = (-lo * inverse).round_ties_even().clamp(0.0, 255.0);
     // SAFETY: the caller has the instruction set.
     let (inverse, shift, top) =
         unsafe { (L::splat(inverse), L::splat(zero_point), L::splat(255.0)) };
+    // 0 unless a value is NaN or infinite.
+    let mut poison = [zero; 4];
     let mut at = 0;
+    while at + 4 * LANES <= k {
+        // SAFETY: the caller gives 64 f32 and bytes from `at`.
+        unsafe {
+            let four: [L; 4] = std::array::from_fn(|j| L::load(x.add(at + j * LANES)));
+            for (poison, v) in poison.iter_mut().zip(four) {
+                *poison = v.mul_add(zero, *poison);
+            }
+            let codes = codes.add(at);
+            L::store_four_codes(four.map(|v| v.mul_add(inverse, shift)), codes);
+        }
+        at += 4 * LANES;
+    }
     while at < k {
-        let n = (k - at).min(16);
+        let n = (k - at).min(LANES);
         // SAFETY: the caller gives `k` f32, and bytes for whole vectors.
         unsafe {
-            let v = if n == 16 {
+            let v = if n == LANES {
                 L::load(x.add(at))
             } else {
                 L::load_partial(x.add(at), n, 0.0)
             };
             let q = v.mul_add(inverse, shift).max(zero).min(top);
             q.store_codes(codes.add(at));
+            poison[0] = v.mul_add(zero, poison[0]);
         }
-        at += 16;
+        at += LANES;
+    }
+    let [a, b, c, d] = poison;
+    let poison = a.add(b).add(c.add(d)).reduce_add().is_nan();
+    if poison || empty {
+        // SAFETY: the caller gives `k` writable bytes.
+        unsafe { std::ptr::write_bytes(codes, 0u8.wrapping_sub(L::CENTRE), k) };
+        return (if poison { f32::NAN } else { 1.0 }, 0);
     }
     #[expect(clippy::cast_possible_truncation, reason = "an integer in 0..=255")]
     (scale, zero_point as i32)

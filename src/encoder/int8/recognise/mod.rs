@@ -26,6 +26,7 @@ mod patches;
 mod product;
 mod reader;
 mod report;
+mod table;
 
 pub use report::{Found, Left, Reason, Report};
 
@@ -33,6 +34,7 @@ use block::{Block, Branch};
 use mask::{Keys, wire_sum};
 use patches::Tiled;
 use reader::Reader;
+use table::Table;
 
 /// What to leave alone.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -41,6 +43,8 @@ pub struct Options {
     pub keep_float: BTreeSet<usize>,
     /// Leaves the patch embedding float.
     pub float_patches: bool,
+    /// Leaves embedding tables float.
+    pub float_tables: bool,
 }
 
 /// Replaces what is recognised in `model`, which must come fresh from
@@ -55,7 +59,7 @@ pub fn recognise(
     context: &Arc<Context>,
     options: &Options,
 ) -> TractResult<(TypedModel, Report)> {
-    let (blocks, tiled) = find(&model, symbols.clone())?;
+    let (blocks, tiled, tables) = find(&model, symbols.clone())?;
     let mut report = Report::default();
     let mut moved: HashMap<OutletId, OutletId> = HashMap::new();
     let mut masks: Vec<(Vec<Keys>, OutletId)> = Vec::new();
@@ -70,17 +74,23 @@ pub fn recognise(
         report.patches_macs += tiled.macs();
         tiled.replace(&mut model, context)?;
     }
+    for table in tables.iter().filter(|_| !options.float_tables) {
+        table.replace(&mut model)?;
+    }
     model.compact()?;
     merge::merge(&mut model)?;
     report.left = report::left(&model, &symbols)?;
     Ok((model, report))
 }
 
-/// All sublayers, in the order in which they are evaluated, and patch embeddings.
-fn find(model: &TypedModel, symbols: SymbolValues) -> TractResult<(Vec<Block>, Vec<Tiled>)> {
+/// All sublayers, in the order in which they are evaluated, patch embeddings, and embedding tables.
+fn find(
+    model: &TypedModel,
+    symbols: SymbolValues,
+) -> TractResult<(Vec<Block>, Vec<Tiled>, Vec<Table>)> {
     let reader = Reader::new(model, symbols)?;
     let mut blocks: Vec<Block> = Vec::new();
-    let mut tiled = Vec::new();
+    let (mut tiled, mut tables) = (Vec::new(), Vec::new());
     for node in model.eval_order()? {
         if let Some(block) = reader.block(OutletId::new(node, 0)) {
             // A normalisation without its γ and β looks like one already.
@@ -92,8 +102,9 @@ fn find(model: &TypedModel, symbols: SymbolValues) -> TractResult<(Vec<Block>, V
             blocks.push(block);
         }
         tiled.extend(reader.tiled(OutletId::new(node, 0)));
+        tables.extend(reader.table(OutletId::new(node, 0)));
     }
-    Ok((blocks, tiled))
+    Ok((blocks, tiled, tables))
 }
 
 fn replace(

@@ -194,6 +194,7 @@ fn what_is_kept_float_stays_as_it_is() {
     let all = Options {
         keep_float: (0..4).collect(),
         float_patches: true,
+        float_tables: true,
     };
     let (model, report) = recognise(float.clone(), symbols.clone(), &context(), &all).unwrap();
     assert!(report.found.iter().all(|found| found.kept_float), "{name}");

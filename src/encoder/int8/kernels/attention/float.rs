@@ -1,13 +1,14 @@
 //! Attention in f32.
 
 use std::cell::RefCell;
+use std::f32::consts::LOG2_E;
 
 use super::super::buffer::{Aligned, Disjoint};
 use super::super::context::Context;
 use super::super::lanes::{LANES, Lanes, Stage, transpose};
-use super::super::math::exp;
+use super::super::math::weight;
 use super::super::norm::fold;
-use super::{Shape, parts};
+use super::{Shape, parts, scaled_mask};
 
 /// Queries of a block.
 const BLOCK: usize = 6;
@@ -20,8 +21,8 @@ const BLOCK: usize = 6;
 /// up to its own place. `out` is `[batch · tokens, heads · dim]`.
 ///
 /// ```text
-/// s[j] = scale · Σ_d q[i][d] k[j][d] + mask[j]
-/// p[j] = exp(s[j] − max s)        out[i] = Σⱼ p[j] v[j] / Σⱼ p[j]
+/// s[j] = log₂e · scale · Σ_d q[i][d] k[j][d] + log₂e · mask[j]
+/// p[j] = 2^(s[j] − max s)         out[i] = Σⱼ p[j] v[j] / Σⱼ p[j]
 /// ```
 ///
 /// Sums over d and j run in order, each step one fused multiply–add; the sum of p is taken as the
@@ -168,7 +169,7 @@ impl Head<'_> {
         };
         mask.fill(f32::NEG_INFINITY);
         match self.mask {
-            Some(given) => mask[..self.shape.tokens].copy_from_slice(given),
+            Some(given) => scaled_mask(given, mask),
             None => mask[..self.shape.tokens].fill(0.0),
         }
         let parts = if copies_values {
@@ -246,7 +247,7 @@ impl Head<'_> {
         // SAFETY: the caller has the instruction set; q rows hold `dim` values, the scratch parts
         // whole vectors; each query's part of the output belongs to this head and block alone.
         unsafe {
-            let scale = L::splat(self.scale);
+            let scale = L::splat(self.scale * LOG2_E);
             product::<L>(
                 rows,
                 self.shape.dim,
@@ -294,7 +295,7 @@ impl Head<'_> {
     }
 }
 
-/// Replaces `n` scores (whole vectors) by exp(s − max s), and returns their sum.
+/// Replaces `n` scores (whole vectors) by 2^(s − max s), and returns their sum.
 ///
 /// # Safety
 /// The CPU has the instruction set; `scores` holds `n` f32.
@@ -308,7 +309,7 @@ unsafe fn softmax_row<L: Lanes>(scores: *mut f32, n: usize) -> f32 {
         let mut sums = [lowest.same(0.0); 4];
         let mut at = 0;
         while at < n {
-            let p = exp(L::load(scores.add(at)).sub(max));
+            let p = weight(L::load(scores.add(at)).sub(max));
             p.store(scores.add(at));
             let sum = &mut sums[at / LANES % 4];
             *sum = sum.add(p);

@@ -8,7 +8,7 @@ use super::super::gemm::{Microkernel, TileStage, run_tiles};
 use super::super::lanes::LANES;
 use super::super::layout::{MAX_K, padded_k};
 use super::super::rows::stride;
-use super::{Shape, parts};
+use super::{Shape, parts, scaled_mask};
 
 /// Queries per task at least.
 const BLOCK: usize = 16;
@@ -175,7 +175,7 @@ impl TileStage for Head<'_> {
         self.scratch.mask.fill(f32::NEG_INFINITY);
         let mask = &mut self.scratch.mask[..self.shape.tokens];
         match self.mask {
-            Some(given) => mask.copy_from_slice(given),
+            Some(given) => scaled_mask(given, mask),
             None => mask.fill(0.0),
         }
         // SAFETY: the caller has the instruction set.

@@ -1,9 +1,11 @@
 //! Scores, probabilities and the mix of the values, for some queries of a head.
 
+use std::f32::consts::LOG2_E;
+
 use super::super::gemm::{MOST_ROWS, Microkernel, Sums, Tile};
 use super::super::lanes::{LANES, Lanes};
 use super::super::layout::{GROUP, PANEL, padded_k};
-use super::super::math::exp;
+use super::super::math::exp2;
 use super::super::norm::fold;
 use super::super::rows::{quantize_row, stride};
 use super::int8::Head;
@@ -31,7 +33,8 @@ impl Head<'_> {
             let codes = self.scratch.queries[i * stride(depth)..].as_mut_ptr();
             // SAFETY: the caller has the instruction set; the row holds `dim` values, the codes
             // `dim` rounded up to 64.
-            (row_scales[i], row_zeros[i]) = unsafe { quantize_row::<M::Lanes>(q, dim, codes) };
+            let (scale, zero) = unsafe { quantize_row::<M::Lanes>(q, dim, codes) };
+            (row_scales[i], row_zeros[i]) = (scale * (self.scale * LOG2_E), zero);
         }
         let mut sums = Sums::new();
         let sums = sums.as_mut_ptr();
@@ -47,20 +50,22 @@ impl Head<'_> {
                 ahead: weights,
                 ahead_len: 0,
             };
+            let end = tokens.min((panel + 1) * PANEL);
+            let vectors = (end - panel * PANEL).div_ceil(LANES);
             // SAFETY: the caller has the instruction set; queries and keys have `depth` values.
-            unsafe { kernel.tile(tile) };
-            for at in (panel * PANEL..tokens.min((panel + 1) * PANEL)).step_by(LANES) {
-                let scratch = &mut *self.scratch;
-                // SAFETY: the caller has the instruction set; everything holds sixteen from `at`.
-                unsafe {
-                    let mask = M::Lanes::load(scratch.mask[at..].as_ptr());
-                    let key_scale = M::Lanes::load(scratch.key_scales[at..].as_ptr());
-                    let key_scale = key_scale.mul(mask.same(self.scale));
-                    for i in 0..count {
+            unsafe { kernel.narrow_tile(tile, vectors) };
+            for i in 0..count {
+                let zero = row_zeros[i] - i32::from(M::Lanes::CENTRE);
+                for at in (panel * PANEL..end).step_by(LANES) {
+                    let scratch = &mut *self.scratch;
+                    // SAFETY: the caller has the instruction set; everything holds sixteen from `at`.
+                    unsafe {
+                        let mask = M::Lanes::load(scratch.mask[at..].as_ptr());
+                        let key_scale = M::Lanes::load(scratch.key_scales[at..].as_ptr());
                         let exact = M::Lanes::dequantize(
                             sums.add(i * PANEL + at % PANEL),
                             scratch.key_sums[at..].as_ptr(),
-                            row_zeros[i] - i32::from(M::Lanes::CENTRE),
+                            zero,
                         );
                         let factor = key_scale.mul(mask.same(row_scales[i]));
                         let out = scratch.scores[i * padded + at..].as_mut_ptr();
@@ -85,6 +90,9 @@ impl Head<'_> {
         let (tokens, dim) = (self.shape.tokens, self.shape.dim);
         let (padded, width) = (padded_k(tokens), padded_k(dim));
         let step = stride(padded);
+        let groups = tokens
+            .div_ceil(GROUP)
+            .next_multiple_of(M::GROUPS.max(LANES / GROUP));
         let mut factors = [0.0; MOST_ROWS];
         for i in 0..count {
             let columns = tokens.next_multiple_of(LANES);
@@ -108,7 +116,7 @@ impl Head<'_> {
                     stride: step,
                     count: 2 * rows,
                     panel: weights,
-                    groups: padded / GROUP,
+                    groups,
                     sums,
                     ahead: weights,
                     ahead_len: 0,
@@ -165,14 +173,43 @@ unsafe fn probabilities<L: Lanes>(scores: &[f32], codes: &mut [u8], step: usize)
         let [a, b, c, d] = fold::<L>(scores.as_ptr(), n, 0.0, lowest, |m, s| s.max(m));
         let max = lowest.same(a.max(b).max(c.max(d)).reduce_max());
         let zero = lowest.same(0.0);
-        let mut sum = zero;
-        for at in (0..n).step_by(LANES) {
-            let code = exp(L::load(scores[at..].as_ptr()).sub(max))
-                .mul(zero.same(STEPS))
-                .round();
-            code.store_halves(high[at..].as_mut_ptr(), low[at..].as_mut_ptr());
-            sum = sum.add(code);
+        let mut sums = [zero; 4];
+        let mut at = 0;
+        while at + 4 * LANES <= n {
+            let four = [
+                code(&scores[at..], max),
+                code(&scores[at + LANES..], max),
+                code(&scores[at + 2 * LANES..], max),
+                code(&scores[at + 3 * LANES..], max),
+            ];
+            L::store_four_halves(four, high[at..].as_mut_ptr(), low[at..].as_mut_ptr());
+            for (sum, code) in sums.iter_mut().zip(four) {
+                *sum = sum.add(code);
+            }
+            at += 4 * LANES;
         }
-        sum.reduce_add()
+        while at < n {
+            let code = code(&scores[at..], max);
+            code.store_halves(high[at..].as_mut_ptr(), low[at..].as_mut_ptr());
+            sums[0] = sums[0].add(code);
+            at += LANES;
+        }
+        let [a, b, c, d] = sums;
+        a.add(b).add(c.add(d)).reduce_add()
     }
+}
+
+/// The codes of sixteen probabilities.
+///
+/// # Safety
+/// The CPU has the instruction set.
+///
+/// # Panics
+/// When there are fewer scores.
+#[inline(always)]
+unsafe fn code<L: Lanes>(scores: &[f32], max: L) -> L {
+    // SAFETY: the caller has the instruction set; there are sixteen scores.
+    let power = unsafe { L::load(scores[..LANES].as_ptr()) }.sub(max);
+    let power = power.same(-126.0).max(power);
+    exp2(power).mul(power.same(STEPS)).round()
 }

@@ -5,6 +5,8 @@ mod int8;
 mod int8_operands;
 mod int8_products;
 
+use std::f32::consts::LOG2_E;
+
 pub use float::attention;
 pub use int8::attention_int8;
 
@@ -34,6 +36,18 @@ impl Shape {
     pub(super) fn row(self, qkv: &[f32], column: usize, token: usize, which: usize) -> &[f32] {
         let start = (token * 3 + which) * self.width + column;
         &qkv[start..start + self.dim]
+    }
+}
+
+/// `log₂e · mask` for scores that are powers of two. What was finite stays so.
+pub(super) fn scaled_mask(mask: &[f32], scaled: &mut [f32]) {
+    for (scaled, value) in scaled.iter_mut().zip(mask) {
+        let product = value * LOG2_E;
+        *scaled = if value.is_finite() {
+            product.clamp(f32::MIN, f32::MAX)
+        } else {
+            product
+        };
     }
 }
 

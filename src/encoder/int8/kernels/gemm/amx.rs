@@ -64,6 +64,7 @@ impl Drop for Amx {
 impl Microkernel for Amx {
     type Lanes = lanes::Avx512;
     const ROWS: usize = 4 * SIDE;
+    const GROUPS: usize = DEPTH / GROUP;
 
     #[inline(always)]
     unsafe fn begin() -> Self {

@@ -70,7 +70,7 @@ unsafe fn widen(tile: Tile) -> *const u16 {
     });
     for r in 0..tile.count {
         for at in (0..k).step_by(16) {
-            // SAFETY: the caller has the instruction set; rows hold `k` bytes, a multiple of 64, and
+            // SAFETY: the caller has the instruction set; rows hold `k` bytes, a multiple of 16, and
             // the buffer as many values for each.
             unsafe {
                 let codes = _mm_loadu_si128(tile.rows.add(r * tile.stride + at).cast());

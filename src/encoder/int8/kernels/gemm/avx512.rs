@@ -22,6 +22,8 @@ struct Avx512Vnni;
 /// Groups between two looks at the prefetch.
 const STEP: usize = 4;
 const LINE: usize = 64;
+/// Vectors of columns of a panel.
+const VECTORS: usize = PANEL * GROUP / LINE;
 
 impl Microkernel for Avx512Vnni {
     type Lanes = lanes::Avx512;
@@ -35,28 +37,47 @@ impl Microkernel for Avx512Vnni {
     #[inline(always)]
     unsafe fn tile(&mut self, tile: Tile) {
         // SAFETY: as the caller promises.
+        unsafe { columns::<VECTORS>(tile) };
+    }
+
+    #[inline(always)]
+    unsafe fn narrow_tile(&mut self, tile: Tile, vectors: usize) {
+        // SAFETY: as the caller promises.
         unsafe {
-            match tile.count {
-                1 => rows::<1>(tile),
-                2 => rows::<2>(tile),
-                3 => rows::<3>(tile),
-                4 => rows::<4>(tile),
-                5 => rows::<5>(tile),
-                _ => rows::<6>(tile),
+            match vectors {
+                1 => columns::<1>(tile),
+                2 => columns::<2>(tile),
+                _ => columns::<VECTORS>(tile),
             }
         }
     }
 }
 
 /// # Safety
-/// As [`Microkernel::tile`] for `R` rows.
+/// As [`Microkernel::tile`], for `V` vectors of columns.
 #[inline(always)]
-unsafe fn rows<const R: usize>(tile: Tile) {
-    const VECTORS: usize = PANEL * GROUP / 64;
-    // SAFETY: the caller has the instruction set; `groups` is a multiple of 16, so all loads lie
+unsafe fn columns<const V: usize>(tile: Tile) {
+    // SAFETY: as the caller promises.
+    unsafe {
+        match tile.count {
+            1 => rows::<1, V>(tile),
+            2 => rows::<2, V>(tile),
+            3 => rows::<3, V>(tile),
+            4 => rows::<4, V>(tile),
+            5 => rows::<5, V>(tile),
+            _ => rows::<6, V>(tile),
+        }
+    }
+}
+
+/// # Safety
+/// As [`Microkernel::tile`] for `R` rows and `V` vectors of columns.
+#[inline(always)]
+unsafe fn rows<const R: usize, const V: usize>(tile: Tile) {
+    // SAFETY: the caller has the instruction set; `groups` is a multiple of 4, so all loads lie
     // within the rows and the panel. Prefetches may name any address.
     unsafe {
-        let mut sums = [[_mm512_setzero_si512(); VECTORS]; R];
+        let mut sums = [[_mm512_setzero_si512(); V]; R];
         let ahead_step = tile.ahead_len * STEP / tile.groups;
         let mut ahead = tile.ahead;
         let mut w = tile.panel;
@@ -68,7 +89,7 @@ unsafe fn rows<const R: usize>(tile: Tile) {
             }
             for group in 0..STEP {
                 let w = w.add(group * PANEL * GROUP);
-                let w: [__m512i; VECTORS] =
+                let w: [__m512i; V] =
                     std::array::from_fn(|j| _mm512_loadu_si512(w.add(64 * j).cast()));
                 for (r, sums) in sums.iter_mut().enumerate() {
                     let a = bases[r / 3].add(r % 3 * tile.stride + group * GROUP);

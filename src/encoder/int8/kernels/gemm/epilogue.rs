@@ -7,6 +7,9 @@ use super::super::math::{Activation, activate};
 use super::super::rows::QuantizedRows;
 use super::prefetch::{LINE, prefetch_line};
 
+/// Column vectors of a whole panel.
+const VECTORS: usize = PANEL / LANES;
+
 /// What becomes of a value.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in super::super) enum Sink {
@@ -42,20 +45,21 @@ impl Stream {
     }
 }
 
-/// One column vector of a tile.
+/// `V` column vectors of a tile, side by side.
 #[derive(Clone, Copy)]
-struct Columns<'a, L> {
+struct Columns<'a, L, const V: usize> {
     /// Integer sums of the first row, 64 apart from row to row.
     sums: *const i32,
     column_sums: *const i32,
-    scale: L,
-    bias: L,
+    scales: [L; V],
+    bias: [L; V],
     row_scales: &'a [f32],
     row_zeros: &'a [i32],
     centre: i32,
     /// The output of the first row, `n` apart from row to row.
     out: *mut f32,
     n: usize,
+    /// Of each vector: less than sixteen only where it is alone.
     width: usize,
 }
 
@@ -83,35 +87,75 @@ impl Epilogue<'_> {
         let n = w.n();
         assert!(first + count <= x.rows() && self.bias.len() == n);
         let start = panel * PANEL;
-        let mut at = start;
-        while at < n.min(start + PANEL) {
-            let width = (n - at).min(LANES);
-            // SAFETY: the caller owns these columns of these rows; scales and column sums are padded
-            // to whole panels, the bias holds `width` values from `at`.
+        let left = (n - start).min(PANEL);
+        let vectors = if left == PANEL { VECTORS } else { 1 };
+        for at in (start..start + left).step_by(vectors * LANES) {
+            // SAFETY: the caller owns these columns of these rows and gives their sums.
             unsafe {
-                let out = self.out.part(first * n + at, (count - 1) * n + width);
-                let columns = Columns {
-                    sums: sums.add(at - start),
-                    column_sums: w.padded_column_sums()[at..].as_ptr(),
-                    scale: L::load(w.padded_scales()[at..].as_ptr()),
-                    bias: L::load_partial(self.bias[at..].as_ptr(), width, 0.0),
-                    row_scales: &x.scales()[first..first + count],
-                    row_zeros: &x.zeros()[first..first + count],
-                    centre: i32::from(x.centre()),
-                    out,
-                    n,
-                    width,
-                };
-                self.finish(columns, &mut stream);
+                let sums = sums.add(at - start);
+                if left == PANEL {
+                    self.columns::<L, VECTORS>(x, w, at, LANES, first, count, sums, &mut stream);
+                } else {
+                    let width = (n - at).min(LANES);
+                    self.columns::<L, 1>(x, w, at, width, first, count, sums, &mut stream);
+                }
             }
-            at += LANES;
+        }
+    }
+
+    /// Finishes `V` vectors of columns from `at`.
+    ///
+    /// # Safety
+    /// As [`Self::run`]; the columns lie within the panel.
+    #[inline(always)]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the position of a tile in a product"
+    )]
+    unsafe fn columns<L: Lanes, const V: usize>(
+        &self,
+        x: &QuantizedRows,
+        w: &PackedMatrix,
+        at: usize,
+        width: usize,
+        first: usize,
+        count: usize,
+        sums: *const i32,
+        stream: &mut Stream,
+    ) {
+        let n = w.n();
+        let bias = &self.bias[at..at + (V - 1) * LANES + width];
+        let scales = &w.padded_scales()[at..at + V * LANES];
+        // SAFETY: the caller owns these columns of these rows; scales and column sums are padded to
+        // whole panels, the bias holds `width` values for its last vector.
+        unsafe {
+            let out = (count - 1) * n + (V - 1) * LANES + width;
+            let columns = Columns::<L, V> {
+                sums,
+                column_sums: w.padded_column_sums()[at..at + V * LANES].as_ptr(),
+                scales: std::array::from_fn(|j| L::load(scales[j * LANES..].as_ptr())),
+                bias: std::array::from_fn(|j| {
+                    L::load_partial(bias[j * LANES..].as_ptr(), width, 0.0)
+                }),
+                row_scales: &x.scales()[first..first + count],
+                row_zeros: &x.zeros()[first..first + count],
+                centre: i32::from(x.centre()),
+                out: self.out.part(first * n + at, out),
+                n,
+                width,
+            };
+            self.finish(columns, stream);
         }
     }
 
     /// # Safety
     /// The CPU has the instruction set and the pointers are valid for all rows.
     #[inline(always)]
-    unsafe fn finish<L: Lanes>(&self, columns: Columns<'_, L>, stream: &mut Stream) {
+    unsafe fn finish<L: Lanes, const V: usize>(
+        &self,
+        columns: Columns<'_, L, V>,
+        stream: &mut Stream,
+    ) {
         // SAFETY: as the caller promises. One loop per function, so that none decides inside.
         unsafe {
             match self.sink {
@@ -172,30 +216,34 @@ impl Finish for Residual {
     }
 }
 
-impl<L: Lanes> Columns<'_, L> {
+impl<L: Lanes, const V: usize> Columns<'_, L, V> {
     /// # Safety
     /// As [`Epilogue::finish`].
     #[inline(always)]
     unsafe fn each<F: Finish>(self, stream: &mut Stream) {
         for (row, (&scale, &zero)) in self.row_scales.iter().zip(self.row_zeros).enumerate() {
-            // SAFETY: the pointers are valid for all rows, the output for `width` columns.
-            unsafe {
-                let sums = self.sums.add(row * PANEL);
-                let exact = L::dequantize(sums, self.column_sums, zero - self.centre);
-                let scale = self.scale.same(scale).mul(self.scale);
-                let y = exact.mul_add(scale, self.bias);
-                let out = self.out.add(row * self.n);
-                stream.advance();
-                if self.width == LANES {
-                    let old = if F::READS { L::load(out) } else { y };
-                    F::apply(y, old).store(out);
-                } else {
-                    let old = if F::READS {
-                        L::load_partial(out, self.width, 0.0)
+            for j in 0..V {
+                // SAFETY: the pointers are valid for all rows and vectors, the output for `width`
+                // columns of each.
+                unsafe {
+                    let sums = self.sums.add(row * PANEL + j * LANES);
+                    let column_sums = self.column_sums.add(j * LANES);
+                    let exact = L::dequantize(sums, column_sums, zero - self.centre);
+                    let scale = self.scales[j].same(scale).mul(self.scales[j]);
+                    let y = exact.mul_add(scale, self.bias[j]);
+                    let out = self.out.add(row * self.n + j * LANES);
+                    stream.advance();
+                    if V > 1 || self.width == LANES {
+                        let old = if F::READS { L::load(out) } else { y };
+                        F::apply(y, old).store(out);
                     } else {
-                        y
-                    };
-                    F::apply(y, old).store_partial(out, self.width);
+                        let old = if F::READS {
+                            L::load_partial(out, self.width, 0.0)
+                        } else {
+                            y
+                        };
+                        F::apply(y, old).store_partial(out, self.width);
+                    }
                 }
             }
         }

@@ -68,7 +68,7 @@ pub(super) struct Tile {
     pub(super) rows: *const u8,
     pub(super) stride: usize,
     pub(super) count: usize,
-    /// `[groups][64][4] s8`; `groups` is a multiple of 16.
+    /// `[groups][64][4] s8`; `groups` is a multiple of [`Microkernel::GROUPS`].
     pub(super) panel: *const i8,
     pub(super) groups: usize,
     /// Where the sums go, `[count][64]`.
@@ -84,6 +84,8 @@ pub(super) trait Microkernel {
     type Lanes: Lanes;
     /// Most rows of a tile.
     const ROWS: usize;
+    /// Groups that it takes at a time, a divisor of 16.
+    const GROUPS: usize = 4;
     /// # Safety
     /// The CPU has the instruction set.
     unsafe fn begin() -> Self;
@@ -95,6 +97,18 @@ pub(super) trait Microkernel {
     /// The CPU has the instruction set; the pointers are valid for the sizes given in [`Tile`], and
     /// 1 ≤ count ≤ [`Microkernel::ROWS`].
     unsafe fn tile(&mut self, tile: Tile);
+
+    /// As [`Microkernel::tile`] for the first `vectors` vectors of sixteen columns; what becomes of the
+    /// sums of the others is open.
+    ///
+    /// # Safety
+    /// As [`Microkernel::tile`].
+    #[inline(always)]
+    unsafe fn narrow_tile(&mut self, tile: Tile, vectors: usize) {
+        let _ = vectors;
+        // SAFETY: as the caller promises.
+        unsafe { self.tile(tile) };
+    }
 }
 
 /// One product, shared by the threads.
@@ -186,10 +200,8 @@ impl TileStage for Part<'_> {
             } else {
                 (panel_len + block * panel_len / blocks, 0)
             };
-            // Past the end there is nothing of this matrix to fetch.
-            let left = (packed.len() - panel * panel_len).saturating_sub(ahead);
-            let lines_in_epilogue = lines_in_epilogue.min(left / LINE / 2);
-            let ahead_len = (panel_len / blocks).min(left) - lines_in_epilogue * LINE;
+            // Past the end of this matrix lies the next one that will be used, in a packed tower.
+            let ahead_len = panel_len / blocks - lines_in_epilogue * LINE;
             let tile = Tile {
                 rows: x.codes()[first * stride..].as_ptr(),
                 stride,

@@ -78,7 +78,7 @@ fn sdot<const LANE: u32>(mut sums: int32x4_t, w: int8x16_t, a: int8x16_t) -> int
 unsafe fn rows<const R: usize>(tile: Tile) {
     for column in (0..PANEL).step_by(VECTOR * VECTORS) {
         // SAFETY: the caller has the extension; all loads lie within the rows and the panel, as
-        // `groups` is a multiple of 16.
+        // `groups` is a multiple of 4.
         unsafe {
             let mut sums = [[vdupq_n_s32(0); VECTORS]; R];
             for step in 0..tile.groups / STEP {

@@ -100,7 +100,7 @@ fn zip_groups(a: int8x16_t, b: int8x16_t) -> [int8x16_t; 2] {
 unsafe fn pairs<const P: usize>(tile: Tile) {
     for column in (0..PANEL).step_by(VECTOR * VECTORS) {
         // SAFETY: the caller has the extension; all loads lie within the rows and the panel, as
-        // `groups` is a multiple of 16; rows from `count` on are neither read nor written.
+        // `groups` is a multiple of 4; rows from `count` on are neither read nor written.
         unsafe {
             let mut sums = [[[vdupq_n_s32(0); 2]; VECTORS]; P];
             for step in 0..tile.groups / STEP {

@@ -23,6 +23,18 @@ macro_rules! op {
     };
 }
 
+/// Folds eight lanes by the rest of the module's tree, lanes `i` and `i + 4` first. An unsafe
+/// expression: the CPU has AVX.
+macro_rules! reduce_eight {
+    ($v:expr, $narrow:ident) => {{
+        let v = $v;
+        let v = $narrow(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+        let v = $narrow(v, _mm_movehl_ps(v, v));
+        _mm_cvtss_f32($narrow(v, _mm_movehdup_ps(v)))
+    }};
+}
+pub(super) use reduce_eight;
+
 impl Lanes for Avx2 {
     const TILE_COLUMNS: usize = 1;
 
@@ -185,6 +197,24 @@ impl Lanes for Avx2 {
             };
             Self(half(self.0), half(self.1))
         }
+    }
+
+    #[inline(always)]
+    fn reduce_add(self) -> f32 {
+        // SAFETY: a value exists, so the CPU has AVX2.
+        unsafe { reduce_eight!(_mm256_add_ps(self.0, self.1), _mm_add_ps) }
+    }
+
+    #[inline(always)]
+    fn reduce_max(self) -> f32 {
+        // SAFETY: a value exists, so the CPU has AVX2.
+        unsafe { reduce_eight!(_mm256_max_ps(self.0, self.1), _mm_max_ps) }
+    }
+
+    #[inline(always)]
+    fn reduce_min(self) -> f32 {
+        // SAFETY: a value exists, so the CPU has AVX2.
+        unsafe { reduce_eight!(_mm256_min_ps(self.0, self.1), _mm_min_ps) }
     }
 
     #[inline(always)]

@@ -23,6 +23,19 @@ macro_rules! op {
     };
 }
 
+/// One vector out of the halves of a register, lanes `i` and `i + 8` combined, then folded by the
+/// rest of the tree.
+macro_rules! reduce {
+    ($v:expr, $wide:ident, $narrow:ident) => {
+        // SAFETY: a value of `Avx512` exists, so the CPU has AVX-512.
+        unsafe {
+            let low = _mm512_castps512_ps256($v);
+            let high = _mm512_extractf32x8_ps::<1>($v);
+            super::avx2::reduce_eight!($wide(low, high), $narrow)
+        }
+    };
+}
+
 impl Lanes for Avx512 {
     const TILE_COLUMNS: usize = 4;
 
@@ -64,6 +77,32 @@ impl Lanes for Avx512 {
             let above = _mm512_srli_epi32::<8>(codes);
             _mm_storeu_si128(high.cast(), _mm512_cvtepi32_epi8(above));
             _mm_storeu_si128(low.cast(), _mm512_cvtepi32_epi8(codes));
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_four_codes(four: [Self; 4], p: *mut u8) {
+        // SAFETY: values exist, so the CPU has AVX-512; the caller gives 64 writable bytes.
+        unsafe {
+            // Both packs saturate, which is what clamps.
+            let [a, b, c, d] = four.map(|v| _mm512_cvtps_epi32(v.0));
+            let words = (_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
+            let bytes = _mm512_packus_epi16(words.0, words.1);
+            _mm512_storeu_si512(p.cast(), in_order(bytes));
+        }
+    }
+
+    #[inline(always)]
+    unsafe fn store_four_halves(four: [Self; 4], high: *mut u8, low: *mut u8) {
+        // SAFETY: values exist, so the CPU has AVX-512; the caller gives 64 writable bytes in each.
+        unsafe {
+            let [a, b, c, d] = four.map(|v| _mm512_cvtps_epi32(v.0));
+            let words = [_mm512_packus_epi32(a, b), _mm512_packus_epi32(c, d)];
+            let above = words.map(|w| _mm512_srli_epi16::<8>(w));
+            let below = words.map(|w| _mm512_and_si512(w, _mm512_set1_epi16(0xff)));
+            for ([a, b], p) in [(above, high), (below, low)] {
+                _mm512_storeu_si512(p.cast(), in_order(_mm512_packus_epi16(a, b)));
+            }
         }
     }
 
@@ -160,6 +199,26 @@ impl Lanes for Avx512 {
     }
 
     #[inline(always)]
+    fn scale_by_exp2(self, n: Self) -> Self {
+        op!(_mm512_scalef_ps(self.0, n.0))
+    }
+
+    #[inline(always)]
+    fn reduce_add(self) -> f32 {
+        reduce!(self.0, _mm256_add_ps, _mm_add_ps)
+    }
+
+    #[inline(always)]
+    fn reduce_max(self) -> f32 {
+        reduce!(self.0, _mm256_max_ps, _mm_max_ps)
+    }
+
+    #[inline(always)]
+    fn reduce_min(self) -> f32 {
+        reduce!(self.0, _mm256_min_ps, _mm_min_ps)
+    }
+
+    #[inline(always)]
     fn zip(self, other: Self) -> (Self, Self) {
         // SAFETY: a value exists, so the CPU has AVX-512.
         unsafe {
@@ -171,6 +230,19 @@ impl Lanes for Avx512 {
                 Self(_mm512_permutex2var_ps(self.0, high, other.0)),
             )
         }
+    }
+}
+
+/// Undoes what packing four vectors to bytes does: each 128 bits hold four bytes of every vector.
+///
+/// # Safety
+/// The CPU has AVX-512.
+#[inline(always)]
+unsafe fn in_order(packed: __m512i) -> __m512i {
+    // SAFETY: the caller has AVX-512.
+    unsafe {
+        let order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+        _mm512_permutexvar_epi32(order, packed)
     }
 }
 

@@ -51,6 +51,20 @@ pub(super) trait Lanes: Copy {
     /// `p` is writable for 16 bytes. Every lane is in 0..=255 (else the byte is unspecified).
     unsafe fn store_codes(self, p: *mut u8);
 
+    /// Four vectors as [`Lanes::store_codes`] stores them, one after another. Lanes below 0 give the
+    /// code 0, lanes above 255 the code 255.
+    ///
+    /// # Safety
+    /// `p` is writable for 64 bytes. Every lane is in ±2³⁰ (else the byte is unspecified).
+    #[inline(always)]
+    unsafe fn store_four_codes(four: [Self; 4], p: *mut u8) {
+        for (j, lanes) in four.into_iter().enumerate() {
+            let lanes = lanes.max(lanes.same(0.0)).min(lanes.same(255.0));
+            // SAFETY: the caller gives 64 bytes.
+            unsafe { lanes.store_codes(p.add(j * LANES)) };
+        }
+    }
+
     /// The lanes rounded to nearest even, as signed bytes.
     ///
     /// # Safety
@@ -63,6 +77,18 @@ pub(super) trait Lanes: Copy {
     /// # Safety
     /// Both are writable for 16 bytes. Every lane is in 0..=65535 (else the bytes are unspecified).
     unsafe fn store_halves(self, high: *mut u8, low: *mut u8);
+
+    /// Four vectors as [`Lanes::store_halves`] stores them, one after another.
+    ///
+    /// # Safety
+    /// As [`Lanes::store_halves`], for 64 bytes.
+    #[inline(always)]
+    unsafe fn store_four_halves(four: [Self; 4], high: *mut u8, low: *mut u8) {
+        for (j, lanes) in four.into_iter().enumerate() {
+            // SAFETY: the caller gives 64 bytes in each.
+            unsafe { lanes.store_halves(high.add(j * LANES), low.add(j * LANES)) };
+        }
+    }
 
     /// Four vectors rounded to nearest even, as signed bytes side by side: byte `4 i + j` is lane `i`
     /// of vector `j`.
@@ -89,6 +115,11 @@ pub(super) trait Lanes: Copy {
     fn round(self) -> Self;
     /// 2ⁿ for lanes that hold an integer n in −126..=127, 0 for −127 (else unspecified).
     fn exp2_of_integer(self) -> Self;
+    /// self · 2ⁿ, rounded once, for lanes of `n` that hold an integer in −126..=126.
+    #[inline(always)]
+    fn scale_by_exp2(self, n: Self) -> Self {
+        self.mul(n.exp2_of_integer())
+    }
     /// Interleaves: `(a0 b0 … a7 b7, a8 b8 … a15 b15)`.
     fn zip(self, other: Self) -> (Self, Self);
 
