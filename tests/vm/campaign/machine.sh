@@ -99,17 +99,22 @@ clock_jumps() {
     row 60
 }
 
+limited() { echo 0 >/cg/vedetta/cgroup.procs && exec "$@"; }
 memory_limit() {
     fault "memory limit hit (cgroup), killed, started again"
     mkdir -p /cg/vedetta
-    echo "$daemon" >/cg/vedetta/cgroup.procs
+    stop || complain "exit code $?"
+    wrapper=limited
+    start
+    wrapper=
+    flows 120
     shut
     sleep 3
-    echo 0 >/cg/vedetta/memory.swap.max 2>/dev/null
-    echo 4M >/cg/vedetta/memory.max
+    used=$(cat /cg/vedetta/memory.current)
+    echo $((used / 2)) >/cg/vedetta/memory.max
     dead() { ! kill -0 "$daemon" 2>/dev/null; }
     until_true 60 dead || complain "it was not killed"
-    note "$(dmesg | grep -i 'out of memory' | tail -n 1 | sed 's/^\[[^]]*\] //' | cut -c1-110)"
+    note "it used $((used / 1048576)) MB; killed by the kernel: $(sed -n 's/^oom_kill //p' /cg/vedetta/memory.events) time(s)"
     reopen
     restart_when_dead
     heal

@@ -33,6 +33,17 @@ mosquitto_start() {
     until_true 20 mosquitto_pub -h 127.0.0.1 -p "$port" -t campaign/up -n 2>/dev/null
 }
 
+gone() { ! kill -0 "$guest" 2>/dev/null; }
+# Lets the present boot run until events flow, then has the daemon stop in peace.
+last_boot() {
+    until_true 300 stored_lines 4 || complain "no events: $(tail -n 3 "$work/boot.log")"
+    mosquitto_pub -h 127.0.0.1 -p "$port" -r -t campaign/stop -m now
+    until_true 300 gone || complain "the last boot did not end"
+    power_off
+    grep -q 'power: stopped with 0' "$work/boot.log" || complain "no clean stop"
+    mosquitto_pub -h 127.0.0.1 -p "$port" -r -t campaign/stop -n
+}
+
 # power CUTS: as many cuts, then a boot without a clock, then the books.
 power() {
     local cuts=$1 n
@@ -76,14 +87,9 @@ power() {
         esac
         echo "campaign: cut $n: $(ledger 0 18446744073709551615)"
     done
-    mosquitto_pub -h 127.0.0.1 -p "$port" -r -t campaign/stop -m now
-    : >"$work/boot.log"
     power_boot ""
     heal
-    gone() { ! kill -0 "$guest" 2>/dev/null; }
-    until_true 600 gone || complain "the last boot did not end"
-    power_off
-    mosquitto_pub -h 127.0.0.1 -p "$port" -r -t campaign/stop -n
+    last_boot
     grep -aq 'damaged\|cannot be mounted' "$work/log" "$work/console.log" && complain "something was damaged"
     note "events left open and ended after a start: $(heard_since | grep -ac '"reason":"restart"'); from power to the first event $(sort -n "$work/recovery" | awk '{ v[NR] = $1 } END { printf "%.0f s median, %.0f s at most", v[int((NR + 1) / 2)], v[NR] }') (emulated)"
     row 120
@@ -101,11 +107,9 @@ power() {
     kill -CONT "$broker"
     until_true 120 told "\"time\":\"$(date +%Y)" || complain "no event after the clock was set"
     power_off
-    mosquitto_pub -h 127.0.0.1 -p "$port" -r -t campaign/stop -m now
     power_boot ""
     heal
-    until_true 600 gone || complain "the last boot did not end"
-    power_off
+    last_boot
     note "event times in $(heard_since | sed -n 's/.*"time":"\([0-9]*\)-.*/\1/p' | sort -un | tr '\n' ' ')"
     row 120
     kill -TERM "$broker" "$ear"
