@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes the Italian texts the demo bundle's text tower learns from: WORK/texts.tsv.
 
-    python3 models/text_corpus.py DATA WORK [--hold-out PERCENT]
+    python3 models/text_corpus.py DATA WORK [--hold-out PERCENT] [--general PERCENT]
 
 DATA holds `grocery/` and `text/`. The tower is later taught to repeat what a multilingual sentence
 encoder says about these texts (models/teacher.py), so they need no labels; class ids are there for
@@ -14,6 +14,7 @@ names no class, and several with commas where it fits several. A text occurs onc
 Held-out descriptions (models/data/paraphrases_heldout.tsv) stay out, and with them every text that
 has all their content words, in whatever form and order. `--hold-out` takes a share of the
 descriptions out in the same way and writes it as WORK/paraphrases_dev.tsv, to choose settings with.
+`--general` keeps a share of the texts that name no class: a tower that goes on learning knows them.
 """
 
 import argparse
@@ -102,6 +103,10 @@ class Corpus:
             self.rows[key] = [kind, fine, coarse, imagenet, text]
         elif imagenet >= 0 and row[3] == -1 and row[0] != "corpus":
             row[3] = imagenet
+
+    def thin(self, percent, rng):
+        """Keeps this share of the texts that name no class."""
+        self.rows = {key: row for key, row in self.rows.items() if row[0] != "corpus" or rng.random() * 100 < percent}
 
     def write(self, path):
         temporary = path.with_suffix(".tsv.tmp")
@@ -334,6 +339,7 @@ def main():
     arguments.add_argument("data", type=Path)
     arguments.add_argument("work", type=Path)
     arguments.add_argument("--hold-out", type=int, default=0, metavar="PERCENT")
+    arguments.add_argument("--general", type=int, default=100, metavar="PERCENT")
     options = arguments.parse_args()
     data, work = options.data, options.work
     with open(HERE / "everyday_phrases.toml", "rb") as source:
@@ -357,6 +363,8 @@ def main():
     marks.append(("emoji", len(corpus.rows)))
     wordnet(corpus, data, rng)
     marks.append(("wordnet", len(corpus.rows)))
+    if options.general < 100:
+        corpus.thin(options.general, rng)
     corpus.write(work / "texts.tsv")
     print("text_corpus:", ", ".join(f"{name} up to row {count}" for name, count in marks))
 
