@@ -57,7 +57,8 @@ pub fn probabilities(onnx: &[u8], image: &Image, photos: &[Photo]) -> Result<Vec
         .par_iter()
         .map(|photo| {
             let input = preprocessor.prepare(&decode(&photo.path)?, &Shape::Full)?;
-            let input = tract_onnx::prelude::Tensor::from_shape(&[1, 3, size, size], &input.values)?;
+            let input =
+                tract_onnx::prelude::Tensor::from_shape(&[1, 3, size, size], &input.values)?;
             let output = model.run(tvec![input.into()])?;
             bar.inc(1);
             if done.fetch_add(1, Ordering::Relaxed).is_multiple_of(500) {
@@ -82,7 +83,9 @@ pub fn weights(rows: &[Vec<f32>]) -> Result<Vec<f32>> {
     );
     let mut mean = vec![0.0f64; EVERYDAY];
     for row in rows {
-        mean.iter_mut().zip(row).for_each(|(m, p)| *m += f64::from(*p));
+        mean.iter_mut()
+            .zip(row)
+            .for_each(|(m, p)| *m += f64::from(*p));
     }
     // r without its constant factor, which cancels out against τ.
     let ratio = |row: &Vec<f32>| -> f64 {
@@ -190,13 +193,17 @@ mod tests {
     }
 
     fn one_hot(class: usize) -> Vec<f32> {
-        (0..EVERYDAY).map(|c| f32::from(u8::from(c == class))).collect()
+        (0..EVERYDAY)
+            .map(|c| f32::from(u8::from(c == class)))
+            .collect()
     }
 
     fn run(onnx: &[u8], row: &[f32]) -> Vec<f32> {
         let model = tract_onnx::onnx()
             .model_for_read(&mut &onnx[..])
-            .and_then(|m| m.with_input_fact(0, InferenceFact::dt_shape(f32::datum_type(), [1, 1000])))
+            .and_then(|m| {
+                m.with_input_fact(0, InferenceFact::dt_shape(f32::datum_type(), [1, 1000]))
+            })
             .and_then(|m| m.into_optimized()?.into_runnable())
             .unwrap();
         let input = tract_onnx::prelude::Tensor::from_shape(&[1, 1000], row).unwrap();

@@ -265,7 +265,10 @@ pub fn resembling(
 ) -> Result<Space> {
     let (steps, batch) = RESEMBLING;
     let texts = teacher.dim(0)?;
-    anyhow::ensure!(embeddings.dims2()? == (texts, DIM), "tables of different length");
+    anyhow::ensure!(
+        embeddings.dims2()? == (texts, DIM),
+        "tables of different length"
+    );
     let mut rng = StdRng::seed_from_u64(seed);
     let space = Space::new(teacher)?;
     let mut optimizer = AdamW::new(

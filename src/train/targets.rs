@@ -216,10 +216,24 @@ mod tests {
     #[test]
     fn a_text_that_fits_several_classes_is_drawn_for_none() {
         let mut texts: Vec<Text> = (0..FINE)
-            .map(|fine| text("prompt", Some(fine), Some(fine % COARSE), None, &format!("f{fine}")))
+            .map(|fine| {
+                text(
+                    "prompt",
+                    Some(fine),
+                    Some(fine % COARSE),
+                    None,
+                    &format!("f{fine}"),
+                )
+            })
             .collect();
         texts.extend((0..COARSE).map(|coarse| {
-            text("prompt", None, Some(coarse), None, &format!("una foto di c{coarse}"))
+            text(
+                "prompt",
+                None,
+                Some(coarse),
+                None,
+                &format!("una foto di c{coarse}"),
+            )
         }));
         texts.extend((0..EVERYDAY).map(|id| text("everyday", None, None, Some(id), "e")));
         let mut several = text("caption", None, None, None, "agrume");

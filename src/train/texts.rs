@@ -53,7 +53,11 @@ pub fn read_texts(path: &Path) -> Result<Vec<Text>> {
     };
     let ids = |s: &str, below: usize| -> Result<Vec<usize>> {
         let ids = s.split(',').map(|one| id(one, below));
-        Ok(ids.collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+        Ok(ids
+            .collect::<Result<Vec<_>>>()?
+            .into_iter()
+            .flatten()
+            .collect())
     };
     let mut texts = Vec::new();
     for (number, row) in content.lines().enumerate().skip(1) {
@@ -87,7 +91,10 @@ mod tests {
         };
         let texts =
             read("prompt\t3\t1\t-1\tuna foto di \"mela\"\ncaption\t-1\t8,9\t-1\tagrume\n").unwrap();
-        assert_eq!((&texts[1].fine[..], &texts[1].coarse[..]), (&[][..], &[8, 9][..]));
+        assert_eq!(
+            (&texts[1].fine[..], &texts[1].coarse[..]),
+            (&[][..], &[8, 9][..])
+        );
         let expected = Text {
             kind: "prompt".to_owned(),
             fine: vec![3],

@@ -256,7 +256,13 @@ mod tests {
         let found = read("fine\t14\tcocomero\n\ncoarse\tlimone, lime\tun agrume").unwrap();
         assert_eq!((found[0].fine, &found[0].classes[..]), (true, &[14][..]));
         assert_eq!((found[1].fine, &found[1].classes[..]), (false, &[2, 1][..]));
-        for wrong in ["fine\t81\tx", "fine\tmela\tx", "coarse\t0\tx", "x\tmela\tx", "mela\tx"] {
+        for wrong in [
+            "fine\t81\tx",
+            "fine\tmela\tx",
+            "coarse\t0\tx",
+            "x\tmela\tx",
+            "mela\tx",
+        ] {
             let error = read(wrong).err().map(|error| format!("{error:#}"));
             assert!(error.is_some_and(|e| e.contains("line 2")), "{wrong}");
         }

@@ -7,5 +7,5 @@ pub mod lite0;
 pub mod read;
 
 pub use graph::{Dim, Graph, Model, Port, Store, float, int, ints, signed};
-pub use read::Weights;
 pub use lite0::{Pretrained, read_lite0, write_lite0};
+pub use read::Weights;
