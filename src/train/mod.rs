@@ -30,6 +30,7 @@ pub mod evaluate;
 pub mod fit;
 pub mod fitting;
 pub mod frames;
+pub mod gate;
 pub mod grocery;
 pub mod head;
 pub mod import;
