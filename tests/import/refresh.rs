@@ -64,6 +64,7 @@ fn imported_bundles_take_the_maps_into_their_projections() {
             rule: Rule::AdaBelief,
             loss: Loss::InfoNce,
             strength: Some(0.1),
+            tuning: None,
             seed: 1,
             cache: folder.path().join("cache"),
             resume: false,
