@@ -151,12 +151,13 @@ impl<'a> Towers<'a> {
     ) -> Result<(Vec<Option<ModelInput>>, Skips)> {
         let items: Vec<&Item> = items.iter().map(|i| &self.shown.dataset.items[*i]).collect();
         let size_px = u32::try_from(self.shown.bundle.manifest().image.size_px)?;
+        let preprocessor = &self.preprocessor;
         photos::decode(&items, |at, photo| {
             let name = items[at].name.as_bytes();
             let seed = key(&[b"tower view", &salt.to_le_bytes(), name]);
             let view = views.draw(&photo, size_px, StdRng::from_seed(seed));
             let view = view.as_ref().unwrap_or(&photo);
-            Ok(self.preprocessor.prepare(view, &Shape::Full)?)
+            Ok(preprocessor.prepare(view, &Shape::Full)?)
         })
     }
 
@@ -343,7 +344,8 @@ impl Learner for Towers<'_> {
 
     fn pass(&mut self, mut rng: StdRng, step: &mut Taken) -> Result<()> {
         let salt: u64 = rng.random();
-        let mut order = self.shown.train.to_vec();
+        let shown = self.shown;
+        let mut order = shown.train.to_vec();
         order.shuffle(&mut rng);
         let mut taken = 0;
         for part in order.chunks(self.settings.batch) {
@@ -360,8 +362,8 @@ impl Learner for Towers<'_> {
             if inputs.is_empty() || (inputs.len() == 1 && order.len() > 1) {
                 continue;
             }
-            let said: Vec<&Said> = items.iter().map(|item| &self.shown.said[*item]).collect();
-            let drawn = Drawn::draw(&said, self.shown.texts, &mut rng)?;
+            let said: Vec<&Said> = items.iter().map(|item| &shown.said[*item]).collect();
+            let drawn = Drawn::draw(&said, shown.texts, &mut rng)?;
             self.tokenize(&drawn.texts)?;
             let (gradients, loss) = self.gradients(&inputs, &drawn.texts, &drawn.targets)?;
             step(&gradients, loss)?;

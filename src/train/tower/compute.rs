@@ -196,7 +196,7 @@ fn gather(from: &Value, at: &Ints, along: i64) -> Result<Value> {
     match from {
         Value::Float(table) => {
             let mut dims = table.dims().to_vec();
-            dims.splice(along..=along, at.dims.iter().copied());
+            drop(dims.splice(along..=along, at.dims.iter().copied()));
             if let [row] = rows[..] {
                 let row = table.narrow(along, usize::try_from(row)?, 1)?;
                 return Ok(Value::Float(row.contiguous()?.reshape(dims)?));

@@ -310,7 +310,8 @@ impl Tower {
         for learnable in self.learnables(prefix) {
             if let Some(value) = values.get(&learnable.name) {
                 let context = || format!("{} does not fit", learnable.name);
-                learnable.var.set(&value.copy()?).with_context(context)?;
+                let value = value.to_device(learnable.var.device())?.copy()?;
+                learnable.var.set(&value).with_context(context)?;
             }
         }
         Ok(())

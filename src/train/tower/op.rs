@@ -178,7 +178,7 @@ fn patch(node: &NodeProto) -> Result<usize> {
     let [edge, other] = kernel[..] else {
         bail!("a convolution of {kernel:?}")
     };
-    let strides = match ints(node, "strides") {
+    let strides: &[i64] = match ints(node, "strides") {
         [] => &[1, 1],
         strides => strides,
     };
