@@ -81,7 +81,10 @@ fn imported_bundles_take_the_maps_into_their_projections() {
         let bundle = imported(name, store, folder.path());
         let out = folder.path().join("out");
         let outcome = fit(&bundle, &out, &options(folder.path()));
-        let placed = outcome.unwrap_or_else(|e| panic!("{name}: {e:#}")).written.unwrap();
+        let placed = outcome
+            .unwrap_or_else(|e| panic!("{name}: {e:#}"))
+            .written
+            .unwrap();
         println!("{name}, {store:?}: {placed:?}");
         if name != "siglip2" {
             assert_eq!(placed, [Placed::Folded; 2], "{name}");
@@ -105,7 +108,12 @@ fn tuned_towers_are_written_as_bundles_that_the_daemon_runs_and_quantize_takes()
     };
     let (all, untouched) = (Placed::Throughout, Placed::Nowhere);
     for (name, store, tuning, expected) in [
-        ("dual-encoder", Store::Float, Tuning::clip_italian(1), [all, all]),
+        (
+            "dual-encoder",
+            Store::Float,
+            Tuning::clip_italian(1),
+            [all, all],
+        ),
         ("clip-new", Store::Half, adapters, [all, all]),
         ("open-clip", Store::Float, image_only, [all, untouched]),
     ] {
@@ -126,7 +134,11 @@ fn tuned_towers_are_written_as_bundles_that_the_daemon_runs_and_quantize_takes()
         let (old, new) = (open(&bundle), open(&out));
         for (file, placed) in ["image.onnx", "text.onnx"].into_iter().zip(expected) {
             let hash = |bundle: &Bundle| bundle.manifest().files[file].sha256.clone();
-            assert_eq!(hash(&old) == hash(&new), placed == untouched, "{name} {file}");
+            assert_eq!(
+                hash(&old) == hash(&new),
+                placed == untouched,
+                "{name} {file}"
+            );
         }
         assert_eq!(old.manifest().precision, new.manifest().precision);
 
@@ -154,9 +166,14 @@ fn a_tower_that_cannot_be_tuned_is_refused_with_what_to_use_instead() {
         tuning: Some(Tuning::full()),
         ..options(folder.path())
     };
-    let error = fit(&demo, &folder.path().join("out"), &options).err().unwrap();
+    let error = fit(&demo, &folder.path().join("out"), &options)
+        .err()
+        .unwrap();
     let error = format!("{error:#}");
-    assert!(error.contains("--stage projection") && error.contains("image.onnx"), "{error}");
+    assert!(
+        error.contains("--stage projection") && error.contains("image.onnx"),
+        "{error}"
+    );
     assert!(!folder.path().join("out").exists());
 }
 

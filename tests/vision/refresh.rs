@@ -144,11 +144,7 @@ fn a_shops_own_names_are_learnt_and_the_daemon_answers_them() {
         .into();
     let new = images(&shop.path("new"), &photos);
     let maps = Maps::learnt(&outcome.learnt.values).unwrap();
-    assert_mapped(
-        &images(&shop.path("bundle"), &photos),
-        &new,
-        &maps.image,
-    );
+    assert_mapped(&images(&shop.path("bundle"), &photos), &new, &maps.image);
     let (before, after) = (texts(&shop.path("bundle")), texts(&shop.path("new")));
     assert_mapped(&before, &after, &maps.text);
 

@@ -67,12 +67,11 @@ fn from_own_photos_to_a_packed_bundle_whose_scores_are_those_that_were_evaluated
     train("pack negozio-int8 -o negozio.tar.zst --key negozi.key");
     vedetta("bundle verify negozio.tar.zst --key negozi.pub");
 
-    let evaluated = train(
-        "evaluate --bundle negozio.tar.zst --frames fotogrammi --calibration soglie.toml",
-    );
-    let images = THINGS.iter().flat_map(|(name, _)| {
-        (10..20).map(move |shade| format!("fotogrammi/{name}/{shade}.png"))
-    });
+    let evaluated =
+        train("evaluate --bundle negozio.tar.zst --frames fotogrammi --calibration soglie.toml");
+    let images = THINGS
+        .iter()
+        .flat_map(|(name, _)| (10..20).map(move |shade| format!("fotogrammi/{name}/{shade}.png")));
     let images = images.collect::<Vec<_>>().join(" ");
     let scored = vedetta(&format!(
         "score --bundle negozio.tar.zst --json --calibration soglie.toml {images}"

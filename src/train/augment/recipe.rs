@@ -121,7 +121,13 @@ fn affine(size_px: u32, rng: &mut impl Rng) -> Source {
     let mut shift = || (rng.random_range(-MOVE..MOVE) * edge).round();
     let (tx, ty) = (shift(), shift());
     let scale = rng.random_range(SCALE.0..SCALE.1);
-    inverse_affine((edge - 1.0) / 2.0, angle, (tx, ty), scale, (shear_x, shear_y))
+    inverse_affine(
+        (edge - 1.0) / 2.0,
+        angle,
+        (tx, ty),
+        scale,
+        (shear_x, shear_y),
+    )
 }
 
 fn inverse_affine(

@@ -201,7 +201,10 @@ impl Batch {
         views: &[(usize, u32)],
         rng: &mut impl Rng,
     ) -> Result<Self> {
-        let said: Vec<&Said> = views.iter().map(|(photo, _)| &photos.said[*photo]).collect();
+        let said: Vec<&Said> = views
+            .iter()
+            .map(|(photo, _)| &photos.said[*photo])
+            .collect();
         let drawn = Drawn::draw(&said, texts, rng)?;
         let images: Vec<u32> = views.iter().map(|(_, row)| *row).collect();
         Ok(Self {

@@ -19,7 +19,10 @@ pub fn of(
 ) -> String {
     let mut hash = Sha256::new();
     hash.update(bundle.sha256());
-    hash.update(format!("{views} {settings:?} {tuning:?} {:?}", dataset.classes));
+    hash.update(format!(
+        "{views} {settings:?} {tuning:?} {:?}",
+        dataset.classes
+    ));
     for (held_out, side) in [(0, &split.train), (1, &split.held_out)] {
         for index in side {
             let item = &dataset.items[*index];

@@ -231,7 +231,10 @@ pub fn fit(path: &Path, out: &Path, options: &Options) -> Result<Outcome> {
         bundle: bundle.id(),
         before: before.score(scale)?,
         after: after.score(scale)?,
-        answers: before.answers(scale)?.zip(after.answers(scale)?).map(Into::into),
+        answers: before
+            .answers(scale)?
+            .zip(after.answers(scale)?)
+            .map(Into::into),
         drift: after.drift(&before)?,
         train: items,
         held_out: held_out.items.clone(),

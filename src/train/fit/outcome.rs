@@ -124,7 +124,9 @@ impl Embedded {
         }
         let count = self.photos.len();
         let cosines = |seen: &Self| -> Result<Tensor> {
-            let images = seen.maps.images(&seen.photos.themselves()?.narrow(0, 0, count)?)?;
+            let images = seen
+                .maps
+                .images(&seen.photos.themselves()?.narrow(0, 0, count)?)?;
             let sentences = select(&seen.texts.rows, &seen.texts.negatives)?;
             Ok(images.matmul(&seen.maps.texts(&sentences)?.t()?)?)
         };

@@ -11,8 +11,8 @@ use super::strength::Trial;
 use crate::train::data::photos;
 use crate::train::onnx::edit::Placed;
 use crate::train::report::chart::{Chart, Line};
-use crate::train::tower::{Learn, Rank};
 use crate::train::report::{Confusion, Page, escape, paragraph, percent, table, thumbnail};
+use crate::train::tower::{Learn, Rank};
 
 /// Photos shown.
 const MAX_PHOTOS: usize = 24;

@@ -356,7 +356,9 @@ impl<L: Learner> Session<L> {
         ensure!((1..=done).contains(&epoch), "its best epoch is {epoch}");
         let values = state.iter();
         let values: HashMap<String, Tensor> = values
-            .filter_map(|(name, value)| Some((name.strip_prefix("best.")?.to_owned(), value.clone())))
+            .filter_map(|(name, value)| {
+                Some((name.strip_prefix("best.")?.to_owned(), value.clone()))
+            })
             .collect();
         ensure!(!values.is_empty(), "it lacks what was best");
         self.best = Some((epoch, values));

@@ -10,9 +10,9 @@ use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 
 use super::examples::{Photos, Texts};
-use super::score::score;
 use super::maps::Maps;
 use super::projection::{Examples, Projection};
+use super::score::score;
 use super::session::Settings;
 use crate::train::text::write_atomically;
 

@@ -18,9 +18,9 @@ use super::examples::{Drawn, Photos, Said, Texts};
 use super::gather::Side;
 use super::loss::{Loss, Targets};
 use super::maps::Maps;
+use super::outcome::Embedded;
 use super::score::{Score, score};
 use super::session::{Learner, Settings, Taken, steps};
-use super::outcome::Embedded;
 use super::tuning::{Compute, Tuning, Views};
 use crate::bundle::Bundle;
 use crate::config::Shape;
@@ -82,12 +82,8 @@ impl<'a> Towers<'a> {
             let listed = shown.bundle.manifest().files.get(name);
             let listed = listed.with_context(|| format!("the bundle has no {name}"))?;
             let bytes = shown.bundle.read(name, listed.bytes)?;
-            Tower::read(bytes, &device, kind).with_context(|| {
-                format!(
-                    "{name} cannot be learnt through; use --stage projection, or --tower for the \
-                     other tower"
-                )
-            })
+            Tower::read(bytes, &device, kind)
+                .with_context(|| format!("{name} cannot be learnt through; use --stage projection"))
         };
         let mut towers = Self {
             image: open("image.onnx")?,
@@ -149,7 +145,10 @@ impl<'a> Towers<'a> {
         views: Views,
         salt: u64,
     ) -> Result<(Vec<Option<ModelInput>>, Skips)> {
-        let items: Vec<&Item> = items.iter().map(|i| &self.shown.dataset.items[*i]).collect();
+        let items: Vec<&Item> = items
+            .iter()
+            .map(|i| &self.shown.dataset.items[*i])
+            .collect();
         let size_px = u32::try_from(self.shown.bundle.manifest().image.size_px)?;
         let preprocessor = &self.preprocessor;
         photos::decode(&items, |at, photo| {
@@ -289,7 +288,8 @@ impl<'a> Towers<'a> {
         for part in items.chunks(self.tuning.chunk) {
             let (inputs, _) = self.inputs(part, Views::Plain, 0)?;
             let inputs: Option<Vec<&ModelInput>> = inputs.iter().map(Option::as_ref).collect();
-            let inputs = inputs.context("held-out photos changed while it was learnt; start again")?;
+            let inputs =
+                inputs.context("held-out photos changed while it was learnt; start again")?;
             rows.push(self.embed_images(&inputs, Track::Nothing)?.detach());
         }
         let photos = Photos {

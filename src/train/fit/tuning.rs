@@ -51,8 +51,9 @@ impl Compute {
         match self {
             Self::Cpu => Ok((Device::Cpu, DType::F32)),
             Self::Cuda if !candle_core::utils::cuda_is_available() => bail!(
-                "this vedetta-train was built without CUDA; build it with --features train-cuda \
-                 where CUDA's toolkit is installed, or leave --device out"
+                "this vedetta-train was built without CUDA; build it with --features \
+                 train,candle-core/cuda,candle-nn/cuda where CUDA's toolkit is installed, or leave \
+                 --device out"
             ),
             Self::Cuda => {
                 let device = Device::new_cuda(0);

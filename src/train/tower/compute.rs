@@ -54,9 +54,7 @@ pub(super) fn apply(op: &Op, inputs: &[Option<Value>]) -> Result<Value> {
             let first = *input(0)?.dims().first().context("a number")?;
             reshape(input(0)?, &[i64::try_from(first)?, -1])?
         }
-        Op::Transpose(order) => {
-            Value::Float(float(0)?.permute(order.as_slice())?.contiguous()?)
-        }
+        Op::Transpose(order) => Value::Float(float(0)?.permute(order.as_slice())?.contiguous()?),
         Op::Gather { axis } => gather(input(0)?, ints(1)?, *axis)?,
         Op::Slice => slice(inputs)?,
         Op::Concat { axis } => concat(inputs, *axis)?,
@@ -284,10 +282,7 @@ fn axes_changed(value: &Value, add: bool, axes: Option<&Ints>) -> Result<Value> 
     if add {
         let axes = &axes.context("no axes")?.values;
         let rank = dims.len() + axes.len();
-        let mut places: Vec<usize> = axes
-            .iter()
-            .map(|a| axis(*a, rank))
-            .collect::<Result<_>>()?;
+        let mut places: Vec<usize> = axes.iter().map(|a| axis(*a, rank)).collect::<Result<_>>()?;
         places.sort_unstable();
         for place in places {
             dims.insert(place.min(dims.len()), 1);

@@ -23,8 +23,8 @@ use prost::Message;
 use tract_onnx::pb::{GraphProto, ModelProto};
 
 use self::op::{Arithmetic, Op};
-pub use self::parameter::{Rank, Track};
 use self::parameter::{Constants, Parameter};
+pub use self::parameter::{Rank, Track};
 use self::plan::{Plan, Step};
 use self::value::{Ints, Value};
 use super::descent::Learnable;
@@ -138,7 +138,8 @@ impl Tower {
             })
         };
         let parameters = self.parameters.iter().enumerate();
-        let parameters = parameters.filter(|(index, p)| (p.learnt || p.adapter.is_some()) && used(*index));
+        let parameters =
+            parameters.filter(|(index, p)| (p.learnt || p.adapter.is_some()) && used(*index));
         parameters.flat_map(|(_, p)| p.learnables(prefix)).collect()
     }
 
@@ -250,13 +251,19 @@ impl Tower {
         let embedding = values[self.plan.output].take();
         let embedding = embedding.context("the graph gives no embedding")?;
         let embedding = embedding.float()?;
-        ensure!(embedding.rank() == 2, "an embedding of {:?}", embedding.dims());
+        ensure!(
+            embedding.rank() == 2,
+            "an embedding of {:?}",
+            embedding.dims()
+        );
         Ok(embedding.to_dtype(compute::exact(self.kind))?)
     }
 
     fn apply(&self, step: &Step, taken: &[Option<Value>], track: Track) -> Result<Value> {
         let result = compute::apply(&step.op, taken)?;
-        let adapter = self.weight(step).map(|index| &self.parameters[index].adapter);
+        let adapter = self
+            .weight(step)
+            .map(|index| &self.parameters[index].adapter);
         let (Some(Some(adapter)), Some(Some(x))) = (adapter, taken.first()) else {
             return Ok(result);
         };

@@ -119,7 +119,10 @@ impl Op {
             "Neg" => Self::Pointwise(Pointwise::Neg),
             "Softmax" => Self::Softmax { axis: axis(-1) },
             "LayerNormalization" => {
-                ensure!(axis(-1) == -1, "a normalisation of other axes than the last");
+                ensure!(
+                    axis(-1) == -1,
+                    "a normalisation of other axes than the last"
+                );
                 let found = node.attribute.iter().find(|a| a.name == "epsilon");
                 Self::LayerNorm {
                     epsilon: f64::from(found.map_or(1e-5, |a| a.f)),

@@ -97,7 +97,9 @@ impl Parameter {
         #[expect(clippy::cast_precision_loss, reason = "a width")]
         let bound = 1.0 / (inputs as f32).sqrt();
         let count = inputs * rank.rank;
-        let values: Vec<f32> = (0..count).map(|_| rng.random_range(-bound..bound)).collect();
+        let values: Vec<f32> = (0..count)
+            .map(|_| rng.random_range(-bound..bound))
+            .collect();
         let device = self.var.device();
         #[expect(clippy::cast_precision_loss, reason = "a rank")]
         let scale = rank.alpha / rank.rank as f64;
@@ -269,7 +271,11 @@ fn read(tensor: &TensorProto) -> Result<Read> {
         Read::Floats(dims.clone(), tensor.float_data.clone(), true)
     } else if is(DataType::Float) {
         let words = raw.as_chunks::<4>().0.iter();
-        Read::Floats(dims.clone(), words.map(|b| f32::from_le_bytes(*b)).collect(), true)
+        Read::Floats(
+            dims.clone(),
+            words.map(|b| f32::from_le_bytes(*b)).collect(),
+            true,
+        )
     } else if is(DataType::Float16) {
         let halves = raw.as_chunks::<2>().0.iter();
         let values = halves.map(|b| f16::from_le_bytes(*b).to_f32()).collect();

@@ -77,7 +77,9 @@ impl Imported {
             let photo = photo::read(&root.join(name)).unwrap();
             preprocessor.prepare(&photo, &Shape::Full).unwrap()
         };
-        ["arance.jpg", "banane.jpg", "latte.jpg"].map(prepare).into()
+        ["arance.jpg", "banane.jpg", "latte.jpg"]
+            .map(prepare)
+            .into()
     }
 
     /// All padded to the longest.
@@ -85,18 +87,25 @@ impl Imported {
         let input = TextInput::load(&self.bundle).unwrap();
         let tokens = SENTENCES.map(|text| input.tokenize(text).unwrap());
         let longest = tokens.iter().map(|t| t.ids().len()).max().unwrap();
-        tokens.iter().map(|t| input.padded_beside(t, longest)).collect()
+        tokens
+            .iter()
+            .map(|t| input.padded_beside(t, longest))
+            .collect()
     }
 
     fn images(&self, tower: &Tower, track: Track) -> Tensor {
         let photos = self.photos();
         let inputs: Vec<&ModelInput> = photos.iter().collect();
-        tower.images(&inputs, track).unwrap_or_else(|e| panic!("{e:#}"))
+        tower
+            .images(&inputs, track)
+            .unwrap_or_else(|e| panic!("{e:#}"))
     }
 
     fn texts(&self, tower: &Tower, track: Track) -> Tensor {
         let texts = self.sentences();
-        tower.texts(&texts, track).unwrap_or_else(|e| panic!("{e:#}"))
+        tower
+            .texts(&texts, track)
+            .unwrap_or_else(|e| panic!("{e:#}"))
     }
 }
 
@@ -118,13 +127,23 @@ fn every_familys_towers_agree_with_the_daemons_engine() {
             let theirs = engine.encode_images(&imported.photos()).unwrap();
             let tower = imported.tower("image.onnx", DType::F32);
             let what = format!("{} {store:?} image", family.0);
-            assert_same(&what, &imported.images(&tower, Track::Nothing), &theirs, 0.99999);
+            assert_same(
+                &what,
+                &imported.images(&tower, Track::Nothing),
+                &theirs,
+                0.99999,
+            );
 
             let mut engine = encoder::load_text(&imported.bundle).unwrap();
             let theirs = engine.encode_texts(&SENTENCES).unwrap();
             let tower = imported.tower("text.onnx", DType::F32);
             let what = format!("{} {store:?} text", family.0);
-            assert_same(&what, &imported.texts(&tower, Track::Nothing), &theirs, 0.99999);
+            assert_same(
+                &what,
+                &imported.texts(&tower, Track::Nothing),
+                &theirs,
+                0.99999,
+            );
         }
     }
 }
@@ -144,7 +163,13 @@ fn products_in_bf16_change_little() {
     tower.learn(Learn::Everything, 1).unwrap();
     let mixed = imported.texts(&tower, Track::Gradients);
     assert_same("bf16", &mixed, &exact, 0.999);
-    let gradients = mixed.narrow(1, 0, 3).unwrap().sum_all().unwrap().backward().unwrap();
+    let gradients = mixed
+        .narrow(1, 0, 3)
+        .unwrap()
+        .sum_all()
+        .unwrap()
+        .backward()
+        .unwrap();
     for learnable in tower.learnables("") {
         let gradient = gradients.get(&learnable.var).unwrap();
         assert_eq!(gradient.dtype(), DType::F32, "{}", learnable.name);
@@ -202,7 +227,11 @@ fn difference(var: &candle_core::Var, at: usize, run: &dyn Fn() -> f64) -> f64 {
 /// Every parameter's largest gradient and another one against finite differences, in f64.
 fn gradients_are_right(what: &str, tower: &Tower, run: &dyn Fn(&Tower, Track) -> Tensor) {
     let gradients = probe(&run(tower, Track::Gradients)).backward().unwrap();
-    let value = || probe(&run(tower, Track::Nothing)).to_scalar::<f64>().unwrap();
+    let value = || {
+        probe(&run(tower, Track::Nothing))
+            .to_scalar::<f64>()
+            .unwrap()
+    };
     let learnables = tower.learnables("");
     assert!(learnables.len() > 10, "{what}");
     let found = |var: &candle_core::Var| {
@@ -226,7 +255,11 @@ fn gradients_are_right(what: &str, tower: &Tower, run: &dyn Fn(&Tower, Track) ->
             let expected = difference(&learnable.var, at, &value);
             let error = (f64::from(gradient[at]) - expected).abs();
             let allowed = 2e-3 * expected.abs() + 1e-5 * f64::from(most) + 1e-9;
-            assert!(error <= allowed, "{name}[{at}]: {} {expected}", gradient[at]);
+            assert!(
+                error <= allowed,
+                "{name}[{at}]: {} {expected}",
+                gradient[at]
+            );
         }
     }
 }
@@ -259,9 +292,20 @@ fn adapters_have_the_gradient_that_finite_differences_have_and_merge_into_the_we
         let difference = (a - b).unwrap().abs().unwrap().max_all().unwrap();
         difference.to_scalar::<f64>().unwrap()
     };
-    assert!(distance(&imported.texts(&tower, Track::Nothing), &before) < 1e-12, "at first nothing");
-    let layers = tower.parameters.iter().filter(|p| p.adapter.is_some()).count();
-    assert_eq!(layers % 6, 0, "query, key, value, output, up and down of each layer");
+    assert!(
+        distance(&imported.texts(&tower, Track::Nothing), &before) < 1e-12,
+        "at first nothing"
+    );
+    let layers = tower
+        .parameters
+        .iter()
+        .filter(|p| p.adapter.is_some())
+        .count();
+    assert_eq!(
+        layers % 6,
+        0,
+        "query, key, value, output, up and down of each layer"
+    );
     let mut rng = StdRng::seed_from_u64(9);
     for learnable in tower.learnables("") {
         let count = learnable.var.elem_count();
@@ -269,20 +313,30 @@ fn adapters_have_the_gradient_that_finite_differences_have_and_merge_into_the_we
         let values = Tensor::from_vec(values, learnable.var.dims(), &Device::Cpu).unwrap();
         learnable.var.set(&values).unwrap();
     }
-    gradients_are_right("adapters", &tower, &|tower, track| imported.texts(tower, track));
+    gradients_are_right("adapters", &tower, &|tower, track| {
+        imported.texts(tower, track)
+    });
 
     let beside = imported.texts(&tower, Track::Nothing);
     assert!(distance(&beside, &before) > 1e-3);
     tower.settle().unwrap();
     assert!(tower.learnables("").is_empty());
     let merged = imported.texts(&tower, Track::Nothing);
-    assert!(distance(&merged, &beside) < 1e-6, "{}", distance(&merged, &beside));
+    assert!(
+        distance(&merged, &beside) < 1e-6,
+        "{}",
+        distance(&merged, &beside)
+    );
 }
 
 #[test]
 fn the_projection_is_the_last_product_alone() {
     for (family, image, text) in [
-        (FAMILIES[0], vec!["embedding.weight"], vec!["embedding.weight"]),
+        (
+            FAMILIES[0],
+            vec!["embedding.weight"],
+            vec!["embedding.weight"],
+        ),
         (
             FAMILIES[3],
             vec!["embedding.weight"],
@@ -298,8 +352,7 @@ fn the_projection_is_the_last_product_alone() {
         for (name, expected) in [("image.onnx", image), ("text.onnx", text)] {
             let mut tower = imported.tower(name, DType::F32);
             tower.learn(Learn::Projection, 1).unwrap();
-            let mut names: Vec<String> =
-                tower.learnables("").into_iter().map(|l| l.name).collect();
+            let mut names: Vec<String> = tower.learnables("").into_iter().map(|l| l.name).collect();
             names.sort_unstable();
             let mut expected = expected;
             expected.sort_unstable();
@@ -317,7 +370,9 @@ fn sixteen_pairs_are_learnt_by_heart() {
     let pictures: Vec<ModelInput> = (0..16)
         .map(|_| ModelInput {
             size_px: edge,
-            values: (0..3 * edge * edge).map(|_| rng.random_range(-2.0..2.0)).collect(),
+            values: (0..3 * edge * edge)
+                .map(|_| rng.random_range(-2.0..2.0))
+                .collect(),
         })
         .collect();
     let pictures: Vec<&ModelInput> = pictures.iter().collect();
@@ -349,7 +404,10 @@ fn sixteen_pairs_are_learnt_by_heart() {
         for tower in &mut towers {
             tower.learn(learn, 1).unwrap();
         }
-        let learnables = [towers[0].learnables("image/"), towers[1].learnables("text/")];
+        let learnables = [
+            towers[0].learnables("image/"),
+            towers[1].learnables("text/"),
+        ];
         let mut descent = Descent::new(&learnables.concat(), rule, clip).unwrap();
         let mut loss = f32::MAX;
         let mut steps = 0;

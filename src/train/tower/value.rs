@@ -151,7 +151,11 @@ mod tests {
         let equal = column.equal(&Ints::list(vec![0, 1, 2])).unwrap();
         assert_eq!(equal.dims, [2, 3]);
         assert_eq!(equal.values, [0, 1, 0, 0, 0, 1]);
-        assert!(Ints::list(vec![1, 2]).equal(&Ints::list(vec![1; 3])).is_err());
+        assert!(
+            Ints::list(vec![1, 2])
+                .equal(&Ints::list(vec![1; 3]))
+                .is_err()
+        );
     }
 
     #[test]

@@ -57,7 +57,9 @@ fn shop() -> Shop {
                 let noise = u8::try_from((x * 7 + y * 5 + u32::from(shade) * 11) % 30).unwrap();
                 Rgb(colour.map(|c| c.saturating_sub(noise + shade)))
             });
-            picture.save(photos.join(name).join(format!("{shade}.png"))).unwrap();
+            picture
+                .save(photos.join(name).join(format!("{shade}.png")))
+                .unwrap();
         }
     }
     std::fs::write(photos.join("mela/broken.jpg"), "no photo").unwrap();
@@ -258,6 +260,9 @@ fn photos_that_cannot_be_read_are_left_out_and_listed_once() {
         towers.pass(rng(1, epoch), &mut |_, _| Ok(())).unwrap();
     }
     let broken = |i: &usize| shop.dataset.items[*i].name.ends_with("broken.jpg");
-    assert!(shop.split.train.iter().any(broken), "another seed is needed");
+    assert!(
+        shop.split.train.iter().any(broken),
+        "another seed is needed"
+    );
     assert_eq!(towers.skipped.count(), 1);
 }
