@@ -6,8 +6,6 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 
 use indicatif::ProgressBar;
-use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng};
 
 use super::*;
 use crate::bundle::{Bundle, Limits};
@@ -15,8 +13,6 @@ use crate::config::Shape;
 use crate::encoder::{self, Embedding, TextInput};
 use crate::photo;
 use crate::preprocess::Preprocessor;
-use crate::train::descent::{Descent, Rule};
-use crate::train::fit::loss::{Loss, Relation, Targets};
 use crate::train::import::{self, import};
 use crate::train::onnx::Store;
 

@@ -1,6 +1,11 @@
 //! Every gradient is there, is right, and leads where it should.
 
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
+
 use super::*;
+use crate::train::descent::{Descent, Rule};
+use crate::train::fit::loss::{Loss, Relation, Targets};
 
 /// A number that depends on every value of the embeddings: their product with fixed noise.
 fn probe(embeddings: &Tensor) -> Tensor {
