@@ -45,4 +45,5 @@ pub mod space;
 pub mod targets;
 pub mod text;
 pub mod texts;
+pub mod tower;
 pub mod tune;

@@ -13,13 +13,17 @@ use super::read::floats;
 /// The graph's output, by [`crate::bundle::Manifest`]'s contract.
 const OUTPUT: &str = "embedding";
 
-/// Where a map was put.
+/// Where a change was put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Placed {
     /// Into the constant weights of the graph's last product.
     Folded,
     /// As one more product behind the graph's output.
     Appended,
+    /// Into all of the graph's weights.
+    Throughout,
+    /// The graph stayed as it was.
+    Nowhere,
 }
 
 /// A square matrix `[D, D]`, row-major, that is applied to the embedding: `x` becomes `A·x`.
