@@ -26,6 +26,7 @@ pub mod event;
 pub mod frame;
 pub mod gate;
 pub mod health;
+pub mod heat;
 pub mod label_bank;
 pub mod label_set;
 pub mod live;
