@@ -19,6 +19,8 @@ if ! cargo fuzz --version >/dev/null 2>&1; then
     echo "fuzz: SKIPPED: needs cargo-fuzz (cargo install --locked cargo-fuzz)"
     exit 0
 fi
+# The versions that the daemon is built with.
+[ -f Cargo.lock ] || cp ../../Cargo.lock Cargo.lock
 targets=("$@")
 if [ ${#targets[@]} = 0 ]; then
     for folder in seeds/*/; do
