@@ -28,6 +28,7 @@ pub mod faults;
 pub mod frame;
 pub mod gate;
 pub mod health;
+pub mod heat;
 pub mod label_bank;
 pub mod label_set;
 pub mod live;

@@ -3,7 +3,7 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -59,6 +59,8 @@ pub struct CaptureShared {
     /// Milliseconds after `start`, plus one; 0 before the first frame.
     last_frame_ms: AtomicU64,
     corrupt_in_a_row: AtomicU32,
+    /// Halvings of the rate.
+    slowed: AtomicU8,
     progress: Arc<AtomicU64>,
     start: Instant,
 }
@@ -73,6 +75,7 @@ impl Default for CaptureShared {
             reopened: AtomicU64::new(0),
             last_frame_ms: AtomicU64::new(0),
             corrupt_in_a_row: AtomicU32::new(0),
+            slowed: AtomicU8::new(0),
             progress: Arc::default(),
             start: Instant::now(),
         }
@@ -109,6 +112,11 @@ impl CaptureShared {
     /// Grows while the thread is alive, whatever the camera does.
     pub fn progress(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.progress)
+    }
+
+    /// From now on the rate is halved so many times; what is more than that is skipped and counted.
+    pub fn slow_down(&self, halvings: u8) {
+        self.slowed.store(halvings, Ordering::Relaxed);
     }
 
     /// Whoever decodes found a frame to be of no use.
@@ -160,6 +168,7 @@ impl CaptureThread {
         let worker = Worker {
             open: Box::new(move |camera: &Camera| super::open(&camera.source, camera.rate_fps)),
             pacer: Pacer::new(camera.rate_fps),
+            slowed: 0,
             camera,
             slot,
             shared,
@@ -206,6 +215,8 @@ struct Worker {
     shared: Arc<CaptureShared>,
     stop: Arc<AtomicBool>,
     pacer: Pacer,
+    /// Halvings of the rate that the pacer knows of.
+    slowed: u8,
     /// What was complained about last; said once per change.
     complaint: Option<String>,
     /// Number of the next source's first frame: numbers go on when the source is opened again.
@@ -291,6 +302,7 @@ impl Worker {
             if self.stopping() {
                 break Outcome::Stopped;
             }
+            self.pace();
             if let Some(earliest) = self.pacer.earliest() {
                 source.skip_before(earliest);
             }
@@ -332,6 +344,15 @@ impl Worker {
         // Dropping may take as long as the driver likes; a panic in it is caught by the caller.
         drop(source);
         outcome
+    }
+
+    fn pace(&mut self) {
+        let slowed = self.shared.slowed.load(Ordering::Relaxed);
+        if slowed != self.slowed {
+            self.slowed = slowed;
+            let share = 0.5_f32.powi(i32::from(slowed));
+            self.pacer.set_rate(self.camera.rate_fps * share);
+        }
     }
 
     fn frame(&mut self, frame: Frame) {

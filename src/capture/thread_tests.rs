@@ -119,6 +119,7 @@ fn run(scripts: &[&[Step]]) -> Run {
             Ok(Box::new(Script { steps, description }) as Box<dyn FrameSource>)
         }),
         pacer: Pacer::new(1000.0),
+        slowed: 0,
         camera: camera(),
         slot: Arc::clone(&slot),
         shared: Arc::clone(&shared),
@@ -177,6 +178,7 @@ fn a_device_that_is_plugged_in_is_opened_before_the_pause_is_over() {
     let worker = Worker {
         open: Box::new(|_| Err(CaptureError::gone("not used"))),
         pacer: Pacer::new(1.0),
+        slowed: 0,
         camera,
         slot: Arc::default(),
         shared,

@@ -291,6 +291,10 @@ fn health_line(health: &Health) -> Line {
     if health.throttled == Some(true) {
         line = line.with(Style::Bad, "  throttled");
     }
+    if health.frame_share > 0.0 && health.frame_share < 1.0 {
+        let slowed = format!("  1 of {:.0} frames (heat)", 1.0 / health.frame_share);
+        line = line.with(Style::Doubtful, slowed);
+    }
     if health.queue.length > 0 {
         let waiting = format!("  {} event(s) waiting", health.queue.length);
         line = line.with(Style::Doubtful, waiting);

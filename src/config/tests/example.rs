@@ -90,13 +90,14 @@ fn every_key_is_in_the_example_and_every_key_of_the_example_is_known() {
     }
     let found: BTreeSet<_> = keys.into_iter().collect();
     let mut known = BTreeSet::new();
-    let sections: [(&str, &[&str]); 13] = [
+    let sections: [(&str, &[&str]); 14] = [
         ("", fields::<raw::Config>()),
         ("model", fields::<raw::Model>()),
         ("update", fields::<raw::Update>()),
         ("mqtt", fields::<raw::Mqtt>()),
         ("mqtt.tls", fields::<raw::Tls>()),
         ("outbox", fields::<raw::Outbox>()),
+        ("heat", fields::<raw::Heat>()),
         ("decision", fields::<raw::Decision>()),
         ("negatives", fields::<raw::Negatives>()),
         ("label", fields::<raw::Label>()),

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Instant;
 
-use super::{COMMANDS, MQTT, REQUESTS, SILENCE, Supervisor, settings_path};
+use super::{COMMANDS, MQTT, REQUESTS, SILENCE, Supervisor, Thermostat, settings_path};
 use crate::bundle::{Bundle, Limits};
 use crate::calibrate::Applied;
 use crate::config::{Config, ConfigError};
@@ -100,6 +100,7 @@ pub fn serve(
     let inference = std::thread::Builder::new()
         .name("inference".to_owned())
         .spawn(|| inference.run())?;
+    let thermostat = Thermostat::new(config.heat);
     let mut supervisor = Supervisor {
         load,
         configured,
@@ -120,6 +121,7 @@ pub fn serve(
         relays,
         systemd,
         updates,
+        thermostat,
     };
     supervisor.start_cameras()?;
     supervisor.configure_inference(watched, None);
