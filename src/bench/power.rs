@@ -17,7 +17,7 @@ use image::codecs::jpeg::JpegEncoder;
 use image::imageops::{self, FilterType};
 use serde::Serialize;
 
-use super::{Options, TEXTS, photo, process, text};
+use super::{Options, TEXTS, photo, process};
 use crate::bundle::{Bundle, Limits};
 use crate::config::{Config, Environment, Shape};
 use crate::daemon::{self, Control};
@@ -154,7 +154,7 @@ fn encoded(bundle: &Bundle, options: &Options, frames: &[Vec<u8>]) -> Result<f64
     let manifest = bundle.manifest();
     let mut encoder = encoder::load_image(bundle, options.threads)?;
     let preprocessor = Preprocessor::new(&manifest.image);
-    let (_, _, labels) = text(bundle, Duration::ZERO)?;
+    let labels = encoder::load_text_with(bundle, options.threads)?.encode_texts(&TEXTS)?;
     let bank = LabelBank {
         groups: vec![Some(0); labels.len()],
         labels,

@@ -105,7 +105,8 @@ impl Shop {
     fn confirmed(&self, settings: &Settings) -> Vec<Event> {
         let (config, calibrated) = in_force(&self.config(), settings, &self.bundle);
         let state = self.folder.path().join("state");
-        let cameras = daemon::watch(&config, &self.bundle, &calibrated, &state).unwrap();
+        let cameras =
+            daemon::watch(&config, &self.bundle, &calibrated, &state, &mut || {}).unwrap();
         let manifest = self.bundle.manifest();
         let model = Model {
             encoder: encoder::load_image(&self.bundle, config.model.threads).unwrap(),

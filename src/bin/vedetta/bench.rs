@@ -101,6 +101,7 @@ fn power(arguments: &BenchArgs, path: &Path) -> Result<()> {
     let options = Options {
         threads: arguments.threads.unwrap_or(NonZeroUsize::MIN),
         budget: Duration::from_secs_f64(arguments.seconds.max(1.0)),
+        text: None,
     };
     // A progress bar that moves would be measured too.
     let report = bench::power::run(path, &options, arguments.rate, &|step| {

@@ -116,7 +116,7 @@ impl<'a> Towers<'a> {
         tuning: Tuning,
         values: &HashMap<String, Tensor>,
         whole: bool,
-    ) -> Result<([Option<Model>; 2], Embedded)> {
+    ) -> Result<([Option<Box<Model>>; 2], Embedded)> {
         // Measured where and as the daemon computes.
         let tuning = Tuning {
             compute: Compute::Cpu,
@@ -133,9 +133,10 @@ impl<'a> Towers<'a> {
         let (photos, texts) = towers.held_out()?;
         let after = Embedded::plain(photos, texts)?;
         let image = tuning.image.then_some(towers.image);
-        let models = [image, towers.text].map(|tower| tower.map(Tower::into_model).transpose());
-        let [image, text] = models;
-        Ok(([image?, text?], after))
+        let model = |tower: Option<Tower>| -> Result<_> {
+            Ok(tower.map(Tower::into_model).transpose()?.map(Box::new))
+        };
+        Ok(([model(image)?, model(towers.text)?], after))
     }
 
     /// Views of photos as the image tower takes them, `None` for those that cannot be read.

@@ -17,7 +17,7 @@ pub enum Change {
     /// A map goes behind each.
     Maps(Maps),
     /// They are replaced; `None` stays as it is.
-    Towers([Option<Model>; 2]),
+    Towers([Option<Box<Model>>; 2]),
 }
 
 impl Change {
@@ -77,7 +77,7 @@ pub fn write(
                 let (model, place) = changed.with_context(|| name.to_owned())?;
                 (staging.model(name, model, bar)?, place)
             }
-            Graph::Tuned(model) => (staging.model(name, model, bar)?, Placed::Throughout),
+            Graph::Tuned(model) => (staging.model(name, *model, bar)?, Placed::Throughout),
             Graph::Same => (staging.file(name, &bytes()?)?, Placed::Nowhere),
         };
         manifest.files.extend(files);
@@ -100,7 +100,7 @@ pub fn write(
 
 enum Graph {
     Mapped(Tensor),
-    Tuned(Model),
+    Tuned(Box<Model>),
     Same,
 }
 

@@ -18,6 +18,9 @@ use crate::train::space;
 use crate::train::targets::read_teacher;
 use crate::train::texts::Text;
 
+/// Steps for the map from the teacher's space, and texts in each.
+const MAPPING: (usize, usize) = (1200, 1024);
+
 /// What a refresh spends by default: the tower is nearly there.
 pub fn settings(seed: u64) -> Settings {
     Settings {
@@ -63,7 +66,7 @@ pub fn refresh(work: &Work, bundle: &Bundle, settings: Settings) -> Result<()> {
     let teacher = read_teacher(&work.teacher(), texts.len())?;
     let bar = progress("map from the teacher's space");
     let embeddings = Tensor::from_slice(&own, (texts.len(), EMBEDDING_DIM), &Device::Cpu)?;
-    let map = space::resembling(&teacher, &embeddings, settings.seed, &bar)?;
+    let map = space::resembling(&teacher, &embeddings, MAPPING, settings.seed, &bar)?;
     bar.finish();
     map.save(&work.space())?;
     drop((teacher, embeddings));
