@@ -1,17 +1,23 @@
 #!/usr/bin/env python3
 """Writes the Italian texts the demo bundle's text tower learns from: WORK/texts.tsv.
 
-    python3 models/text_corpus.py DATA WORK
+    python3 models/text_corpus.py DATA WORK [--hold-out PERCENT] [--general PERCENT]
 
 DATA holds `grocery/` and `text/`. The tower is later taught to repeat what a multilingual sentence
 encoder says about these texts (models/teacher.py), so they need no labels; class ids are there for
 the image tower. Only texts whose licence lets a derived model be shipped are read: see
-models/data/TEXT_LICENSES.md. Deterministic: every draw comes from one seeded generator.
+models/data/LICENSES.md. Deterministic: every draw comes from one seeded generator.
 
 texts.tsv has a header and the columns `kind fine coarse imagenet text`; ids are -1 where a text
-names no single class. A text occurs once; the first use wins.
+names no class, and several with commas where it fits several. A text occurs once; the first use wins.
+
+Held-out descriptions (models/data/paraphrases_heldout.tsv) stay out, and with them every text that
+has all their content words, in whatever form and order. `--hold-out` takes a share of the
+descriptions out in the same way and writes it as WORK/paraphrases_dev.tsv, to choose settings with.
+`--general` keeps a share of the texts that name no class: a tower that goes on learning knows them.
 """
 
+import argparse
 import csv
 import hashlib
 import json
@@ -55,10 +61,29 @@ def guessed_article(lemma):
     return None
 
 
+def stems(text):
+    """What a phrase speaks of: the first four letters of its words of four and more."""
+    return frozenset(word[:4] for word in re.findall(r"[a-zà-ù]+", text.lower()) if len(word) > 3)
+
+
+class HeldOut:
+    """Descriptions kept out of training, found again whatever the form and order of their words."""
+
+    def __init__(self, texts):
+        self.by_stem = {}
+        for text in texts:
+            wanted = stems(text)
+            self.by_stem.setdefault(min(wanted), []).append(wanted)
+
+    def __contains__(self, text):
+        present = stems(text)
+        return any(wanted <= present for stem in present for wanted in self.by_stem.get(stem, ()))
+
+
 class Corpus:
-    def __init__(self, held_out):
+    def __init__(self, held_out, dev):
         self.rows = {}
-        self.held_out = {self.key(text) for text in held_out}
+        self.held_out, self.dev = HeldOut(held_out), HeldOut(dev)
 
     @staticmethod
     def key(text):
@@ -69,13 +94,19 @@ class Corpus:
         key = self.key(text)
         if not 1 < len(text) <= 160 or not re.search(r"[a-zà-ù]", key):
             return
-        if any(held in key for held in self.held_out if len(held) > 8):
+        if kind not in ("prompt", "name") and text in self.held_out:
+            return
+        if kind in ("caption", "corpus") and text in self.dev:
             return
         row = self.rows.get(key)
         if row is None:
             self.rows[key] = [kind, fine, coarse, imagenet, text]
-        elif imagenet >= 0 and row[3] < 0 and row[0] != "corpus":
+        elif imagenet >= 0 and row[3] == -1 and row[0] != "corpus":
             row[3] = imagenet
+
+    def thin(self, percent, rng):
+        """Keeps this share of the texts that name no class."""
+        self.rows = {key: row for key, row in self.rows.items() if row[0] != "corpus" or rng.random() * 100 < percent}
 
     def write(self, path):
         temporary = path.with_suffix(".tsv.tmp")
@@ -89,6 +120,34 @@ class Corpus:
 def read_tsv(path):
     with open(path, encoding="utf-8", newline="") as source:
         return list(csv.DictReader(source, delimiter="\t", quoting=csv.QUOTE_NONE))
+
+
+# What "una foto di" cannot stand before: definite articles, pronouns, sentences.
+NO_FRAME = re.compile(r"^(il|lo|la|l'|i|gli|le|si|mi|ha|fa|è|se|per|con|senza|alla?|né|que(llo|lla|lli|lle)|rifornire)\b", re.I)
+
+
+def descriptions(coarse_of, coarse_names):
+    """(text, fine ids, coarse ids) of paraphrases.tsv; a text of several rows fits the classes of all."""
+    found = {}
+    for row in read_tsv(HERE / "paraphrases.tsv"):
+        targets = [target.strip() for target in row["targets"].split(",")]
+        fine = [int(target) for target in targets] if row["level"] == "fine" else []
+        coarse = [coarse_of[id] for id in fine] or [coarse_names[target] for target in targets]
+        entry = found.setdefault(Corpus.key(row["text"]), (row["text"], [], [], []))
+        entry[1].append(row["level"])
+        entry[2].extend(fine)
+        entry[3].extend(coarse)
+    for text, levels, fine, coarse in found.values():
+        # Asked for at both levels, only the coarse answer is sure.
+        fine = sorted(set(fine)) if set(levels) == {"fine"} else []
+        yield text, fine, sorted(set(coarse))
+
+
+def held_out_descriptions(rows, percent):
+    """A share of the descriptions, chosen by a hash of each text."""
+    for row in rows:
+        if int.from_bytes(hashlib.sha256(row["text"].encode()).digest()[:4], "big") % 100 < percent:
+            yield row
 
 
 def grocery(corpus, data, phrases):
@@ -135,12 +194,15 @@ def grocery(corpus, data, phrases):
     for row in italian:
         corpus.add("caption", row["caption"], **ids(int(row["class_id"])))
         corpus.add("caption", f"una foto di {row['caption']}", **ids(int(row["class_id"])))
-    for row in read_tsv(HERE / "paraphrases.tsv"):
-        where = ids(int(row["targets"])) if row["level"] == "fine" else ids(coarse=coarse_names[row["targets"]])
-        corpus.add("caption", row["text"], **where)
-        corpus.add("caption", f"una foto di {row['text']}", **where)
-        for frame in frames[4:12:3]:
-            corpus.add("caption", frame.format(np=row["text"], n=bare(row["text"])), **where)
+    joined = lambda values: ",".join(map(str, values)) or -1
+    for number, (text, fine, coarse) in enumerate(descriptions(coarse_of, coarse_names)):
+        if not fine and len(coarse) == 1 and only[coarse[0]] >= 0:
+            fine = [only[coarse[0]]]
+        where = {"fine": joined(fine), "coarse": joined(coarse)}
+        corpus.add("caption", text, **where)
+        if not NO_FRAME.match(text):
+            corpus.add("caption", f"una foto di {text}", **where)
+            corpus.add("caption", frames[4 + number % 8].format(np=text, n=bare(text)), **where)
     packaged = set(range(28, 59))
     for names, level in ((fine_names, "fine"), (list(coarse_names.items()), "coarse")):
         for name, number in names:
@@ -184,6 +246,26 @@ def everyday_classes(corpus):
         only = int(indices[0]) if len(indices) == 1 else -1
         for frame in frames:
             corpus.add("everyday" if only >= 0 else "corpus", frame.format(np=row["nome"], n=bare(row["nome"])), imagenet=only)
+
+
+def definite(noun_phrase):
+    """`uno scaffale` with its definite article: `lo scaffale`."""
+    article, noun = ARTICLE.match(noun_phrase).group(1), bare(noun_phrase)
+    if noun[0].lower() in "aeiou":
+        return f"l'{noun}"
+    return {"una ": "la ", "uno ": "lo "}.get(article, "il ") + noun
+
+
+def watched(corpus, phrases):
+    """What cameras watch in every state it can be in."""
+    for group, things in phrases["watched"].items():
+        states = [[form.replace("_", " ") for form in pair.split(" ")] for pair in listed(phrases["watched_states"][group])]
+        for thing in listed(things):
+            for state in states:
+                form = state[agreement(thing) % 2]
+                corpus.add("corpus", f"{thing} {form}")
+                corpus.add("corpus", f"{definite(thing)} {form}" if form.startswith("che ") else f"{definite(thing)} è {form}")
+                corpus.add("corpus", f"una foto di {thing} {form}")
 
 
 def everyday_phrases(corpus, phrases, rng, count):
@@ -253,21 +335,36 @@ def wordnet(corpus, data, rng):
 
 
 def main():
-    data, work = Path(sys.argv[1]), Path(sys.argv[2])
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("data", type=Path)
+    arguments.add_argument("work", type=Path)
+    arguments.add_argument("--hold-out", type=int, default=0, metavar="PERCENT")
+    arguments.add_argument("--general", type=int, default=100, metavar="PERCENT")
+    options = arguments.parse_args()
+    data, work = options.data, options.work
     with open(HERE / "everyday_phrases.toml", "rb") as source:
         phrases = tomllib.load(source)
     held_out = [row["text"] for row in read_tsv(HERE / "paraphrases_heldout.tsv")]
-    corpus = Corpus(held_out)
+    dev = list(held_out_descriptions(read_tsv(HERE / "paraphrases.tsv"), options.hold_out))
+    if dev:
+        with open(work / "paraphrases_dev.tsv", "w", encoding="utf-8") as out:
+            out.write("level\ttargets\ttext\n")
+            out.writelines(f"{row['level']}\t{row['targets']}\t{row['text']}\n" for row in dev)
+    # One word alone would take its class with it.
+    corpus = Corpus(held_out, [row["text"] for row in dev if len(stems(row["text"])) > 1])
     rng = random.Random(int.from_bytes(hashlib.sha256(b"vedetta text corpus 1").digest()[:8], "big"))
     grocery(corpus, data, phrases)
     everyday_classes(corpus)
     marks = [("classes", len(corpus.rows))]
+    watched(corpus, phrases)
     everyday_phrases(corpus, phrases, rng, 24_000)
     marks.append(("phrases", len(corpus.rows)))
     emoji(corpus, data)
     marks.append(("emoji", len(corpus.rows)))
     wordnet(corpus, data, rng)
     marks.append(("wordnet", len(corpus.rows)))
+    if options.general < 100:
+        corpus.thin(options.general, rng)
     corpus.write(work / "texts.tsv")
     print("text_corpus:", ", ".join(f"{name} up to row {count}" for name, count in marks))
 

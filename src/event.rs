@@ -20,6 +20,17 @@ pub enum EventType {
     Ended,
 }
 
+impl EventType {
+    /// As the payload says it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Confirmed => "confirmed",
+            Self::Updated => "updated",
+            Self::Ended => "ended",
+        }
+    }
+}
+
 /// `B/event`. Consumers deduplicate on `id` + `type` + `sequence`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Event {
@@ -229,6 +240,15 @@ pub struct Health {
     pub temperature_c: Option<f32>,
     /// Whether the board says it is throttling.
     pub throttled: Option<bool>,
+    /// Share of the frames that is looked at because of heat: 1, ½, ¼ or ⅛.
+    #[serde(default = "all_frames")]
+    pub frame_share: f32,
+    /// What the board draws, watts, where it measures that.
+    #[serde(default)]
+    pub power_w: Option<f32>,
+    /// Power mode that is set, where there are several (`nvpmodel` of a Jetson).
+    #[serde(default)]
+    pub power_mode: Option<u32>,
     /// The outbox.
     pub queue: QueueHealth,
     /// Messages that were dropped because the mqtt thread did not keep up.
@@ -240,6 +260,10 @@ pub struct Health {
     pub resident_bytes: u64,
     /// Processor time used since the start, seconds.
     pub cpu_s: f64,
+}
+
+fn all_frames() -> f32 {
+    1.0
 }
 
 /// One camera's share of [`Health`].

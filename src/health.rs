@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::config::Id;
 use crate::event::{CameraHealth, Health, MqttHealth, QueueHealth};
+use crate::heat::Board;
 use crate::telemetry::{Latency, Probes, RateMeter};
 
 /// What one camera's threads have counted since the daemon started.
@@ -29,17 +30,19 @@ pub struct CameraCounts {
 }
 
 /// Makes one [`Health`] per period.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct HealthMeter {
     probes: Probes,
+    board: Board,
     rates: HashMap<Id, RateMeter>,
 }
 
 impl HealthMeter {
-    /// Reads the machine through `probes`.
-    pub fn new(probes: Probes) -> Self {
+    /// Reads the process through `probes`.
+    pub fn new(probes: Probes, board: Board) -> Self {
         Self {
             probes,
+            board,
             rates: HashMap::new(),
         }
     }
@@ -53,17 +56,22 @@ impl HealthMeter {
         encode: &mut Latency,
         queue: QueueHealth,
         dropped_messages: u64,
+        frame_share: f32,
     ) -> Health {
         self.rates
             .retain(|camera, _| cameras.iter().any(|counts| counts.camera == *camera));
         let vitals = self.probes.read();
+        let board = self.board.read();
         let health = Health {
             uptime_s: now.as_secs(),
             cameras: cameras.iter().map(|c| self.of_camera(now, c)).collect(),
             encode_p50_ms: encode.quantile_ms(0.5),
             encode_p95_ms: encode.quantile_ms(0.95),
-            temperature_c: vitals.temperature_c,
-            throttled: vitals.throttled,
+            temperature_c: board.temperature_c,
+            throttled: board.throttled,
+            frame_share,
+            power_w: board.power_w,
+            power_mode: board.power_mode,
             queue,
             dropped_messages,
             mqtt: MqttHealth::default(),
@@ -111,7 +119,8 @@ mod tests {
 
     #[test]
     fn rates_and_latencies_are_those_of_the_last_period() {
-        let mut meter = HealthMeter::default();
+        let nowhere = std::path::Path::new("/nowhere");
+        let mut meter = HealthMeter::new(Probes::default(), Board::at(nowhere));
         let mut encode = Latency::default();
         for milliseconds in [20, 20, 20, 100] {
             encode.record(Duration::from_millis(milliseconds));
@@ -126,9 +135,10 @@ mod tests {
             &mut encode,
             queue,
             9,
+            0.5,
         );
         assert_eq!((first.uptime_s, first.queue.length), (10, 7));
-        assert_eq!(first.dropped_messages, 9);
+        assert_eq!((first.dropped_messages, first.frame_share), (9, 0.5));
         assert!((first.cameras[0].fps - 5.0).abs() < 1e-6);
         assert_eq!(first.cameras[0].frame_age_ms, Some(1234));
         assert!((first.encode_p50_ms.unwrap() / 20.0 - 1.0).abs() < 0.05);
@@ -140,6 +150,7 @@ mod tests {
             &mut encode,
             QueueHealth::default(),
             9,
+            1.0,
         );
         assert!(second.cameras[0].fps.abs() < 1e-6, "the camera stopped");
         let encode = (second.encode_p50_ms, second.encode_p95_ms);

@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::bundle::Bundle;
+use crate::bundle::store::RealDisk;
 use crate::encoder::{self, Embedding, EncodeError, TextEncoder};
 use crate::matcher::LabelBank;
 
@@ -233,7 +234,9 @@ fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
         fs::create_dir_all(folder)?;
     }
     let partial = path.with_extension(format!("partial-{}", std::process::id()));
-    let mut file = File::create(&partial)?;
+    // `vedetta bundle install` as root writes the cache of the daemon, whose user has to read it.
+    let disk = RealDisk::new(path.parent().unwrap_or(Path::new(".")));
+    let mut file = disk.open(&partial, true)?;
     file.write_all(bytes)?;
     file.sync_all()?;
     fs::rename(&partial, path)

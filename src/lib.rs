@@ -23,9 +23,12 @@ pub mod decide;
 pub mod decode;
 pub mod encoder;
 pub mod event;
+#[cfg(feature = "faults")]
+pub mod faults;
 pub mod frame;
 pub mod gate;
 pub mod health;
+pub mod heat;
 pub mod label_bank;
 pub mod label_set;
 pub mod live;

@@ -1,7 +1,7 @@
-//! What happens to one decoded frame: seen or not, changed or not, encoded, scored, decided.
+//! What happens to one frame: seen or not, changed or not, encoded, scored, decided.
 //!
-//! No thread, no clock and no broker: the caller hands in pixels and a [`Moment`] and publishes the
-//! [`Outgoing`] it gets back.
+//! No thread, no clock and no broker: the caller hands in a [`Picture`] and a [`Moment`] and publishes
+//! the [`Outgoing`] it gets back. A frame in which nothing changed is not even decoded as a whole.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -11,7 +11,8 @@ use image::RgbImage;
 use crate::bundle::manifest::Scoring;
 use crate::config::{Camera, Id, Shape};
 use crate::decide::{Board, Effect, EventIds, Look, Observation, OpenEvent, Unseen, ZonePlan};
-use crate::encoder::{EncodeError, ImageEncoder};
+use crate::decode::{DecodeError, Picture};
+use crate::encoder::{Embedding, EncodeError, ImageEncoder};
 use crate::event::EndReason;
 use crate::gate::{Gate, Scene, SceneRules, Verdict, Visibility};
 use crate::matcher::{self, LabelBank};
@@ -74,7 +75,7 @@ struct CameraEye {
     zones: Vec<ZoneEye>,
     counts: FrameCounts,
     blind: Option<Unseen>,
-    last: Option<Arc<RgbImage>>,
+    last: Option<Arc<Picture>>,
 }
 
 /// Everything between a decoded frame and the messages about it.
@@ -151,12 +152,13 @@ impl<I: EventIds> Lookout<I> {
         self.publish(None, effects)
     }
 
-    /// One decoded frame of camera number `index`. When the encoder fails its zones are UNKNOWN.
-    pub fn frame(&mut self, index: usize, rgb: RgbImage, now: &Moment) -> Seen {
-        let rgb = Arc::new(rgb);
+    /// One frame of camera number `index`. When the encoder fails its zones are UNKNOWN.
+    pub fn frame(&mut self, index: usize, picture: Arc<Picture>, now: &Moment) -> Seen {
         let eye = &mut self.cameras[index];
-        eye.last = Some(Arc::clone(&rgb));
-        let sight = eye.scene.look(now.uptime, &rgb);
+        let before = eye.last.replace(Arc::clone(&picture));
+        let sight = eye
+            .scene
+            .look(now.uptime, picture.small(), picture.fingerprint());
         let cause = match sight.visibility {
             _ if self.paused => Some(Unseen::Paused),
             Visibility::Clear => None,
@@ -170,34 +172,43 @@ impl<I: EventIds> Lookout<I> {
             return Seen {
                 blind: Some(cause),
                 messages,
-                failure: None,
+                ..Seen::default()
             };
         }
         if sight.in_doubt {
             eye.counts.unseen += 1;
             return Seen {
                 blind: eye.blind,
-                messages: Vec::new(),
-                failure: None,
+                ..Seen::default()
             };
         }
-        eye.blind = None;
-        match self.score(index, &rgb, now) {
+        match self.score(index, &picture, now) {
             Ok(effects) => {
-                let messages = self.publish(Some((index, &rgb)), effects);
+                self.cameras[index].blind = None;
+                let messages = self.publish(Some((index, &*picture)), effects);
                 Seen {
-                    blind: None,
                     messages,
-                    failure: None,
+                    ..Seen::default()
                 }
             }
-            Err(error) => {
+            Err(NotScored::Damaged(error)) => {
+                let eye = &mut self.cameras[index];
+                eye.last = before;
+                Seen {
+                    blind: eye.blind,
+                    damage: Some(error),
+                    ..Seen::default()
+                }
+            }
+            Err(NotScored::Failed(error)) => {
+                self.cameras[index].blind = None;
                 self.cameras[index].counts.failed += 1;
                 let messages = self.unseen(index, Unseen::Failed, now);
                 Seen {
                     blind: Some(Unseen::Failed),
                     messages,
                     failure: Some(error),
+                    ..Seen::default()
                 }
             }
         }
@@ -206,29 +217,22 @@ impl<I: EventIds> Lookout<I> {
     fn score(
         &mut self,
         index: usize,
-        rgb: &RgbImage,
+        picture: &Picture,
         now: &Moment,
-    ) -> Result<Vec<Effect>, EncodeError> {
+    ) -> Result<Vec<Effect>, NotScored> {
         let eye = &mut self.cameras[index];
         let mut wanted = Vec::new();
         for (n, zone) in eye.zones.iter_mut().enumerate() {
             if self.board.needs_scores(&zone.id) {
                 zone.gate.reset();
             }
-            if let Verdict::Encode(_) = zone.gate.look(now.uptime, rgb, &zone.shape) {
+            if let Verdict::Encode(_) = zone.gate.look(now.uptime, picture.small(), &zone.shape) {
                 wanted.push(n);
             }
         }
         let started = Instant::now();
-        let embeddings = wanted
-            .iter()
-            .map(|&n| {
-                let input = self.model.preprocessor.prepare(rgb, &eye.zones[n].shape);
-                input.map_err(|error| EncodeError::Input(error.to_string()))
-            })
-            .collect::<Result<Vec<_>, _>>()
-            .and_then(|batch| self.model.encoder.encode_images(&batch));
-        let embeddings = match embeddings {
+        let shapes = wanted.iter().map(|&n| &eye.zones[n].shape);
+        let embeddings = match encode(&mut self.model, picture, shapes) {
             Ok(embeddings) => embeddings,
             Err(error) => {
                 eye.zones.iter_mut().for_each(|zone| zone.gate.reset());
@@ -278,7 +282,7 @@ impl<I: EventIds> Lookout<I> {
         let id = eye.id.clone();
         let effects = self.board.unseen(&id, cause, now);
         let last = self.cameras[index].last.clone();
-        self.publish(last.as_ref().map(|rgb| (index, rgb)), effects)
+        self.publish(last.as_deref().map(|picture| (index, picture)), effects)
     }
 
     /// Stops or resumes deciding; paused zones are UNKNOWN.
@@ -300,13 +304,18 @@ impl<I: EventIds> Lookout<I> {
 
     /// An annotated picture of camera number `index`; `None` before its first frame.
     pub fn snapshot(&self, index: usize) -> Option<Vec<u8>> {
-        let rgb = self.cameras[index].last.as_ref()?;
-        Some(self.picture(index, rgb))
+        let rgb = self.last_frame(index)?;
+        Some(self.picture(index, &rgb))
     }
 
-    /// The last frame of camera number `index`, seen or not; `None` before the first.
+    /// The last frame of camera number `index`, seen or not, all of it; `None` before the first.
     pub fn last_frame(&self, index: usize) -> Option<Arc<RgbImage>> {
-        self.cameras[index].last.clone()
+        self.cameras[index].last.as_ref()?.whole().ok()
+    }
+
+    /// The same as it is, decoded or not.
+    pub fn last_picture(&self, index: usize) -> Option<&Arc<Picture>> {
+        self.cameras[index].last.as_ref()
     }
 
     /// Frame counts of camera number `index`.
@@ -335,7 +344,37 @@ impl<I: EventIds> Lookout<I> {
     }
 }
 
+/// The embeddings of these parts of a picture, which is decoded when there are any.
+fn encode<'s>(
+    model: &mut Model,
+    picture: &Picture,
+    shapes: impl ExactSizeIterator<Item = &'s Shape>,
+) -> Result<Vec<Embedding>, NotScored> {
+    if shapes.len() == 0 {
+        return Ok(Vec::new());
+    }
+    let rgb = picture.whole().map_err(NotScored::Damaged)?;
+    let batch = shapes
+        .map(|shape| {
+            let input = model.preprocessor.prepare(&rgb, shape);
+            input.map_err(|error| EncodeError::Input(error.to_string()))
+        })
+        .collect::<Result<Vec<_>, _>>();
+    batch
+        .and_then(|batch| model.encoder.encode_images(&batch))
+        .map_err(NotScored::Failed)
+}
+
+/// Why there are no scores.
+enum NotScored {
+    /// The frame turned out to be damaged.
+    Damaged(DecodeError),
+    /// The encoder failed.
+    Failed(EncodeError),
+}
+
 /// What [`Lookout::frame`] made of a frame.
+#[derive(Default)]
 pub struct Seen {
     /// Why nothing can be seen, when nothing can.
     pub blind: Option<Unseen>,
@@ -343,4 +382,6 @@ pub struct Seen {
     pub messages: Vec<Outgoing>,
     /// The encoder failed on it.
     pub failure: Option<EncodeError>,
+    /// It turned out to be damaged, and counts as if it had not come.
+    pub damage: Option<DecodeError>,
 }

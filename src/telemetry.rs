@@ -1,4 +1,4 @@
-//! Cheap numbers about the running daemon: latencies, rates, the process and the board.
+//! Cheap numbers about the running daemon: latencies, rates, the process.
 
 use std::fs::{self, File};
 use std::io::Read;
@@ -105,28 +105,22 @@ impl RateMeter {
     }
 }
 
-/// Where the kernel says how the process and the board are.
+/// Where the kernel says how the process is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Probes {
     /// `/proc/self`.
     pub process: PathBuf,
-    /// `/sys/class/thermal`.
-    pub thermal: PathBuf,
-    /// Raspberry Pi firmware's throttling bits.
-    pub firmware_throttled: PathBuf,
 }
 
 impl Default for Probes {
     fn default() -> Self {
         Self {
             process: "/proc/self".into(),
-            thermal: "/sys/class/thermal".into(),
-            firmware_throttled: "/sys/devices/platform/soc/soc:firmware/get_throttled".into(),
         }
     }
 }
 
-/// One reading of [`Probes`]. What cannot be read is 0 or `None`.
+/// One reading of [`Probes`]. What cannot be read is 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Vitals {
     /// Resident memory, bytes.
@@ -135,21 +129,15 @@ pub struct Vitals {
     pub cpu_s: f64,
     /// Open file descriptors.
     pub descriptors: u64,
-    /// Hottest thermal zone, °C.
-    pub temperature_c: Option<f32>,
-    /// Whether the board holds its clocks down because of heat or power.
-    pub throttled: Option<bool>,
 }
 
 impl Probes {
-    /// Reads everything; a few dozen small files.
+    /// Reads everything; three small files.
     pub fn read(&self) -> Vitals {
         Vitals {
             resident_bytes: self.resident_bytes().unwrap_or(0),
             cpu_s: self.cpu_s().unwrap_or(0.0),
             descriptors: self.descriptors().unwrap_or(0),
-            temperature_c: self.temperature_c(),
-            throttled: self.throttled(),
         }
     }
 
@@ -180,53 +168,6 @@ impl Probes {
         // One of them is this directory itself, open for the listing.
         u64::try_from(entries.count().saturating_sub(1)).ok()
     }
-
-    /// The hottest zone, without those that say nothing: `PMIC-Die` of a Jetson always reads 100 °C
-    /// (or 50), and a sensor that is switched off reads far under zero.
-    fn temperature_c(&self) -> Option<f32> {
-        let zones = entries(&self.thermal, "thermal_zone");
-        let celsius = |zone: PathBuf| {
-            if text(&zone.join("type")).is_some_and(|name| name.trim() == "PMIC-Die") {
-                return None;
-            }
-            let millidegrees: f32 = text(&zone.join("temp"))?.trim().parse().ok()?;
-            let celsius = millidegrees / 1e3;
-            (-40.0..=150.0).contains(&celsius).then_some(celsius)
-        };
-        zones.filter_map(celsius).max_by(f32::total_cmp)
-    }
-
-    /// Whether a cooling device that slows a processor is at work, or the Raspberry Pi's firmware
-    /// says so. Fans do not count. `None` where the board has neither.
-    fn throttled(&self) -> Option<bool> {
-        let slowing = |name: &str| {
-            name.contains("throttle")
-                || name.contains("cpufreq")
-                || name.contains("devfreq")
-                || name == "Processor"
-        };
-        let active = |device: PathBuf| {
-            let name = text(&device.join("type"))?;
-            let state: u64 = text(&device.join("cur_state"))?.trim().parse().ok()?;
-            slowing(name.trim()).then_some(state > 0)
-        };
-        // Bits 0–3: under-voltage, frequency capped, throttled, soft temperature limit, all "now".
-        let firmware = text(&self.firmware_throttled)
-            .and_then(|bits| u32::from_str_radix(bits.trim().trim_start_matches("0x"), 16).ok())
-            .map(|bits| bits & 0xf != 0);
-        entries(&self.thermal, "cooling_device")
-            .filter_map(active)
-            .chain(firmware)
-            .reduce(|a, b| a || b)
-    }
-}
-
-/// Entries of `folder` whose name starts with `prefix`; none when it cannot be read.
-fn entries(folder: &Path, prefix: &'static str) -> impl Iterator<Item = PathBuf> {
-    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
-    entries
-        .filter(move |entry| entry.file_name().to_string_lossy().starts_with(prefix))
-        .map(|entry| entry.path())
 }
 
 /// A small kernel file as text.
@@ -255,8 +196,6 @@ mod tests {
     fn probes(root: &Path) -> Probes {
         Probes {
             process: root.join("self"),
-            thermal: root.join("thermal"),
-            firmware_throttled: root.join("get_throttled"),
         }
     }
 
@@ -315,52 +254,6 @@ mod tests {
         let before = vitals.descriptors;
         let _open = File::open("/proc/self/status").unwrap();
         assert!(Probes::default().read().descriptors >= before);
-    }
-
-    #[test]
-    fn the_hottest_credible_zone_counts() {
-        let root = tempfile::tempdir().unwrap();
-        let zones = [
-            ("thermal/thermal_zone0/temp", "48500\n"),
-            ("thermal/thermal_zone1/temp", "61250\n"),
-            ("thermal/thermal_zone2/temp", "-256000\n"),
-            ("thermal/thermal_zone3/temp", "100000\n"),
-            ("thermal/thermal_zone3/type", "PMIC-Die\n"),
-            ("thermal/thermal_zone4/temp", "garbage"),
-        ];
-        write(root.path(), &zones);
-        let vitals = probes(root.path()).read();
-        assert_eq!(vitals.temperature_c, Some(61.25));
-        assert_eq!(vitals.throttled, None);
-    }
-
-    #[test]
-    fn a_fan_is_no_throttling_and_a_slowed_processor_is() {
-        let root = tempfile::tempdir().unwrap();
-        let fan = [
-            ("thermal/cooling_device0/type", "pwm-fan\n"),
-            ("thermal/cooling_device0/cur_state", "3\n"),
-        ];
-        let alert = [
-            ("thermal/cooling_device1/type", "cpu-throttle-alert\n"),
-            ("thermal/cooling_device1/cur_state", "0\n"),
-        ];
-        write(root.path(), &fan);
-        assert_eq!(probes(root.path()).read().throttled, None);
-        write(root.path(), &alert);
-        assert_eq!(probes(root.path()).read().throttled, Some(false));
-        write(root.path(), &[("thermal/cooling_device1/cur_state", "1\n")]);
-        assert_eq!(probes(root.path()).read().throttled, Some(true));
-    }
-
-    #[test]
-    fn only_throttling_that_happens_now_counts_on_a_raspberry_pi() {
-        let root = tempfile::tempdir().unwrap();
-        for (bits, throttled) in [("0\n", false), ("50000\n", false), ("0x50005\n", true)] {
-            write(root.path(), &[("get_throttled", bits)]);
-            let told = probes(root.path()).read().throttled;
-            assert_eq!(told, Some(throttled), "{bits}");
-        }
     }
 
     #[test]

@@ -18,6 +18,7 @@ use crate::photo::{self, PhotoError};
 use crate::preprocess::Preprocessor;
 
 pub mod limit;
+pub mod power;
 pub mod process;
 mod stages;
 

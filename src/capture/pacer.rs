@@ -25,6 +25,16 @@ impl Pacer {
         }
     }
 
+    /// Another rate from the next frame on.
+    pub fn set_rate(&mut self, rate_fps: f32) {
+        let before = self.period;
+        self.period = Self::new(rate_fps).period;
+        // What is due is due by the new period, counted from the last frame.
+        self.due = self
+            .due
+            .and_then(|due| (due + self.period).checked_sub(before));
+    }
+
     /// From when on a frame is admitted; `None` before the first one.
     ///
     /// A quarter of a period of jitter is allowed, so that a camera running at just the wanted rate
@@ -75,6 +85,21 @@ mod tests {
     fn a_camera_at_or_below_the_wanted_rate_loses_no_frame() {
         assert_eq!(admitted(30.0, 5, 30.0, 300), 300);
         assert_eq!(admitted(5.0, 0, 30.0, 300), 300);
+    }
+
+    #[test]
+    fn another_rate_holds_from_the_last_frame_on() {
+        let start = Instant::now() + Duration::from_secs(1);
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut pacer = Pacer::new(10.0);
+        pacer.set_rate(5.0);
+        assert!(pacer.admit(start));
+        assert!(!pacer.admit(at(100)));
+        pacer.set_rate(10.0);
+        assert!(pacer.admit(at(105)));
+        pacer.set_rate(1.0);
+        assert!(!pacer.admit(at(800)));
+        assert!(pacer.admit(at(1105)));
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -27,7 +27,7 @@ const SETTLE: Duration = Duration::from_millis(300);
 pub enum CameraState {
     /// Frames arrive, or the source was just opened.
     Online,
-    /// The source is open but no frame came for the configured time.
+    /// The source is open but no frame came for the configured time, or none that is of use.
     Stalled,
     /// The source cannot be opened, was unplugged, or has ended.
     Lost,
@@ -59,6 +59,8 @@ pub struct CaptureShared {
     /// Milliseconds after `start`, plus one; 0 before the first frame.
     last_frame_ms: AtomicU64,
     corrupt_in_a_row: AtomicU32,
+    /// Halvings of the rate.
+    slowed: AtomicU8,
     progress: Arc<AtomicU64>,
     start: Instant,
 }
@@ -73,6 +75,7 @@ impl Default for CaptureShared {
             reopened: AtomicU64::new(0),
             last_frame_ms: AtomicU64::new(0),
             corrupt_in_a_row: AtomicU32::new(0),
+            slowed: AtomicU8::new(0),
             progress: Arc::default(),
             start: Instant::now(),
         }
@@ -111,6 +114,11 @@ impl CaptureShared {
         Arc::clone(&self.progress)
     }
 
+    /// From now on the rate is halved so many times; what is more than that is skipped and counted.
+    pub fn slow_down(&self, halvings: u8) {
+        self.slowed.store(halvings, Ordering::Relaxed);
+    }
+
     /// Whoever decodes found a frame to be of no use.
     pub fn report_corrupt(&self) {
         self.corrupt.fetch_add(1, Ordering::Relaxed);
@@ -132,6 +140,8 @@ impl CaptureShared {
     }
 
     fn advance(&self) {
+        #[cfg(feature = "faults")]
+        crate::faults::hang_if_told("capture");
         self.progress.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -158,6 +168,7 @@ impl CaptureThread {
         let worker = Worker {
             open: Box::new(move |camera: &Camera| super::open(&camera.source, camera.rate_fps)),
             pacer: Pacer::new(camera.rate_fps),
+            slowed: 0,
             camera,
             slot,
             shared,
@@ -204,6 +215,8 @@ struct Worker {
     shared: Arc<CaptureShared>,
     stop: Arc<AtomicBool>,
     pacer: Pacer,
+    /// Halvings of the rate that the pacer knows of.
+    slowed: u8,
     /// What was complained about last; said once per change.
     complaint: Option<String>,
     /// Number of the next source's first frame: numbers go on when the source is opened again.
@@ -252,9 +265,13 @@ impl Worker {
                             let seconds = self.camera.stall_after.as_secs_f32();
                             CaptureError::reopen(format!("no frame for {seconds} s"))
                         }
-                        Outcome::Corrupt => CaptureError::reopen(format!(
-                            "{CORRUPT_IN_A_ROW} frames in a row were of no use"
-                        )),
+                        Outcome::Corrupt => {
+                            // Whatever was seen before, nothing is seen now.
+                            self.shared.set(CameraState::Stalled);
+                            CaptureError::reopen(format!(
+                                "{CORRUPT_IN_A_ROW} frames in a row were of no use"
+                            ))
+                        }
                         Outcome::Failed(error) => {
                             self.shared.set(CameraState::Lost);
                             error
@@ -285,6 +302,7 @@ impl Worker {
             if self.stopping() {
                 break Outcome::Stopped;
             }
+            self.pace();
             if let Some(earliest) = self.pacer.earliest() {
                 source.skip_before(earliest);
             }
@@ -326,6 +344,15 @@ impl Worker {
         // Dropping may take as long as the driver likes; a panic in it is caught by the caller.
         drop(source);
         outcome
+    }
+
+    fn pace(&mut self) {
+        let slowed = self.shared.slowed.load(Ordering::Relaxed);
+        if slowed != self.slowed {
+            self.slowed = slowed;
+            let share = 0.5_f32.powi(i32::from(slowed));
+            self.pacer.set_rate(self.camera.rate_fps * share);
+        }
     }
 
     fn frame(&mut self, frame: Frame) {

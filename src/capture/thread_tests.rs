@@ -119,6 +119,7 @@ fn run(scripts: &[&[Step]]) -> Run {
             Ok(Box::new(Script { steps, description }) as Box<dyn FrameSource>)
         }),
         pacer: Pacer::new(1000.0),
+        slowed: 0,
         camera: camera(),
         slot: Arc::clone(&slot),
         shared: Arc::clone(&shared),
@@ -177,6 +178,7 @@ fn a_device_that_is_plugged_in_is_opened_before_the_pause_is_over() {
     let worker = Worker {
         open: Box::new(|_| Err(CaptureError::gone("not used"))),
         pacer: Pacer::new(1.0),
+        slowed: 0,
         camera,
         slot: Arc::default(),
         shared,
@@ -224,25 +226,25 @@ fn an_unplugged_camera_is_lost_until_it_is_back() {
 }
 
 #[test]
-fn ten_damaged_frames_in_a_row_reopen_the_device_and_nine_do_not() {
+fn ten_damaged_frames_in_a_row_are_a_stall_and_reopen_the_device_and_nine_do_not() {
     let mut nine = vec![Step::Damaged; 9];
     nine.push(Step::Frame);
     nine.extend([Step::Damaged; 10]);
     let run = run(&[&nine, &[]]);
     run.next_opening();
     run.frame();
-    run.next_opening();
+    assert_eq!(run.next_opening(), CameraState::Stalled);
     assert_eq!(run.shared.stats().corrupt, 19);
     run.thread.stop(PATIENCE);
 }
 
 #[test]
-fn frames_that_cannot_be_decoded_reopen_the_device_too() {
+fn frames_that_cannot_be_decoded_are_a_stall_too() {
     let run = run(&[&[Step::Frame], &[Step::Frame]]);
     run.next_opening();
     run.frame();
     (0..CORRUPT_IN_A_ROW).for_each(|_| run.shared.report_corrupt());
-    run.next_opening();
+    assert_eq!(run.next_opening(), CameraState::Stalled);
     run.frame();
     run.thread.stop(PATIENCE);
 }

@@ -7,8 +7,8 @@ use rustix::fs::Access;
 
 use super::Finding;
 use crate::config::Environment;
+use crate::heat::Board;
 use crate::moment::Clock;
-use crate::telemetry::Probes;
 use crate::wall_clock;
 
 /// Less free disk space than this is worth a warning.
@@ -20,7 +20,7 @@ const HOT_C: f32 = 80.0;
 
 /// Everything that needs no configuration.
 pub fn check(environment: &Environment) -> Vec<Finding> {
-    let mut findings = vec![clock(), temperature(&Probes::default())];
+    let mut findings = vec![clock(), temperature(&mut Board::of_machine())];
     let meminfo = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     findings.extend(memory(&meminfo));
     findings.push(processor(environment));
@@ -74,13 +74,13 @@ fn clock() -> Finding {
     }
 }
 
-fn temperature(probes: &Probes) -> Finding {
-    let vitals = probes.read();
-    let degrees = vitals
+fn temperature(board: &mut Board) -> Finding {
+    let reading = board.read();
+    let degrees = reading
         .temperature_c
         .map(|degrees| format!("{degrees:.0} °C"));
     let advice = "give it air or a heat sink, or lower camera.rate_fps";
-    match (vitals.temperature_c, vitals.throttled) {
+    match (reading.temperature_c, reading.throttled) {
         (_, Some(true)) => {
             let at = degrees
                 .map(|degrees| format!(" at {degrees}"))
@@ -220,16 +220,12 @@ mod tests {
     #[test]
     fn a_hot_board_is_worth_a_warning() {
         let folder = tempfile::tempdir().unwrap();
-        let zone = folder.path().join("thermal_zone0");
-        fs::create_dir(&zone).unwrap();
-        let probes = Probes {
-            thermal: folder.path().to_owned(),
-            firmware_throttled: folder.path().join("none"),
-            ..Probes::default()
-        };
+        let zone = folder.path().join("class/thermal/thermal_zone0");
+        fs::create_dir_all(&zone).unwrap();
+        let mut board = Board::at(folder.path());
         for (millidegrees, verdict) in [("45000\n", Verdict::Ok), ("95000\n", Verdict::Warn)] {
             fs::write(zone.join("temp"), millidegrees).unwrap();
-            assert_eq!(temperature(&probes).verdict, verdict);
+            assert_eq!(temperature(&mut board).verdict, verdict);
         }
     }
 }

@@ -51,6 +51,11 @@ pub const OUTBOX_MAX_BYTES: u64 = 16_777_216;
 /// Seconds after which an event is too old to be sent, a day.
 pub const EXPIRE_AFTER_S: f64 = 86_400.0;
 
+/// Degrees between two halvings of the rate: three fit under where the kernel throttles.
+pub const HEAT_STEP_C: f64 = 3.0;
+/// Degrees that a step of the rate takes to cool down: more than one halving gives.
+pub const HEAT_HYSTERESIS_C: f64 = 5.0;
+
 /// The leave threshold that goes with an enter threshold where none is given: 0.2 under it, but
 /// never under half of it, so that a low threshold can still be left.
 pub fn leave_for(enter: f64) -> f64 {

@@ -39,6 +39,12 @@ impl Config {
                 max_bytes: key(self.outbox.max_bytes),
                 expire_after_s: seconds(self.outbox.expire_after),
             }),
+            heat: key(raw::Heat {
+                enabled: key(self.heat.enabled),
+                start_c: self.heat.start_c.and_then(number),
+                step_c: number(self.heat.step_c),
+                hysteresis_c: number(self.heat.hysteresis_c),
+            }),
             decision: None,
             negatives: key(raw::Negatives {
                 builtin: key(self.negatives.builtin),

@@ -64,6 +64,15 @@ impl Environment {
             .filter(|value| !value.is_empty())
     }
 
+    /// Name of the device by default: the host name, and behind it `$VEDETTA_INSTANCE`, which the unit
+    /// `vedetta@.service` sets: two instances under one name would throw each other out of the broker.
+    pub fn device(&self) -> String {
+        match self.variable("VEDETTA_INSTANCE") {
+            Some(instance) => format!("{}-{instance}", self.hostname),
+            None => self.hostname.clone(),
+        }
+    }
+
     /// Where state is kept by default: `$STATE_DIRECTORY` (systemd), `$XDG_STATE_HOME/vedetta` or
     /// `~/.local/state/vedetta` for a person, `/var/lib/vedetta` for root and services.
     pub fn state_dir(&self) -> PathBuf {
@@ -178,6 +187,13 @@ mod tests {
             PathBuf::from("/var/lib/vedetta")
         );
         assert_eq!(dir(&[]), PathBuf::from("/var/lib/vedetta"));
+    }
+
+    #[test]
+    fn every_instance_has_a_name_of_its_own() {
+        assert_eq!(with(&[]).device(), "vedetta");
+        let second = with(&[("VEDETTA_INSTANCE", "ingresso")]);
+        assert_eq!(second.device(), "vedetta-ingresso");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Reading a configuration: file, overrides, checks.
 
 use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use super::environment::Environment;
@@ -57,7 +58,7 @@ impl Loaded {
         environment: &Environment,
     ) -> Result<Self, ConfigError> {
         let name = path.display().to_string();
-        let text = read_text(path).map_err(|message| {
+        let (text, mode) = read_text(path).map_err(|message| {
             let problem = Problem {
                 origin: name.clone(),
                 key: None,
@@ -68,7 +69,7 @@ impl Loaded {
                 problems: vec![problem],
             }
         })?;
-        Self::parse(&text, &name, overrides, environment)
+        Self::check(&text, &name, overrides, environment, mode & 0o004 != 0)
     }
 
     /// [`Config::from_toml`] that returns its warnings instead of logging them.
@@ -81,6 +82,16 @@ impl Loaded {
         overrides: &[String],
         environment: &Environment,
     ) -> Result<Self, ConfigError> {
+        Self::check(text, name, overrides, environment, false)
+    }
+
+    fn check(
+        text: &str,
+        name: &str,
+        overrides: &[String],
+        environment: &Environment,
+        readable_by_all: bool,
+    ) -> Result<Self, ConfigError> {
         let problems = Problems::new(name);
         let config = source::parse(text, &problems).and_then(|mut tree: Node| {
             overrides::apply(&mut tree, environment, overrides, &problems);
@@ -89,6 +100,7 @@ impl Loaded {
                 problems: &problems,
                 environment,
                 folder: Path::new(name).parent().unwrap_or(Path::new("")),
+                readable_by_all,
             };
             checked::check(&context, &raw)
         });
@@ -117,7 +129,8 @@ impl Loaded {
     }
 }
 
-fn read_text(path: &Path) -> Result<String, String> {
+/// The text of a file, and its mode.
+fn read_text(path: &Path) -> Result<(String, u32), String> {
     let failed = |error: std::io::Error| {
         let hint = match error.kind() {
             std::io::ErrorKind::NotFound => "; write one like the example, config.example.toml",
@@ -127,6 +140,7 @@ fn read_text(path: &Path) -> Result<String, String> {
         format!("cannot be read: {error}{hint}")
     };
     let file = std::fs::File::open(path).map_err(failed)?;
+    let mode = file.metadata().map_err(failed)?.permissions().mode();
     let limit = u64::try_from(MAX_BYTES)
         .unwrap_or(u64::MAX)
         .saturating_add(1);
@@ -137,9 +151,10 @@ fn read_text(path: &Path) -> Result<String, String> {
             "is larger than {MAX_BYTES} bytes; is it a configuration?"
         ));
     }
-    String::from_utf8(bytes).map_err(|error| {
+    let text = String::from_utf8(bytes).map_err(|error| {
         let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
         let line = 1 + valid.iter().filter(|byte| **byte == b'\n').count();
         format!("is not UTF-8 text in line {line}")
-    })
+    })?;
+    Ok((text, mode))
 }

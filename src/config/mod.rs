@@ -67,6 +67,8 @@ pub struct Config {
     pub mqtt: Mqtt,
     /// The disk outbox.
     pub outbox: Outbox,
+    /// What is done about heat.
+    pub heat: Heat,
     /// Default log filter; `RUST_LOG` overrides it.
     pub log_level: log::LevelFilter,
 }
@@ -361,6 +363,20 @@ pub enum CommandName {
     InstallBundle,
     /// Use the bundle before again.
     RollbackBundle,
+}
+
+/// `[heat]`: when fewer frames are looked at because the board is hot; see [`crate::heat`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Heat {
+    /// Off leaves the board to itself.
+    pub enabled: bool,
+    /// Temperature at which the rate is halved, °C; `None` is 10 under what the kernel throttles at,
+    /// 70 where it does not say.
+    pub start_c: Option<f32>,
+    /// So many degrees more halve it again, twice.
+    pub step_c: f32,
+    /// So many degrees under where a step began it ends.
+    pub hysteresis_c: f32,
 }
 
 /// `[outbox]`.

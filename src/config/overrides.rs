@@ -42,7 +42,8 @@ pub(super) fn apply(
                 set(tree, key, value.trim(), origin, problems);
             }
             None => problems.at_key(
-                Origin::Override(format!("--set {text}")),
+                // It may be a secret that was mistyped.
+                Origin::Override("--set".to_owned()),
                 String::new(),
                 "must be key=value, for example mqtt.host=192.168.1.10",
             ),

@@ -32,6 +32,7 @@ tables! {
         update: Update,
         mqtt: Mqtt,
         outbox: Outbox,
+        heat: Heat,
         decision: Decision,
         negatives: Negatives,
         label: Vec<Field<Label>>,
@@ -133,6 +134,13 @@ tables! {
         ca_file: String,
         cert_file: String,
         key_file: String,
+    }
+
+    Heat {
+        enabled: bool,
+        start_c: f64,
+        step_c: f64,
+        hysteresis_c: f64,
     }
 
     Outbox {

@@ -13,13 +13,15 @@ use super::trial::Record;
 use crate::capture::{CameraState, CaptureShared};
 use crate::config::{Camera, Id, Label};
 use crate::decide::{RandomUlids, Unseen};
-use crate::decode;
+use crate::decode::{DecodeError, Picture};
 use crate::event::{CameraStatus, EndReason};
 use crate::frame::Frame;
 use crate::health::{CameraCounts, HealthMeter};
+use crate::heat::Board;
 use crate::lookout::{Lookout, Model, WatchedCamera};
 use crate::publish::{Outgoing, Publisher};
 use crate::slot::{Bell, LatestSlot, Take};
+use crate::telemetry::Probes;
 use crate::watchdog::Pulse;
 
 /// How long the thread sleeps at most: requests and camera states are looked at this often.
@@ -61,6 +63,8 @@ pub enum Request {
     Snapshot(Id, std::sync::mpsc::SyncSender<bool>),
     /// Hand over the last frame of every camera, in configuration order.
     LastFrames(std::sync::mpsc::SyncSender<Vec<Option<Arc<RgbImage>>>>),
+    /// The share of the frames that heat leaves, for health.
+    FrameShare(f32),
     /// Stop deciding until this uptime; `None` resumes.
     Pause(Option<Duration>),
     /// End what is open and return.
@@ -86,6 +90,7 @@ pub struct Inference {
     requests: Receiver<Request>,
     pulse: Pulse,
     health: HealthMeter,
+    frame_share: f32,
     health_every: Duration,
     health_at: Duration,
     paused_until: Option<Duration>,
@@ -112,7 +117,8 @@ impl Inference {
             bell,
             requests,
             pulse,
-            health: HealthMeter::default(),
+            health: HealthMeter::new(Probes::default(), Board::of_machine()),
+            frame_share: 1.0,
             health_every: Duration::from_secs(30),
             health_at: Duration::ZERO,
             paused_until: None,
@@ -125,6 +131,8 @@ impl Inference {
     pub fn run(mut self) {
         let mut first = 0;
         loop {
+            #[cfg(feature = "faults")]
+            crate::faults::hang_if_told("inference");
             self.pulse.advance(self.clock.uptime());
             self.bell.wait(TICK);
             loop {
@@ -221,6 +229,7 @@ impl Inference {
                 let messages = self.lookout.pause(until.is_some(), &now);
                 self.publisher.send_all(messages);
             }
+            Request::FrameShare(share) => self.frame_share = share,
             Request::Stop => {}
         }
     }
@@ -251,40 +260,38 @@ impl Inference {
         if let Take::Value(frame) = self.feeds[index].feed.slot.take(Duration::ZERO)
             && cause.is_none()
         {
-            self.frame(index, &frame);
+            self.frame(index, frame);
         }
         self.publish_status(index, cause);
     }
 
-    fn frame(&mut self, index: usize, frame: &Frame) {
-        let feed = &mut self.feeds[index];
-        let rgb = match decode::decode(frame) {
-            Ok(rgb) => rgb,
-            Err(error) => {
-                feed.undecodable += 1;
-                feed.feed.shared.report_corrupt();
-                if feed.undecodable.is_power_of_two() {
-                    let (id, count) = (&feed.feed.camera.id, feed.undecodable);
-                    log::warn!("camera {id}: {count} corrupt frame(s) so far: {error}");
-                }
-                return;
-            }
+    fn frame(&mut self, index: usize, frame: Frame) {
+        let last = self.lookout.last_picture(index);
+        let picture = match last.filter(|last| last.is_of(&frame)) {
+            Some(same) => Arc::clone(same),
+            None => match Picture::of(frame) {
+                Ok(picture) => Arc::new(picture),
+                Err(error) => return self.drop_corrupt(index, &error),
+            },
         };
-        feed.feed.shared.report_decoded();
-        feed.seen_frame = true;
         let now = self.clock.now();
         let encoded = self.lookout.counts(index).encoded;
         let lookout = &mut self.lookout;
         // An engine that panics on one frame must not take the daemon down with it.
-        let seen = catch_unwind(AssertUnwindSafe(|| lookout.frame(index, rgb, &now)));
+        let seen = catch_unwind(AssertUnwindSafe(|| lookout.frame(index, picture, &now)));
         let Ok(seen) = seen else {
             log::error!("scoring a frame panicked; its zones are UNKNOWN");
+            self.accept(index);
             self.record.failed();
             let messages = self.lookout.unseen(index, Unseen::Failed, &now);
             self.publisher.send_all(messages);
             self.feeds[index].blind = Some(Unseen::Failed);
             return;
         };
+        if let Some(error) = &seen.damage {
+            return self.drop_corrupt(index, error);
+        }
+        self.accept(index);
         if seen.failure.is_some() {
             self.record.failed();
         } else if self.lookout.counts(index).encoded > encoded {
@@ -300,6 +307,22 @@ impl Inference {
         }
         self.feeds[index].blind = seen.blind;
         self.publisher.send_all(seen.messages);
+    }
+
+    fn accept(&mut self, index: usize) {
+        let feed = &mut self.feeds[index];
+        feed.feed.shared.report_decoded();
+        feed.seen_frame = true;
+    }
+
+    fn drop_corrupt(&mut self, index: usize, error: &DecodeError) {
+        let feed = &mut self.feeds[index];
+        feed.undecodable += 1;
+        feed.feed.shared.report_corrupt();
+        if feed.undecodable.is_power_of_two() {
+            let (id, count) = (&feed.feed.camera.id, feed.undecodable);
+            log::warn!("camera {id}: {count} corrupt frame(s) so far: {error}");
+        }
     }
 
     /// One message and one log line per change.
@@ -349,7 +372,9 @@ impl Inference {
             .collect();
         let queue = self.publisher.queue_health();
         let encode = self.lookout.encode_times();
-        let health = self.health.report(now, &counts, encode, queue, 0);
+        let health = self
+            .health
+            .report(now, &counts, encode, queue, 0, self.frame_share);
         self.publisher.send(Outgoing::Health(Box::new(health)));
     }
 }

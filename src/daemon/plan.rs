@@ -15,7 +15,8 @@ use crate::prompts;
 
 /// The cameras of `config` with their zones' label banks, and what of a calibration holds for them.
 /// Prompts that were embedded before come from the cache in `cache_dir`; the text encoder is loaded
-/// only for the others, and freed.
+/// only for the others, and freed. That takes minutes with many labels on a small board: `alive` is
+/// called again and again meanwhile.
 ///
 /// # Errors
 /// A label whose prompts cannot be made, or a text encoder that fails.
@@ -24,10 +25,12 @@ pub fn watch(
     bundle: &Bundle,
     calibrated: &Applied,
     cache_dir: &Path,
+    alive: &mut dyn FnMut(),
 ) -> Result<Vec<WatchedCamera>, ServeError> {
     let set = LabelSet::new(&config.labels, &config.negatives)?;
     let mut announced = false;
     let mut progress = |done: usize, of: usize| {
+        alive();
         if !announced || done == of {
             log::info!("embedding prompts: {done} of {of}");
             announced = true;
@@ -62,4 +65,26 @@ pub fn watch(
         }
     });
     Ok(cameras.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bundle::Limits;
+    use crate::config::Environment;
+
+    #[test]
+    fn prompts_are_embedded_with_signs_of_life() {
+        let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo");
+        let bundle = Bundle::open(&demo, &Limits::default()).unwrap();
+        let text = "[[camera]]\nreplay = \"/nowhere\"\n[[label]]\nnoun = \"mela\"\n";
+        let config = Config::from_toml(text, "v.toml", &[], &Environment::bare()).unwrap();
+        let calibrated = Applied::of_config(&config, &bundle);
+        let cache = tempfile::tempdir().unwrap();
+        let mut signs = 0;
+        let mut alive = || signs += 1;
+        let cameras = watch(&config, &bundle, &calibrated, cache.path(), &mut alive).unwrap();
+        assert_eq!(cameras.len(), 1);
+        assert!(signs > 1, "one for every few prompts");
+    }
 }

@@ -9,7 +9,7 @@ use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
 use super::layout::check_dimensions;
-use super::{DecodeError, MAX_EDGE_PX, MAX_PIXELS, huffman};
+use super::{DecodeError, MAX_EDGE_PX, MAX_PIXELS, huffman, preview};
 
 /// Largest progressive JPEG, in pixels: its decoder holds every coefficient, 6 bytes a pixel. No
 /// camera sends progressive frames, but a replay folder may hold some.
@@ -52,6 +52,46 @@ pub(crate) fn is_complete(bytes: &[u8]) -> bool {
 /// it is then held back from the decoder, which otherwise takes an early one for the end and fills
 /// the rest with noise.
 pub(super) fn decode(bytes: &[u8]) -> Result<RgbImage, DecodeError> {
+    let Checked {
+        headers,
+        limit,
+        end,
+    } = check(bytes)?;
+    let is_ordinary = !headers.is_progressive && headers.is_interleaved;
+    let bytes = if is_ordinary && headers.width_px >= MIN_WIDTH_WITHOUT_END_PX {
+        &bytes[..end]
+    } else {
+        &bytes[..end + 2]
+    };
+    if headers.has_huffman_tables {
+        return decode_checked(bytes, limit);
+    }
+    let (before, from_scan) = bytes.split_at(headers.scan_at);
+    decode_checked(
+        &[before, &huffman::STANDARD_SEGMENT, from_scan].concat(),
+        limit,
+    )
+}
+
+/// An eighth of a JPEG, see [`preview`]; `None` for a kind that has to be decoded as a whole.
+pub(super) fn eighth(bytes: &[u8]) -> Result<Option<RgbImage>, DecodeError> {
+    let Checked { headers, end, .. } = check(bytes)?;
+    if headers.is_progressive || !headers.is_interleaved {
+        return Ok(None);
+    }
+    preview::preview(&bytes[..end], headers.has_huffman_tables)
+}
+
+struct Checked {
+    headers: Headers,
+    /// Most pixels.
+    limit: u64,
+    /// Where the end-of-image marker is.
+    end: usize,
+}
+
+/// What has to hold before anything is decoded.
+fn check(bytes: &[u8]) -> Result<Checked, DecodeError> {
     let headers = headers(bytes)?;
     let limit = if headers.is_progressive {
         MAX_PROGRESSIVE_PIXELS
@@ -71,20 +111,11 @@ pub(super) fn decode(bytes: &[u8]) -> Result<RgbImage, DecodeError> {
             bytes.len()
         ))
     })?;
-    let is_ordinary = !headers.is_progressive && headers.is_interleaved;
-    let bytes = if is_ordinary && headers.width_px >= MIN_WIDTH_WITHOUT_END_PX {
-        &bytes[..end]
-    } else {
-        &bytes[..end + 2]
-    };
-    if headers.has_huffman_tables {
-        return decode_checked(bytes, limit);
-    }
-    let (before, from_scan) = bytes.split_at(headers.scan_at);
-    decode_checked(
-        &[before, &huffman::STANDARD_SEGMENT, from_scan].concat(),
+    Ok(Checked {
+        headers,
         limit,
-    )
+        end,
+    })
 }
 
 /// Decodes a JPEG that has all its tables, checking the decoder's own view of its size again.

@@ -8,6 +8,8 @@ mod bayer;
 mod huffman;
 mod jpeg;
 mod layout;
+mod picture;
+mod preview;
 mod ycbcr;
 
 use image::RgbImage;
@@ -18,6 +20,7 @@ use crate::frame::{Frame, PixelFormat};
 #[cfg(any(test, feature = "v4l2"))]
 pub(crate) use jpeg::is_complete as is_complete_jpeg;
 pub(crate) use layout::Layout;
+pub use picture::Picture;
 
 /// Longest edge that is decoded, in pixels.
 pub const MAX_EDGE_PX: u32 = 8192;

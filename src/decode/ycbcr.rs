@@ -81,6 +81,15 @@ impl Coefficients {
     }
 }
 
+/// From codes of JFIF (BT.601, full range) to RGB.
+pub(super) fn full_range() -> impl Fn(u8, u8, u8) -> [u8; 3] {
+    let coefficients = Coefficients::of(Colorimetry {
+        matrix: YcbcrMatrix::Bt601,
+        range: Range::Full,
+    });
+    move |y, cb, cr| coefficients.rgb(y, coefficients.chroma(cb, cr))
+}
+
 #[expect(
     clippy::cast_possible_truncation,
     reason = "coefficients are below 3, far inside i32 once scaled"

@@ -11,7 +11,7 @@ pub mod int8;
 mod tokens;
 pub mod tract;
 
-pub use tokens::Tokens;
+pub use tokens::{Padded, TextInput, Tokens};
 
 /// Loads the image tower of `bundle` with the engine that serves its precision.
 ///

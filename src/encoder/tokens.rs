@@ -31,7 +31,7 @@ impl Tokens {
 }
 
 /// A bundle's tokenizer and its rules.
-pub(super) struct TextInput {
+pub struct TextInput {
     tokenizer: Tokenizer,
     rules: Text,
 }
@@ -62,7 +62,7 @@ impl TextInput {
     }
 
     /// The padding token alone: what an engine is tried with.
-    pub fn probe(&self) -> Tokens {
+    pub(super) fn probe(&self) -> Tokens {
         Tokens(vec![self.rules.pad_id])
     }
 
@@ -94,16 +94,22 @@ impl TextInput {
     }
 
     /// From now on pads to `max_tokens`, for a graph that takes nothing else.
-    pub fn pad_to_most(&mut self) {
+    pub(super) fn pad_to_most(&mut self) {
         self.rules.padding = Padding::MaxLength;
     }
 
     /// Pads as the rules say.
     pub fn padded(&self, tokens: &Tokens) -> Padded {
+        self.padded_beside(tokens, 0)
+    }
+
+    /// Pads as the rules say a text that stands in one batch with another of `longest` tokens.
+    pub fn padded_beside(&self, tokens: &Tokens, longest: usize) -> Padded {
         let used = tokens.0.len();
         let length = match self.rules.padding {
             Padding::MaxLength => self.rules.max_tokens,
             Padding::Longest => used
+                .max(longest)
                 .next_multiple_of(LENGTH_STEP)
                 .min(self.rules.max_tokens),
         };
@@ -120,7 +126,7 @@ impl TextInput {
     ///
     /// # Errors
     /// As [`Self::tokenize`] and `encode`.
-    pub fn by_length(
+    pub(super) fn by_length(
         &self,
         texts: &[&str],
         mut encode: impl FnMut(&[Padded]) -> Result<Vec<Embedding>, EncodeError>,
@@ -146,9 +152,11 @@ impl TextInput {
 
 /// One padded text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Padded {
-    ids: Vec<i64>,
-    mask: Vec<i64>,
+pub struct Padded {
+    /// Token ids, padding included.
+    pub ids: Vec<i64>,
+    /// 1 for a token, 0 for padding.
+    pub mask: Vec<i64>,
 }
 
 impl Padded {
@@ -158,7 +166,7 @@ impl Padded {
     }
 
     /// `input_ids` and `attention_mask`, `[1, T] i64`.
-    pub fn tensors(&self) -> TractResult<TVec<TValue>> {
+    pub(super) fn tensors(&self) -> TractResult<TVec<TValue>> {
         let shape = [1, self.length()];
         let row = |values: &[i64]| Tensor::from_shape(&shape, values);
         Ok(tvec!(row(&self.ids)?.into(), row(&self.mask)?.into()))

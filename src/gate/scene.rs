@@ -94,9 +94,11 @@ impl Scene {
         }
     }
 
-    /// Takes in a decoded frame at `now` (uptime).
-    pub fn look(&mut self, now: Duration, rgb: &RgbImage) -> Sight {
-        let light = Light::of(rgb);
+    /// Takes in a decoded frame at `now` (uptime). `fingerprint` tells frames that are bit-identical;
+    /// `None` compares the pixels.
+    pub fn look(&mut self, now: Duration, rgb: &RgbImage, fingerprint: Option<u64>) -> Sight {
+        let mut light = Light::of(rgb);
+        light.fingerprint = fingerprint.unwrap_or(light.fingerprint);
         let same_since = match self.fingerprint {
             Some((fingerprint, since)) if fingerprint == light.fingerprint => since,
             _ => now,

@@ -1,11 +1,13 @@
 //! Behaviour of the change gate and of scene visibility, on drawn and on real pictures.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use image::{Rgb, RgbImage};
 
 use super::*;
+use crate::decode::Picture;
+use crate::frame::{Colorimetry, Frame, PixelFormat};
 
 const FULL: Shape = Shape::Full;
 
@@ -187,14 +189,14 @@ fn tiny_and_odd_pictures_do_not_panic() {
         let mut scene = Scene::new(scene_rules());
         for shape in [&FULL, &sliver] {
             gate.look(seconds(0), &image, shape);
-            scene.look(seconds(0), &image);
+            scene.look(seconds(0), &image, None);
         }
     }
 }
 
 /// Shows `image` (with fresh noise) once a second and returns what held at the end.
 fn stare(scene: &mut Scene, image: &RgbImage, from: u32, frames: u32) -> Sight {
-    let sights = (from..from + frames).map(|n| scene.look(seconds(n), &noisy(image, n, 2)));
+    let sights = (from..from + frames).map(|n| scene.look(seconds(n), &noisy(image, n, 2), None));
     sights.last().unwrap()
 }
 
@@ -267,6 +269,7 @@ fn a_hand_that_is_now_dark_and_now_covered_does_not_stay_in_doubt() {
             scene.look(
                 seconds(n),
                 &scaled(&hand, if n % 2 == 0 { 1.0 } else { 0.1 }),
+                None,
             )
         })
         .collect();
@@ -282,13 +285,86 @@ fn a_live_camera_that_repeats_one_frame_is_frozen() {
         ..scene_rules()
     });
     let frozen: Vec<u32> = (0..40)
-        .filter(|n| scene.look(seconds(*n), &shelf()).visibility == Visibility::Frozen)
+        .filter(|n| scene.look(seconds(*n), &shelf(), None).visibility == Visibility::Frozen)
         .collect();
     assert_eq!(frozen.first(), Some(&30));
     assert_eq!(stare(&mut scene, &shelf(), 40, 2), clear());
 
     let mut replay = Scene::new(scene_rules());
-    assert!((0..100).all(|n| replay.look(seconds(n), &shelf()) == clear()));
+    assert!((0..100).all(|n| replay.look(seconds(n), &shelf(), None) == clear()));
+}
+
+/// As a camera would send it.
+fn through_jpeg(image: &RgbImage) -> Picture {
+    let mut data = Vec::new();
+    let encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut data, 85);
+    image.write_with_encoder(encoder).unwrap();
+    Picture::of(Frame {
+        sequence: 0,
+        captured_at: Instant::now(),
+        format: PixelFormat::Mjpeg,
+        width_px: image.width(),
+        height_px: image.height(),
+        stride_bytes: 0,
+        colorimetry: Colorimetry::default(),
+        data,
+    })
+    .unwrap()
+}
+
+#[test]
+fn an_eighth_of_a_picture_is_enough_to_see_what_changes() {
+    let zone = Shape::Rectangle {
+        x: 0.1,
+        y: 0.1,
+        width: 0.5,
+        height: 0.5,
+    };
+    let shelf = image::imageops::resize(&shelf(), 1280, 720, image::imageops::FilterType::Triangle);
+    let scenes: [(&str, RgbImage, bool); 4] = [
+        ("noise", noisy(&shelf, 7, 4), false),
+        ("a little brighter", brighter(&shelf, 6), false),
+        (
+            "a box",
+            with_box(shelf.clone(), [400, 200, 60, 60], [250, 250, 250]),
+            true,
+        ),
+        (
+            "outside of the zone",
+            with_box(shelf.clone(), [1000, 500, 90, 90], [9, 9, 9]),
+            false,
+        ),
+    ];
+    for (name, scene, changes) in scenes {
+        let mut gate = Gate::new(rules());
+        gate.look(
+            seconds(0),
+            through_jpeg(&noisy(&shelf, 1, 4)).small(),
+            &zone,
+        );
+        let picture = through_jpeg(&scene);
+        assert_eq!(picture.small().dimensions(), (160, 90));
+        let verdict = gate.look(seconds(1), picture.small(), &zone);
+        assert_eq!(verdict != Verdict::Skip, changes, "{name}: {verdict:?}");
+    }
+}
+
+#[test]
+fn an_eighth_of_a_picture_tells_dark_and_covered_ones() {
+    let flat = RgbImage::from_pixel(640, 480, Rgb([120, 90, 80]));
+    let large = image::imageops::resize(&shelf(), 640, 480, image::imageops::FilterType::Triangle);
+    for (scene, visibility) in [
+        (large.clone(), Visibility::Clear),
+        (scaled(&large, 0.05), Visibility::Dark),
+        (flat, Visibility::Covered),
+    ] {
+        let mut small = Scene::new(scene_rules());
+        let frames = (0..6).map(|n| through_jpeg(&noisy(&scene, n, 2)));
+        let sights = (0..)
+            .zip(frames)
+            .map(|(n, frame)| small.look(seconds(n), frame.small(), frame.fingerprint()));
+        assert_eq!(sights.last().unwrap().visibility, visibility);
+    }
 }
 
 fn grocery_photos() -> Option<Vec<PathBuf>> {
@@ -315,6 +391,14 @@ fn shelf_photos_are_never_covered_and_dim_ones_neither() {
             let dim = scaled(&photo, light);
             let sight = stare(&mut scene, &dim, 0, 5);
             let name = path.display();
+            let mut small = Scene::new(scene_rules());
+            let picture = through_jpeg(&dim);
+            let of_eighth = (0..5).map(|n| small.look(seconds(n), picture.small(), None));
+            assert_eq!(
+                of_eighth.last(),
+                Some(sight),
+                "{name} at {light}, an eighth of it"
+            );
             assert_ne!(sight.visibility, Visibility::Covered, "{name} at {light}");
             assert!(light < 1.0 || sight == clear(), "{name}");
         }

@@ -17,7 +17,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use serde::Deserialize;
 
-use crate::event::{Attributes, Event, EventType, Health, Info};
+use crate::event::{Attributes, Event, Health, Info};
 
 /// Messages kept for the list below the table, and between two prints where there is no table.
 const MESSAGES: usize = 512;
@@ -140,7 +140,7 @@ impl Live {
             }
             ["event"] => match parse::<Event>(text) {
                 Some(parsed) => {
-                    *self.events.entry(name(parsed.kind)).or_default() += 1;
+                    *self.events.entry(parsed.kind.as_str()).or_default() += 1;
                     event = (text.len() <= MAX_EVENT_BYTES).then(|| Box::new(parsed));
                 }
                 None => return false,
@@ -227,15 +227,6 @@ impl Live {
             event,
         });
         self.listed += 1;
-    }
-}
-
-/// The word of the contract for a stage of an event.
-pub fn name(kind: EventType) -> &'static str {
-    match kind {
-        EventType::Confirmed => "confirmed",
-        EventType::Updated => "updated",
-        EventType::Ended => "ended",
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use jiff::Timestamp;
 
 use super::line::{Line, Style};
-use super::{Live, Message, Row, name};
+use super::{Live, Message, Row};
 use crate::event::{EventType, Health};
 
 /// Cells of a terminal.
@@ -291,6 +291,10 @@ fn health_line(health: &Health) -> Line {
     if health.throttled == Some(true) {
         line = line.with(Style::Bad, "  throttled");
     }
+    if health.frame_share > 0.0 && health.frame_share < 1.0 {
+        let slowed = format!("  1 of {:.0} frames (heat)", 1.0 / health.frame_share);
+        line = line.with(Style::Doubtful, slowed);
+    }
     if health.queue.length > 0 {
         let waiting = format!("  {} event(s) waiting", health.queue.length);
         line = line.with(Style::Doubtful, waiting);
@@ -333,7 +337,7 @@ fn message(message: &Message) -> Line {
     };
     let percent = event.probability * 100.0;
     topic
-        .with(style, name(event.kind))
+        .with(style, event.kind.as_str())
         .with(Style::Strong, format!("  {}", event.prompt))
         .with(Style::Plain, format!("  {percent:.0} %"))
         .with(Style::Faint, format!("  {}  {}", event.zone, event.id))

@@ -1,19 +1,18 @@
 //! From effects of the board to messages: events get what is needed to end them later, and a picture.
 
-use std::sync::Arc;
-
 use image::RgbImage;
 
 use super::Lookout;
 use crate::annotate::{self, Mark};
 use crate::decide::{Effect, EventIds, OpenEvent};
+use crate::decode::Picture;
 use crate::event::{Event, EventType, ZoneState};
 use crate::publish::{MAX_PICTURE_BYTES, Outgoing};
 
 impl<I: EventIds> Lookout<I> {
     pub(super) fn publish(
         &self,
-        seen: Option<(usize, &Arc<RgbImage>)>,
+        seen: Option<(usize, &Picture)>,
         effects: Vec<Effect>,
     ) -> Vec<Outgoing> {
         effects
@@ -37,15 +36,12 @@ impl<I: EventIds> Lookout<I> {
             .collect()
     }
 
-    fn publish_event(
-        &self,
-        seen: Option<(usize, &Arc<RgbImage>)>,
-        mut event: Box<Event>,
-    ) -> Outgoing {
+    fn publish_event(&self, seen: Option<(usize, &Picture)>, mut event: Box<Event>) -> Outgoing {
         let wanted = self.evidence && event.kind == EventType::Confirmed;
-        let evidence = seen
-            .filter(|_| wanted)
-            .map(|(index, rgb)| self.picture(index, rgb));
+        let evidence = seen.filter(|_| wanted).and_then(|(index, picture)| {
+            let rgb = picture.whole().ok()?;
+            Some(self.picture(index, &rgb))
+        });
         if evidence.is_some() {
             event.evidence = Some(event.id.clone());
         }

@@ -131,6 +131,8 @@ impl Conversation {
         let mut tick = tokio::time::interval(TICK);
         let mut deadline = None;
         loop {
+            #[cfg(feature = "faults")]
+            crate::faults::hang_if_told("mqtt");
             session.shared.progress.fetch_add(1, Ordering::Relaxed);
             deadline = deadline.or_else(|| session.shared.deadline());
             if deadline.is_some_and(|at| Instant::now() >= at) {

@@ -13,6 +13,10 @@ mod entry;
 #[cfg(test)]
 mod failing;
 mod overlay;
+#[cfg(test)]
+mod platter;
+#[cfg(test)]
+mod power_tests;
 mod queue;
 mod store;
 #[cfg(test)]

@@ -215,6 +215,19 @@ fn clear_gone(config: &Config, topics: &Topics, mailbox: &mut Mailbox) {
     }
 }
 
+/// Stores `events`, and says so in the debug log, one line each: what a subscriber heard can be compared
+/// with it.
+fn store(outbox: &Outbox, events: Vec<NewEvent>) {
+    let names: Vec<_> = events
+        .iter()
+        .map(|new| (new.event.kind, new.event.id.clone()))
+        .collect();
+    let sequences = outbox.append(events);
+    for (sequence, (kind, id)) in sequences.into_iter().zip(names) {
+        log::debug!("event {sequence} {} {id} is stored", kind.as_str());
+    }
+}
+
 impl Publisher {
     /// Hands one message over. Events block until they are in the outbox (one disk transaction);
     /// everything else returns at once.
@@ -253,7 +266,7 @@ impl Publisher {
             }
         }
         if !events.is_empty() {
-            outbox.append(events);
+            store(outbox, events);
         }
         for mut message in others {
             if let Outgoing::Health(health) = &mut message {

@@ -1,7 +1,11 @@
 //! Views of a photo: what a shelf camera might have made of the same thing.
 
+mod recipe;
+
 use image::{Rgb, RgbImage};
 use rand::Rng;
+
+pub use recipe::clip_italian;
 
 /// A part of an image in pixels, fractions allowed.
 #[derive(Clone, Copy, Debug)]

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use anyhow::{Context, Result, ensure};
 use candle_core::backprop::GradStore;
-use candle_core::{Device, Tensor, Var};
+use candle_core::{D, Device, Tensor, Var};
 
 use super::optimizer::Step;
 
@@ -25,6 +25,44 @@ pub enum Rule {
     AdaBelief,
 }
 
+/// What adaptive clipping takes together: what feeds one output. So does optax, whose matrices are
+/// `[inputs, outputs]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// All values: a bias, a scale.
+    Whole,
+    /// What the first axis counts: a matrix `[outputs, inputs]`, a kernel of a convolution.
+    Rows,
+    /// What the last axis counts: a matrix `[inputs, outputs]`, a table of embeddings.
+    Columns,
+}
+
+/// A variable that can be learnt.
+#[derive(Clone, Debug)]
+pub struct Learnable {
+    /// Its name in a checkpoint.
+    pub name: String,
+    /// It; f32.
+    pub var: Var,
+    /// For adaptive clipping.
+    pub unit: Unit,
+}
+
+impl Learnable {
+    /// A matrix `[outputs, inputs]` or a vector.
+    pub fn new(name: &str, var: &Var) -> Self {
+        Self {
+            name: name.to_owned(),
+            var: var.clone(),
+            unit: if var.rank() < 2 {
+                Unit::Whole
+            } else {
+                Unit::Rows
+            },
+        }
+    }
+}
+
 /// Rule and state.
 pub struct Descent {
     rule: Rule,
@@ -35,35 +73,30 @@ pub struct Descent {
 }
 
 struct Slot {
-    name: &'static str,
+    name: String,
     var: Var,
     weights: Vec<f32>,
     first: Vec<f32>,
     second: Vec<f32>,
-    /// Values of one unit: a row of a matrix, all of a vector.
-    unit: usize,
+    unit: Unit,
 }
 
 impl Descent {
-    /// Takes over named variables. `clip` is the factor of adaptive gradient clipping, 0.01 in
+    /// Takes over variables. `clip` is the factor of adaptive gradient clipping, 0.01 in
     /// CLIP-Italian's recipe.
     ///
     /// # Errors
     /// A variable that is not f32.
-    pub fn new(vars: &[(&'static str, Var)], rule: Rule, clip: Option<f32>) -> Result<Self> {
-        let slot = |(name, var): &(&'static str, Var)| {
-            let weights = var.flatten_all()?.to_vec1::<f32>()?;
-            let unit = match var.dims() {
-                [_, columns] => *columns,
-                _ => weights.len(),
-            };
+    pub fn new(vars: &[Learnable], rule: Rule, clip: Option<f32>) -> Result<Self> {
+        let slot = |learnable: &Learnable| {
+            let weights = learnable.var.flatten_all()?.to_vec1::<f32>()?;
             Ok(Slot {
-                name,
-                var: var.clone(),
+                name: learnable.name.clone(),
+                var: learnable.var.clone(),
                 first: vec![0.0; weights.len()],
                 second: vec![0.0; weights.len()],
                 weights,
-                unit,
+                unit: learnable.unit,
             })
         };
         Ok(Self {
@@ -82,7 +115,7 @@ impl Descent {
     pub fn step(&mut self, gradients: &GradStore, rate: f32) -> Result<()> {
         self.step += 1;
         for slot in &mut self.slots {
-            let name = slot.name;
+            let name = &slot.name;
             let gradient = gradients
                 .get(&slot.var)
                 .with_context(|| format!("{name} got no gradient"))?;
@@ -92,11 +125,19 @@ impl Descent {
                 "the gradient of {name} is not finite: lower the learning rate"
             );
             if let Some(clip) = self.clip {
-                adaptive_clip(&mut gradient, &slot.weights, slot.unit, clip);
+                let axis = match slot.unit {
+                    Unit::Whole => gradient.len(),
+                    Unit::Rows => gradient.len() / slot.var.dim(0)?.max(1),
+                    Unit::Columns => slot.var.dim(D::Minus1)?,
+                };
+                if slot.unit == Unit::Columns {
+                    clip_columns(&mut gradient, &slot.weights, axis, clip);
+                } else {
+                    clip_rows(&mut gradient, &slot.weights, axis, clip);
+                }
             }
             slot.follow(&gradient, self.rule, self.step, rate);
-            let values = Tensor::from_slice(&slot.weights, slot.var.shape(), &Device::Cpu)?;
-            slot.var.set(&values)?;
+            slot.show()?;
         }
         Ok(())
     }
@@ -143,14 +184,19 @@ impl Descent {
             };
             (slot.weights, slot.first, slot.second) =
                 (part("value")?, part("first")?, part("second")?);
-            let values = Tensor::from_slice(&slot.weights, slot.var.shape(), &Device::Cpu)?;
-            slot.var.set(&values)?;
+            slot.show()?;
         }
         Ok(())
     }
 }
 
 impl Slot {
+    /// Writes the weights into the variable.
+    fn show(&self) -> Result<()> {
+        let values = Tensor::from_slice(&self.weights, self.var.shape(), self.var.device())?;
+        Ok(self.var.set(&values)?)
+    }
+
     fn follow(&mut self, gradient: &[f32], rule: Rule, step: i32, rate: f32) {
         let parts = self.weights.iter_mut().zip(&mut self.first);
         let parts = parts.zip(&mut self.second).zip(gradient);
@@ -196,16 +242,40 @@ impl Belief {
     }
 }
 
-/// Scales the gradient of every unit so that its norm is at most `clip` times the unit's own, where
-/// a unit counts as no shorter than 0.001.
-fn adaptive_clip(gradient: &mut [f32], weights: &[f32], unit: usize, clip: f32) {
+/// The factor that brings a gradient of norm `found` down to `clip` times the norm of its unit, which
+/// counts as no shorter than 0.001; `None` where it is short enough.
+fn shorten(found: f32, own: f32, clip: f32) -> Option<f32> {
+    let most = clip * own.max(1e-3);
+    (found > most).then(|| most / found)
+}
+
+/// Clips every row of `length` values by itself.
+fn clip_rows(gradient: &mut [f32], weights: &[f32], length: usize, clip: f32) {
     let norm = |values: &[f32]| values.iter().map(|v| v * v).sum::<f32>().sqrt();
-    let unit = unit.max(1);
-    for (gradient, weights) in gradient.chunks_mut(unit).zip(weights.chunks(unit)) {
-        let (most, found) = (clip * norm(weights).max(1e-3), norm(gradient));
-        if found > most {
-            gradient.iter_mut().for_each(|g| *g *= most / found);
+    let length = length.max(1);
+    for (gradient, weights) in gradient.chunks_mut(length).zip(weights.chunks(length)) {
+        if let Some(factor) = shorten(norm(gradient), norm(weights), clip) {
+            gradient.iter_mut().for_each(|g| *g *= factor);
         }
+    }
+}
+
+/// Clips each of `count` columns by itself.
+fn clip_columns(gradient: &mut [f32], weights: &[f32], count: usize, clip: f32) {
+    let count = count.max(1);
+    let norms = |values: &[f32]| {
+        let mut squares = vec![0f32; count];
+        for row in values.chunks(count) {
+            squares.iter_mut().zip(row).for_each(|(s, v)| *s += v * v);
+        }
+        squares.into_iter().map(f32::sqrt)
+    };
+    let factors = norms(gradient).zip(norms(weights));
+    let factors: Vec<f32> = factors
+        .map(|(found, own)| shorten(found, own, clip).unwrap_or(1.0))
+        .collect();
+    for row in gradient.chunks_mut(count) {
+        row.iter_mut().zip(&factors).for_each(|(g, f)| *g *= f);
     }
 }
 
@@ -214,7 +284,7 @@ mod tests {
     use super::*;
     use serde::Deserialize;
 
-    #[derive(Deserialize)]
+    #[derive(Clone, Deserialize)]
     struct Values {
         w: Vec<Vec<f32>>,
         b: Vec<f32>,
@@ -229,11 +299,17 @@ mod tests {
     }
 
     impl Values {
-        fn vars(&self) -> [(&'static str, Var); 2] {
+        fn vars(&self) -> [Learnable; 2] {
             let var = |tensor: candle_core::Result<Tensor>| Var::from_tensor(&tensor.unwrap());
             [
-                ("w", var(Tensor::new(self.w.clone(), &Device::Cpu)).unwrap()),
-                ("b", var(Tensor::new(self.b.clone(), &Device::Cpu)).unwrap()),
+                Learnable::new(
+                    "w",
+                    &var(Tensor::new(self.w.clone(), &Device::Cpu)).unwrap(),
+                ),
+                Learnable::new(
+                    "b",
+                    &var(Tensor::new(self.b.clone(), &Device::Cpu)).unwrap(),
+                ),
             ]
         }
     }
@@ -244,13 +320,13 @@ mod tests {
     }
 
     /// The loss whose gradient is `gradient` whatever the variables are.
-    fn gradients(vars: &[(&'static str, Var)], gradient: &Values) -> GradStore {
-        let product = |var: &Var, (_, g): &(&str, Var)| {
-            let product = (var.as_tensor() * g.as_tensor()).unwrap();
+    fn gradients(vars: &[Learnable], gradient: &Values) -> GradStore {
+        let product = |var: &Learnable, g: &Learnable| {
+            let product = (var.var.as_tensor() * g.var.as_tensor()).unwrap();
             product.sum_all().unwrap()
         };
         let wanted = gradient.vars();
-        let loss = product(&vars[0].1, &wanted[0]) + product(&vars[1].1, &wanted[1]);
+        let loss = product(&vars[0], &wanted[0]) + product(&vars[1], &wanted[1]);
         loss.unwrap().backward().unwrap()
     }
 
@@ -261,8 +337,8 @@ mod tests {
         assert_eq!(expected.len(), reference.gradients.len());
         for (step, (gradient, expected)) in reference.gradients.iter().zip(expected).enumerate() {
             descent.step(&gradients(&vars, gradient), 1e-2).unwrap();
-            let w = vars[0].1.to_vec2::<f32>().unwrap().concat();
-            let b = vars[1].1.to_vec1::<f32>().unwrap();
+            let w = vars[0].var.to_vec2::<f32>().unwrap().concat();
+            let b = vars[1].var.to_vec1::<f32>().unwrap();
             let pairs = w.iter().zip(expected.w.iter().flatten());
             for (ours, theirs) in pairs.chain(b.iter().zip(&expected.b)) {
                 assert!(
@@ -297,7 +373,35 @@ mod tests {
                 }
                 descent.step(&gradients(&vars, gradient), 1e-2).unwrap();
             }
-            vars[0].1.to_vec2::<f32>().unwrap()
+            vars[0].var.to_vec2::<f32>().unwrap()
+        };
+        assert_eq!(run(false), run(true));
+    }
+
+    /// A matrix `[inputs, outputs]` is clipped as its transpose is by rows.
+    #[test]
+    fn columns_are_clipped_as_the_rows_of_the_transpose() {
+        let reference = reference();
+        let run = |transposed: bool| {
+            let turn = |mut values: Values| {
+                let turned = (0..4).map(|c| values.w.iter().map(|row| row[c]).collect());
+                if transposed {
+                    values.w = turned.collect();
+                }
+                values
+            };
+            let mut vars = turn(reference.start.clone()).vars();
+            if transposed {
+                vars[0].unit = Unit::Columns;
+            }
+            let mut descent = Descent::new(&vars, Rule::AdaBelief, Some(0.01)).unwrap();
+            for gradient in &reference.gradients {
+                let gradient = gradients(&vars, &turn(gradient.clone()));
+                descent.step(&gradient, 1e-2).unwrap();
+            }
+            let w = vars[0].var.as_tensor().clone();
+            let w = if transposed { w.t().unwrap() } else { w };
+            w.to_vec2::<f32>().unwrap()
         };
         assert_eq!(run(false), run(true));
     }
@@ -307,7 +411,7 @@ mod tests {
         let reference = reference();
         let vars = reference.start.vars();
         let mut descent = Descent::new(&vars, Rule::AdaBelief, None).unwrap();
-        let loss = vars[0].1.sum_all().unwrap();
+        let loss = vars[0].var.sum_all().unwrap();
         let error = descent.step(&loss.backward().unwrap(), 0.1).unwrap_err();
         assert!(error.to_string().contains('b'), "{error}");
     }

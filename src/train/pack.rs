@@ -8,12 +8,14 @@ use sha2::{Digest, Sha256};
 
 use super::demo::Workshop;
 use super::evaluate::grocery;
+use super::gate;
 use super::head::{Head, everyday_names};
 use super::onnx::{Dim, Graph, Port, write_lite0};
 use super::space::DIM;
 use super::targets::read_texts;
 use super::text;
 use super::tune;
+use crate::bundle::Bundle;
 use crate::bundle::manifest::{
     Channels, Crop, FILES, File, Image, Manifest, Precision, Provenance, Resize, SCHEMA, Scoring,
     Text,
@@ -40,7 +42,6 @@ impl Workshop {
     /// # Errors
     /// A missing file of a step before, or a bundle larger than it may be.
     pub fn pack(&self, folder: &Path, heldout: &Path, licences: &Path) -> Result<grocery::Report> {
-        let files = text::Work(self.work.clone());
         let texts = read_texts(&self.work.join("texts.tsv"))?;
         let table = self.text_embeddings(&texts)?;
         let bank = self.bank(&texts)?;
@@ -57,15 +58,62 @@ impl Workshop {
         let output = Port::float(&output, &[n, Dim::Size(DIM)]);
         let image = graph.finish("image", &[pixels], &output).into_bytes();
 
+        let image = self.gated(&image, &image_settings())?;
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
         std::fs::write(folder.join(FILES[0]), &image)?;
+        self.text_files(folder, licences)?;
+        let scale = head.scale()?.flatten_all()?.to_vec1::<f32>()?[0];
+        self.seal(folder, manifest(folder, scale)?, heldout)
+    }
+
+    /// Step `pack` after the text tower of `base` was refreshed: its image tower and its settings
+    /// with the new text tower.
+    ///
+    /// # Errors
+    /// As [`Self::pack`].
+    pub fn pack_refreshed(
+        &self,
+        base: &Bundle,
+        folder: &Path,
+        heldout: &Path,
+        licences: &Path,
+    ) -> Result<grocery::Report> {
+        let image = self.gated(&base.read(FILES[0], MAX_BYTES)?, &base.manifest().image)?;
+        std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
+        text::write_atomically(&folder.join(FILES[0]), &image)?;
+        self.text_files(folder, licences)?;
+        let mut manifest = base.manifest().clone();
+        manifest.files = files(folder)?;
+        let again = format!(
+            "; text tower refreshed from sha256:{}: --refresh",
+            &base.sha256()[..12]
+        );
+        manifest.provenance.command.push_str(&again);
+        self.seal(folder, manifest, heldout)
+    }
+
+    /// The image tower with its trained branch kept to groceries.
+    fn gated(&self, onnx: &[u8], image: &Image) -> Result<Vec<u8>> {
+        let rows = gate::probabilities(onnx, image, &self.grocery.train)?;
+        Ok(gate::insert(onnx, &gate::weights(&rows)?)?.into_bytes())
+    }
+
+    fn text_files(&self, folder: &Path, licences: &Path) -> Result<()> {
+        let files = text::Work(self.work.clone());
         std::fs::copy(files.onnx(), folder.join(FILES[1])).context("run the step `text` first")?;
         std::fs::copy(files.tokenizer(), folder.join(FILES[2]))?;
         std::fs::copy(licences, folder.join(FILES[3]))
             .with_context(|| licences.display().to_string())?;
+        Ok(())
+    }
 
-        let scale = head.scale()?.flatten_all()?.to_vec1::<f32>()?[0];
-        let mut manifest = manifest(folder, scale)?;
+    /// Writes the manifest, measures the bundle, and writes the measured table into it.
+    fn seal(
+        &self,
+        folder: &Path,
+        mut manifest: Manifest,
+        heldout: &Path,
+    ) -> Result<grocery::Report> {
         write(folder, &manifest)?;
         let mut report = grocery::evaluate(folder, &self.grocery, &self.grocery.val)?;
         report.paraphrases = Some(grocery::paraphrases(folder, &self.grocery, heldout)?);
@@ -84,7 +132,8 @@ impl Workshop {
 /// Edge length of the image tower's input.
 const SIZE_PX: usize = 224;
 
-fn manifest(folder: &Path, logit_scale: f32) -> Result<Manifest> {
+/// Hash and length of every file.
+fn files(folder: &Path) -> Result<BTreeMap<String, File>> {
     let mut files = BTreeMap::new();
     for name in FILES {
         let bytes = std::fs::read(folder.join(name)).with_context(|| name.to_owned())?;
@@ -100,8 +149,23 @@ fn manifest(folder: &Path, logit_scale: f32) -> Result<Manifest> {
             },
         );
     }
+    Ok(files)
+}
+
+fn image_settings() -> Image {
     // (rgb − 127) / 128 on codes of 0–255, written for values of 0–1.
     let (mean, std) = (127.0 / 255.0, 128.0 / 255.0);
+    Image {
+        size_px: SIZE_PX,
+        resize: Resize::Bicubic,
+        crop: Crop::Center,
+        mean: [mean; 3],
+        std: [std; 3],
+        channels: Channels::Rgb,
+    }
+}
+
+fn manifest(folder: &Path, logit_scale: f32) -> Result<Manifest> {
     Ok(Manifest {
         schema: SCHEMA,
         name: "demo".to_owned(),
@@ -109,14 +173,7 @@ fn manifest(folder: &Path, logit_scale: f32) -> Result<Manifest> {
         minimum_vedetta: env!("CARGO_PKG_VERSION").to_owned(),
         language: "it".to_owned(),
         embedding_dim: DIM,
-        image: Image {
-            size_px: SIZE_PX,
-            resize: Resize::Bicubic,
-            crop: Crop::Center,
-            mean: [mean; 3],
-            std: [std; 3],
-            channels: Channels::Rgb,
-        },
+        image: image_settings(),
         text: Text {
             max_tokens: text::MAX_TOKENS,
             padding: crate::bundle::manifest::Padding::Longest,
@@ -129,7 +186,7 @@ fn manifest(folder: &Path, logit_scale: f32) -> Result<Manifest> {
             image: "f16".to_owned(),
             text: "f16".to_owned(),
         },
-        files,
+        files: files(folder)?,
         evaluation: BTreeMap::new(),
         provenance: Provenance {
             command: "vedetta-train demo --data DATA --work WORK -o models/demo".to_owned(),

@@ -250,6 +250,50 @@ pub fn fit(
     Ok(space)
 }
 
+/// The map that comes nearest to `embeddings [N, D]`, unit rows, from `teacher [N, 512]`, after so
+/// many steps of so many texts.
+///
+/// # Errors
+/// Tables of different length, or candle's.
+pub fn resembling(
+    teacher: &Tensor,
+    embeddings: &Tensor,
+    (steps, batch): (usize, usize),
+    seed: u64,
+    progress: &indicatif::ProgressBar,
+) -> Result<Space> {
+    let texts = teacher.dim(0)?;
+    anyhow::ensure!(
+        embeddings.dims2()? == (texts, DIM),
+        "tables of different length"
+    );
+    let mut rng = StdRng::seed_from_u64(seed);
+    let space = Space::new(teacher)?;
+    let mut optimizer = AdamW::new(
+        space.vars.iter().map(|(_, v)| v.clone()).collect(),
+        ParamsAdamW {
+            weight_decay: 0.0,
+            ..ParamsAdamW::default()
+        },
+    )?;
+    progress.set_length(steps as u64);
+    for step in 0..steps {
+        optimizer.set_learning_rate(3e-3 * cosine(step, steps, 50));
+        let rows = draw(&mut rng, texts, batch)?;
+        let mapped = space.map(&select(teacher, &rows)?)?;
+        let mean = (mapped * select(embeddings, &rows)?)?.sum_all()?;
+        #[expect(clippy::cast_precision_loss, reason = "a batch")]
+        let loss = (1.0 - (mean / batch as f64)?)?;
+        optimizer.step(&loss.backward()?)?;
+        progress.inc(1);
+        if step % 200 == 199 {
+            let near = 1.0 - loss.to_scalar::<f32>()?;
+            report_line(progress, &format!("step {}: cosine {near:.3}", step + 1));
+        }
+    }
+    Ok(space)
+}
+
 /// Fine and coarse accuracy in percent of a head on features, with `texts [N, D]`.
 ///
 /// # Errors
@@ -290,6 +334,20 @@ pub fn report(bank: &Bank, head: &Head, texts: &Tensor, check: &Examples) -> Res
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_map_that_resembles_embeddings_finds_a_rotation() {
+        let teacher = Tensor::randn(0f32, 1f32, (600, TEACHER_DIM), &Device::Cpu).expect("tensor");
+        let teacher = unit_rows(&teacher).expect("rows");
+        let turned = Tensor::randn(0f32, 1f32, (TEACHER_DIM, DIM), &Device::Cpu).expect("tensor");
+        let wanted = unit_rows(&teacher.matmul(&turned).expect("product")).expect("rows");
+        let bar = indicatif::ProgressBar::hidden();
+        let space = resembling(&teacher, &wanted, (150, 256), 1, &bar).expect("a map");
+        let found = space.map(&teacher).expect("rows");
+        let cosines = (found * wanted).and_then(|t| t.sum_all()).expect("cosines");
+        let mean = cosines.to_scalar::<f32>().expect("scalar") / 600.0;
+        assert!(mean > 0.8, "mean cosine {mean}");
+    }
 
     #[test]
     fn the_map_starts_by_keeping_the_cosines_of_centred_texts() {

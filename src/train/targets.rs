@@ -49,10 +49,11 @@ impl Bank {
         let mut links = Vec::new();
         for (row, text) in texts.iter().enumerate() {
             let row = u32::try_from(row)?;
-            let candidate = match (text.fine, text.coarse, text.imagenet) {
-                (Some(fine), _, _) => fine,
-                (None, Some(coarse), _) => FINE + coarse,
-                (None, None, Some(id)) if text.kind == "everyday" => FINE + COARSE + id,
+            // What fits several classes is the right answer for none of them alone.
+            let candidate = match (&text.fine[..], &text.coarse[..], text.imagenet) {
+                (&[fine], _, _) => fine,
+                ([], &[coarse], _) => FINE + coarse,
+                ([], [], Some(id)) if text.kind == "everyday" => FINE + COARSE + id,
                 _ => continue,
             };
             rows[candidate].push(row);
@@ -193,8 +194,8 @@ mod tests {
     ) -> Text {
         Text {
             kind: kind.into(),
-            fine,
-            coarse,
+            fine: fine.into_iter().collect(),
+            coarse: coarse.into_iter().collect(),
             imagenet,
             text: text.into(),
         }
@@ -210,6 +211,39 @@ mod tests {
         .err()
         .map(|e| e.to_string());
         assert!(error.is_some_and(|e| e.contains("no text names")));
+    }
+
+    #[test]
+    fn a_text_that_fits_several_classes_is_drawn_for_none() {
+        let mut texts: Vec<Text> = (0..FINE)
+            .map(|fine| {
+                text(
+                    "prompt",
+                    Some(fine),
+                    Some(fine % COARSE),
+                    None,
+                    &format!("f{fine}"),
+                )
+            })
+            .collect();
+        texts.extend((0..COARSE).map(|coarse| {
+            text(
+                "prompt",
+                None,
+                Some(coarse),
+                None,
+                &format!("una foto di c{coarse}"),
+            )
+        }));
+        texts.extend((0..EVERYDAY).map(|id| text("everyday", None, None, Some(id), "e")));
+        let mut several = text("caption", None, None, None, "agrume");
+        several.coarse = vec![3, 4];
+        texts.push(several);
+        let coarse_of: Vec<usize> = (0..FINE).map(|f| f % COARSE).collect();
+        let names: Vec<String> = (0..COARSE).map(|c| format!("c{c}")).collect();
+        let bank = Bank::new(&texts, &coarse_of, &names).expect("complete texts");
+        let last = u32::try_from(texts.len() - 1).expect("few texts");
+        assert!(bank.rows.iter().all(|rows| !rows.contains(&last)));
     }
 
     #[test]

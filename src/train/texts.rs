@@ -14,10 +14,10 @@ pub const EVERYDAY: usize = 1000;
 pub struct Text {
     /// `prompt`, `template`, `name`, `caption`, `everyday` or `corpus`.
     pub kind: String,
-    /// Fine class it names.
-    pub fine: Option<usize>,
-    /// Coarse class it names, or that of its fine class.
-    pub coarse: Option<usize>,
+    /// Fine classes it fits: none, the one it names, or all that it describes equally well.
+    pub fine: Vec<usize>,
+    /// Coarse classes it fits, those of its fine classes among them.
+    pub coarse: Vec<usize>,
     /// ImageNet class it names.
     pub imagenet: Option<usize>,
     /// The text itself.
@@ -38,8 +38,8 @@ impl Text {
     }
 }
 
-/// Reads `texts.tsv`: a heading, then kind, fine class, coarse class, ImageNet class (−1 for none)
-/// and text, with tabs between them.
+/// Reads `texts.tsv`: a heading, then kind, fine classes, coarse classes, ImageNet class (−1 for none,
+/// commas between several) and text, with tabs between them.
 ///
 /// # Errors
 /// The file cannot be read, or a malformed row, with its number.
@@ -51,6 +51,14 @@ pub fn read_texts(path: &Path) -> Result<Vec<Text>> {
         ensure!(id < i64::try_from(below)?, "class {id} out of range");
         Ok(usize::try_from(id).ok())
     };
+    let ids = |s: &str, below: usize| -> Result<Vec<usize>> {
+        let ids = s.split(',').map(|one| id(one, below));
+        Ok(ids
+            .collect::<Result<Vec<_>>>()?
+            .into_iter()
+            .flatten()
+            .collect())
+    };
     let mut texts = Vec::new();
     for (number, row) in content.lines().enumerate().skip(1) {
         let fields: Vec<&str> = row.split('\t').collect();
@@ -60,8 +68,8 @@ pub fn read_texts(path: &Path) -> Result<Vec<Text>> {
         };
         texts.push(Text {
             kind: kind.to_owned(),
-            fine: id(fine, FINE).with_context(place)?,
-            coarse: id(coarse, COARSE).with_context(place)?,
+            fine: ids(fine, FINE).with_context(place)?,
+            coarse: ids(coarse, COARSE).with_context(place)?,
             imagenet: id(imagenet, EVERYDAY).with_context(place)?,
             text: text.to_owned(),
         });
@@ -81,19 +89,25 @@ mod tests {
             std::fs::write(&path, format!("kind\tfine\tcoarse\timagenet\ttext\n{rows}")).unwrap();
             read_texts(&path)
         };
-        let texts = read("prompt\t3\t1\t-1\tuna foto di \"mela\"\n").unwrap();
+        let texts =
+            read("prompt\t3\t1\t-1\tuna foto di \"mela\"\ncaption\t-1\t8,9\t-1\tagrume\n").unwrap();
+        assert_eq!(
+            (&texts[1].fine[..], &texts[1].coarse[..]),
+            (&[][..], &[8, 9][..])
+        );
         let expected = Text {
             kind: "prompt".to_owned(),
-            fine: Some(3),
-            coarse: Some(1),
+            fine: vec![3],
+            coarse: vec![1],
             imagenet: None,
             text: "una foto di \"mela\"".to_owned(),
         };
-        assert_eq!(texts, [expected]);
+        assert_eq!(texts[0], expected);
         for wrong in [
             "prompt\t3\t1\tx",
             "prompt\t3\t1\t-1\tx\ty",
             "prompt\t9999\t1\t-1\tx",
+            "prompt\t1,9999\t1\t-1\tx",
         ] {
             let error = format!(
                 "{:#}",

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -249,7 +250,8 @@ pub(super) fn signature(agent: &Agent, remote: &Remote, part: &Path) -> Result<(
         }
         std::thread::sleep(backoff.delay(None, 0.5));
     };
-    fs::write(beside(part), text).map_err(FetchError::Disk)
+    open(&beside(part), false)?.write_all(text.as_bytes())?;
+    Ok(())
 }
 
 /// A client that speaks nothing but HTTPS, and believes the authorities in `ca_file`.
@@ -324,10 +326,12 @@ fn length(part: &Path) -> u64 {
     fs::metadata(part).map_or(0, |data| data.len())
 }
 
+/// A link in its place is not followed: root installs into a folder of the daemon's user.
 fn open(part: &Path, append: bool) -> io::Result<File> {
     let mut options = OpenOptions::new();
-    let options = options.create(true).write(true);
-    options.append(append).truncate(!append).open(part)
+    let options = options.create(true).append(append).truncate(!append);
+    let options = options.write(true).custom_flags(libc::O_NOFOLLOW);
+    options.open(part)
 }
 
 #[cfg(test)]

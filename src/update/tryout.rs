@@ -60,7 +60,7 @@ fn run(
     }
     let mut model = daemon::load_model(bundle, config).map_err(|error| error.to_string())?;
     let calibrated = Applied::of_config(config, bundle);
-    let watched = daemon::watch(config, bundle, &calibrated, &config.state_dir)
+    let watched = daemon::watch(config, bundle, &calibrated, &config.state_dir, &mut || {})
         .map_err(|error| error.to_string())?;
     let stand_in = bench::photo().map_err(|error| error.to_string())?;
     let mut fastest = Duration::MAX;

@@ -7,6 +7,9 @@ use sd_notify::NotifyState;
 
 use super::Verdict;
 
+/// How long one step of the start may take.
+const PATIENCE: Duration = Duration::from_secs(120);
+
 /// The connection to the service manager.
 #[derive(Debug)]
 pub struct Systemd {
@@ -33,6 +36,12 @@ impl Systemd {
     /// How often [`Systemd::tick`] has to be called at least; `None` when systemd wants no watchdog.
     pub fn feed_every(&self) -> Option<Duration> {
         self.feed_every
+    }
+
+    /// The start goes on: systemd waits for [`Systemd::ready`] at least [`PATIENCE`] more.
+    pub fn starting(&self) {
+        let microseconds = u32::try_from(PATIENCE.as_micros()).unwrap_or(u32::MAX);
+        send(&[NotifyState::ExtendTimeoutUsec(microseconds)]);
     }
 
     /// Start or reload is complete.
@@ -134,6 +143,7 @@ mod tests {
         let mut systemd = Systemd::from_env();
         assert_eq!(systemd.feed_every(), Some(Duration::from_secs(5)));
         let at = Duration::from_secs;
+        systemd.starting();
         systemd.ready("1 camera\nSTOPPING=1");
         systemd.status("all well");
         systemd.status("all well");
@@ -172,6 +182,7 @@ mod tests {
             let length = manager.recv(&mut buffer).unwrap();
             String::from_utf8(buffer[..length].to_vec()).unwrap()
         };
+        assert_eq!(hear(), "EXTEND_TIMEOUT_USEC=120000000\n");
         assert_eq!(hear(), "READY=1\nSTATUS=1 camera STOPPING=1\n");
         assert_eq!(hear(), "STATUS=all well\n");
         assert_eq!(hear(), "WATCHDOG=1\n", "at 0 s");

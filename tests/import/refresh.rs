@@ -1,15 +1,19 @@
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use indicatif::ProgressBar;
+use vedetta::bundle::{Bundle, Limits};
 use vedetta::photo;
 use vedetta::train::data;
 use vedetta::train::descent::Rule;
 use vedetta::train::fit::loss::Loss;
-use vedetta::train::fit::{Options, fit};
+use vedetta::train::fit::tuning::Tuning;
+use vedetta::train::fit::{Options, fit, report};
 use vedetta::train::import::{self, import};
 use vedetta::train::onnx::Store;
 use vedetta::train::onnx::edit::Placed;
+use vedetta::train::quantize;
+use vedetta::train::tower::Rank;
 
 /// Four photos, each cut in two ways.
 fn photos(folder: &Path) {
@@ -26,55 +30,153 @@ fn photos(folder: &Path) {
     }
 }
 
+/// The fixture `name` as a bundle in `folder`.
+fn imported(name: &str, store: Store, folder: &Path) -> PathBuf {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/import");
+    let bundle = folder.join("bundle");
+    let options = import::Options {
+        name: Some("imported".to_owned()),
+        command: "a test".to_owned(),
+        store,
+        force: true,
+        ..import::Options::default()
+    };
+    let bar = ProgressBar::hidden();
+    import(&fixtures.join(name), &bundle, &options, &bar).unwrap();
+    bundle
+}
+
+fn options(folder: &Path) -> Options {
+    Options {
+        data: folder.join("photos"),
+        dataset: data::Options::default(),
+        held_out: 0.3,
+        views: 1,
+        epochs: Some(3),
+        batch: 16,
+        rate: 1e-2,
+        rule: Rule::AdaBelief,
+        loss: Loss::InfoNce,
+        strength: Some(0.1),
+        tuning: None,
+        seed: 1,
+        cache: folder.join("cache"),
+        resume: false,
+        force: true,
+        command: "a test".to_owned(),
+    }
+}
+
 /// The written towers are compared with their maps inside; a difference over 1e-5 is an error.
 #[test]
 fn imported_bundles_take_the_maps_into_their_projections() {
     let folder = tempfile::tempdir().unwrap();
     photos(&folder.path().join("photos"));
-    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/import");
     for (name, store) in [
         ("dual-encoder", Store::Float),
         ("dual-encoder", Store::Half),
         ("clip-new", Store::Float),
         ("siglip2", Store::Half),
     ] {
-        let (bundle, out) = (folder.path().join("bundle"), folder.path().join("out"));
-        let options = import::Options {
-            name: Some("imported".to_owned()),
-            command: "a test".to_owned(),
-            store,
-            force: true,
-            ..import::Options::default()
-        };
-        import(
-            &fixtures.join(name),
-            &bundle,
-            &options,
-            &ProgressBar::hidden(),
-        )
-        .unwrap();
-        let options = Options {
-            data: folder.path().join("photos"),
-            dataset: data::Options::default(),
-            held_out: 0.3,
-            views: 1,
-            epochs: Some(3),
-            batch: 16,
-            rate: 1e-2,
-            rule: Rule::AdaBelief,
-            loss: Loss::InfoNce,
-            strength: Some(0.1),
-            seed: 1,
-            cache: folder.path().join("cache"),
-            resume: false,
-            force: true,
-            command: "a test".to_owned(),
-        };
-        let outcome = fit(&bundle, &out, &options).unwrap_or_else(|e| panic!("{name}: {e:#}"));
-        let placed = outcome.written.unwrap();
+        let bundle = imported(name, store, folder.path());
+        let out = folder.path().join("out");
+        let outcome = fit(&bundle, &out, &options(folder.path()));
+        let placed = outcome
+            .unwrap_or_else(|e| panic!("{name}: {e:#}"))
+            .written
+            .unwrap();
         println!("{name}, {store:?}: {placed:?}");
         if name != "siglip2" {
             assert_eq!(placed, [Placed::Folded; 2], "{name}");
         }
     }
+}
+
+/// The written towers are run by the daemon's engine and compared with what was learnt inside; a
+/// difference over 1e-4 is an error.
+#[test]
+fn tuned_towers_are_written_as_bundles_that_the_daemon_runs_and_quantize_takes() {
+    let folder = tempfile::tempdir().unwrap();
+    photos(&folder.path().join("photos"));
+    let adapters = Tuning::adapters(Rank {
+        rank: 2,
+        alpha: 4.0,
+    });
+    let image_only = Tuning {
+        text: false,
+        ..adapters
+    };
+    let (all, untouched) = (Placed::Throughout, Placed::Nowhere);
+    for (name, store, tuning, expected) in [
+        (
+            "dual-encoder",
+            Store::Float,
+            Tuning::clip_italian(1),
+            [all, all],
+        ),
+        ("clip-new", Store::Half, adapters, [all, all]),
+        ("open-clip", Store::Float, image_only, [all, untouched]),
+    ] {
+        let bundle = imported(name, store, folder.path());
+        let out = folder.path().join("out");
+        let options = Options {
+            rate: 1e-3,
+            strength: None,
+            tuning: Some(tuning),
+            ..options(folder.path())
+        };
+        let outcome = fit(&bundle, &out, &options).unwrap_or_else(|e| panic!("{name}: {e:#}"));
+        assert_eq!(outcome.written, Some(expected), "{name}");
+        let epochs = 3 + tuning.frozen_epochs;
+        assert_eq!(outcome.learnt.curve.len(), epochs + 1, "{name}");
+        let html = report::html(&outcome, "x").unwrap();
+        assert!(html.contains("<polyline") && html.contains("its own weights were learnt"));
+        let (old, new) = (open(&bundle), open(&out));
+        for (file, placed) in ["image.onnx", "text.onnx"].into_iter().zip(expected) {
+            let hash = |bundle: &Bundle| bundle.manifest().files[file].sha256.clone();
+            assert_eq!(
+                hash(&old) == hash(&new),
+                placed == untouched,
+                "{name} {file}"
+            );
+        }
+        assert_eq!(old.manifest().precision, new.manifest().precision);
+
+        let options = quantize::Options {
+            photos: folder.path().join("photos"),
+            keep_float: 0,
+            sensitivity: false,
+            force: true,
+            command: "a test".to_owned(),
+        };
+        let int8 = folder.path().join("int8");
+        let bar = ProgressBar::hidden();
+        let report = quantize::quantize(&out, &int8, &options, &bar).unwrap();
+        assert!(report.towers.iter().all(|tower| tower.quantized), "{name}");
+    }
+}
+
+#[test]
+fn a_tower_that_cannot_be_tuned_is_refused_with_what_to_use_instead() {
+    let folder = tempfile::tempdir().unwrap();
+    photos(&folder.path().join("photos"));
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo");
+    let options = Options {
+        strength: None,
+        tuning: Some(Tuning::full()),
+        ..options(folder.path())
+    };
+    let error = fit(&demo, &folder.path().join("out"), &options)
+        .err()
+        .unwrap();
+    let error = format!("{error:#}");
+    assert!(
+        error.contains("--stage projection") && error.contains("image.onnx"),
+        "{error}"
+    );
+    assert!(!folder.path().join("out").exists());
+}
+
+fn open(path: &Path) -> Bundle {
+    Bundle::open(path, &Limits::default()).unwrap()
 }

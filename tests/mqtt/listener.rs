@@ -103,6 +103,13 @@ impl Listener {
         }
     }
 
+    /// All topics and payloads so far, one after the other.
+    pub fn everything(&self) -> Vec<u8> {
+        let heard = self.ears.heard.lock().unwrap();
+        let of = |h: &Heard| [h.topic.as_bytes(), b"\n", &h.payload, b"\n"].concat();
+        heard.1.iter().flat_map(of).collect()
+    }
+
     /// The first message on `topic` that `fits`.
     pub fn wait(&self, topic: &str, fits: impl Fn(&Heard) -> bool) -> Heard {
         self.until(topic, |(_, heard)| {

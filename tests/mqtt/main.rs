@@ -13,6 +13,7 @@ mod listener;
 mod login;
 mod puppet;
 mod requests;
+mod secrets;
 mod server;
 #[path = "../support/tiny_bundle.rs"]
 #[allow(dead_code, reason = "each test file uses a part")]

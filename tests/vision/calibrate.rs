@@ -61,6 +61,42 @@ fn train(folder: &Path, arguments: &[&str]) -> String {
     run(env!("CARGO_BIN_EXE_vedetta-train"), folder, arguments)
 }
 
+/// Asserts that what `score --json --calibration` says of frames in `…/<label>/name` is what
+/// `evaluate --frames --calibration` counted; returns the labels that have a threshold.
+pub fn agree(evaluated: &str, scored: &str) -> Vec<String> {
+    let mut counts: BTreeMap<String, (u32, u32, u32)> = BTreeMap::new();
+    for line in scored.lines() {
+        let line: Value = serde_json::from_str(line).unwrap();
+        let shows = line["image"].as_str().unwrap().split('/').nth(1).unwrap();
+        for label in line["labels"].as_array().unwrap() {
+            let name = label["label"].as_str().unwrap();
+            let Some(over) = label["over"].as_bool() else {
+                continue;
+            };
+            let count = counts.entry(name.to_owned()).or_default();
+            count.0 += u32::from(shows == name);
+            count.1 += u32::from(over && shows == name);
+            count.2 += u32::from(over && shows != name);
+        }
+    }
+    for (label, (shown, found, mistaken)) in &counts {
+        let row = evaluated
+            .lines()
+            .find(|line| line.trim().starts_with(label))
+            .unwrap();
+        let (f, m, s) = (f64::from(*found), f64::from(*mistaken), f64::from(*shown));
+        let precision = format!("{:.3}", f / (f + m));
+        let recall = format!("{:.3}", f / s);
+        let expected = [precision, recall, found.to_string(), mistaken.to_string()];
+        let cells: Vec<&str> = row.split_whitespace().collect();
+        assert!(
+            cells.ends_with(&expected.each_ref().map(String::as_str)),
+            "{row}: {expected:?}"
+        );
+    }
+    counts.into_keys().collect()
+}
+
 #[test]
 fn score_and_evaluate_agree_on_what_calibrate_made() {
     let Some(folder) = frames() else { return };
@@ -99,37 +135,8 @@ fn score_and_evaluate_agree_on_what_calibrate_made() {
             &images[..],
         ];
         let scored = run(env!("CARGO_BIN_EXE_vedetta"), folder, &arguments.concat());
-        let mut counts: BTreeMap<String, (u32, u32, u32)> = BTreeMap::new();
-        for line in scored.lines() {
-            let line: Value = serde_json::from_str(line).unwrap();
-            let shows = line["image"].as_str().unwrap().split('/').nth(1).unwrap();
-            for label in line["labels"].as_array().unwrap() {
-                let name = label["label"].as_str().unwrap();
-                let Some(over) = label["over"].as_bool() else {
-                    continue;
-                };
-                let count = counts.entry(name.to_owned()).or_default();
-                count.0 += u32::from(shows == name);
-                count.1 += u32::from(over && shows == name);
-                count.2 += u32::from(over && shows != name);
-            }
-        }
-        assert!(counts.contains_key("arancia"), "{said}");
-        for (label, (shown, found, mistaken)) in counts {
-            let row = evaluated
-                .lines()
-                .find(|line| line.trim().starts_with(&label))
-                .unwrap();
-            let (f, m, s) = (f64::from(found), f64::from(mistaken), f64::from(shown));
-            let precision = format!("{:.3}", f / (f + m));
-            let recall = format!("{:.3}", f / s);
-            let expected = [precision, recall, found.to_string(), mistaken.to_string()];
-            let cells: Vec<&str> = row.split_whitespace().collect();
-            assert!(
-                cells.ends_with(&expected.each_ref().map(String::as_str)),
-                "{row}: {expected:?}"
-            );
-        }
+        let compared = agree(&evaluated, &scored);
+        assert!(compared.contains(&"arancia".to_owned()), "{said}");
     }
 }
 

@@ -1,5 +1,6 @@
 //! A calibration in force in the daemon, and what `vedetta check` says of one.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use image::{Rgb, RgbImage};
@@ -104,7 +105,8 @@ impl Shop {
     fn confirmed(&self, settings: &Settings) -> Vec<Event> {
         let (config, calibrated) = in_force(&self.config(), settings, &self.bundle);
         let state = self.folder.path().join("state");
-        let cameras = daemon::watch(&config, &self.bundle, &calibrated, &state).unwrap();
+        let cameras =
+            daemon::watch(&config, &self.bundle, &calibrated, &state, &mut || {}).unwrap();
         let manifest = self.bundle.manifest();
         let model = Model {
             encoder: encoder::load_image(&self.bundle, config.model.threads).unwrap(),
@@ -114,7 +116,8 @@ impl Shop {
         let board = Board::new("boot", &self.bundle.id(), 1, RandomUlids);
         let mut lookout = Lookout::new(model, board, false);
         lookout.configure(cameras, &at(0));
-        let messages = (1..6).flat_map(|n| lookout.frame(0, frame(), &at(n)).messages);
+        let messages =
+            (1..6).flat_map(|n| lookout.frame(0, Arc::new(frame().into()), &at(n)).messages);
         let events = messages.filter_map(|message| match message {
             Outgoing::Event { event, .. } => Some(*event),
             _ => None,

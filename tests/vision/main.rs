@@ -17,3 +17,5 @@ mod refresh;
 mod score;
 mod signature;
 mod tokenizer;
+#[cfg(feature = "train")]
+mod walk;

@@ -12,6 +12,7 @@ use vedetta::preprocess::Preprocessor;
 use vedetta::train::data;
 use vedetta::train::descent::Rule;
 use vedetta::train::fit::loss::Loss;
+use vedetta::train::fit::maps::Maps;
 use vedetta::train::fit::{Options, Outcome, fit, report, write};
 use vedetta::train::onnx::edit::Placed;
 use vedetta::{label_bank, matcher, photo};
@@ -67,6 +68,7 @@ impl Shop {
             rule: Rule::AdaBelief,
             loss: Loss::InfoNce,
             strength: Some(0.01),
+            tuning: None,
             seed: 1,
             cache: self.path("cache"),
             resume: false,
@@ -141,13 +143,10 @@ fn a_shops_own_names_are_learnt_and_the_daemon_answers_them() {
         .map(|(name, _)| shop.path("photos").join(name).join("3<img src=x>.png"))
         .into();
     let new = images(&shop.path("new"), &photos);
-    assert_mapped(
-        &images(&shop.path("bundle"), &photos),
-        &new,
-        &outcome.learnt.maps.image,
-    );
+    let maps = Maps::learnt(&outcome.learnt.values).unwrap();
+    assert_mapped(&images(&shop.path("bundle"), &photos), &new, &maps.image);
     let (before, after) = (texts(&shop.path("bundle")), texts(&shop.path("new")));
-    assert_mapped(&before, &after, &outcome.learnt.maps.text);
+    assert_mapped(&before, &after, &maps.text);
 
     let labels = COLOURS.map(|(name, _)| vec![name.to_owned()]);
     let groups = vec![Some(0); 3];

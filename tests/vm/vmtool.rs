@@ -1,5 +1,11 @@
-//! What the virtual machine's test script cannot do with busybox: feed JPEGs into a v4l2loopback
-//! device, turn vivid's fault controls, and look at the colours of a picture.
+//! What the virtual machine's test scripts cannot do with busybox: feed pictures into a v4l2loopback
+//! device, turn vivid's fault controls, look at the colours of a picture, make a bundle that knows
+//! colours, and do the books of the survival campaign.
+
+mod ledger;
+#[allow(dead_code, reason = "a part of it is used here")]
+#[path = "../support/tiny_bundle.rs"]
+mod tiny_bundle;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,10 +21,25 @@ fn main() -> Result<()> {
     match arguments.as_slice() {
         ["feed", device, shown] => feed(device, Path::new(shown)),
         ["control", device, name, value] => control(device, name, value.parse()?),
+        ["feed-raw", device] => feed_raw(device),
         ["bars", picture] => bars(picture),
-        _ => {
-            bail!("vmtool feed DEVICE SHOWN | control DEVICE NAME VALUE | bars JPEG")
+        ["bundle", folder] => {
+            tiny_bundle::write_good(Path::new(folder));
+            Ok(())
         }
+        ["photos", folder] => photos(Path::new(folder)),
+        ["ledger", first, last, heard, logs @ ..] => {
+            let sequences = first.parse()?..=last.parse()?;
+            println!(
+                "{}",
+                ledger::Ledger::read(Path::new(heard), logs, &sequences)?
+            );
+            Ok(())
+        }
+        _ => bail!(
+            "vmtool feed DEVICE SHOWN | feed-raw DEVICE | control DEVICE NAME VALUE | bars JPEG | \
+             bundle FOLDER | photos FOLDER | ledger FIRST LAST HEARD LOG…"
+        ),
     }
 }
 
@@ -28,11 +49,9 @@ fn feed(device: &str, shown: &Path) -> Result<()> {
     let picture = || -> Result<PathBuf> { Ok(std::fs::read_to_string(shown)?.trim().into()) };
     let mut showing = picture()?;
     let (width, height) = image::image_dimensions(&showing)?;
-    let node = Device::with_path(device)?;
     let mut format = Format::new(width, height, FourCC::new(b"MJPG"));
     format.size = 1 << 20;
-    node.set_format(&format)
-        .context("the loopback refused MJPG")?;
+    let _node = produce(device, &format)?;
     let mut sink = std::fs::OpenOptions::new().write(true).open(device)?;
     let mut jpeg = std::fs::read(&showing)?;
     loop {
@@ -45,6 +64,57 @@ fn feed(device: &str, shown: &Path) -> Result<()> {
         std::io::Write::write_all(&mut sink, &jpeg)?;
         std::thread::sleep(Duration::from_millis(200));
     }
+}
+
+/// Writes grey YUYV frames of 320x240, five times a second, until it is killed.
+fn feed_raw(device: &str) -> Result<()> {
+    let _node = produce(device, &Format::new(320, 240, FourCC::new(b"YUYV")))?;
+    let mut sink = std::fs::OpenOptions::new().write(true).open(device)?;
+    loop {
+        std::io::Write::write_all(&mut sink, &[128; 320 * 240 * 2])?;
+        std::thread::sleep(Duration::from_millis(200));
+    }
+}
+
+/// Has a loopback device produce `format`. It takes another one only while nobody reads it: that is
+/// waited for.
+fn produce(device: &str, format: &Format) -> Result<Device> {
+    let mut attempts = 0;
+    loop {
+        let node = Device::with_path(device)?;
+        let outcome = node.set_format(format);
+        if outcome
+            .as_ref()
+            .is_ok_and(|settled| settled.fourcc == format.fourcc)
+        {
+            return Ok(node);
+        }
+        attempts += 1;
+        let fourcc = format.fourcc;
+        ensure!(attempts < 900, "{device} refused {fourcc}: {outcome:?}");
+        drop(node);
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Makes a photo of 640x480 of each colour that the tiny bundle knows: a strong tint over a pattern, so
+/// that nobody takes it for a covered lens.
+fn photos(folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder)?;
+    let colours = [
+        ("rosso", [220, 20, 20]),
+        ("verde", [20, 220, 20]),
+        ("blu", [20, 20, 220]),
+        ("giallo", [220, 220, 20]),
+    ];
+    for (name, colour) in colours {
+        let picture = image::RgbImage::from_fn(640, 480, |x, y| {
+            let shade = u8::from((x / 40 + y / 40) % 2 == 0);
+            image::Rgb(colour.map(|value: u8| value - 20 * shade))
+        });
+        picture.save(folder.join(format!("{name}.jpg")))?;
+    }
+    Ok(())
 }
 
 /// Sets the control called `name`; buttons take any value.

@@ -62,6 +62,9 @@ pub struct Evaluate {
     /// Folder with grocery/: the photos the demo bundle is measured on.
     #[arg(long, value_name = "DIR", group = "what")]
     data: Option<PathBuf>,
+    /// With --data: also look every description of this file up among the names.
+    #[arg(long, value_name = "FILE", requires = "data")]
+    descriptions: Option<PathBuf>,
     /// Put the result into the bundle's manifest.
     #[arg(long)]
     write: bool,
@@ -113,7 +116,10 @@ impl Evaluate {
 
 fn grocery(arguments: &Evaluate, data: &Path) -> Result<Outcome> {
     let grocery = Grocery::open(&data.join("grocery"))?;
-    let report = grocery::evaluate(&arguments.bundle, &grocery, &grocery.val)?;
+    let mut report = grocery::evaluate(&arguments.bundle, &grocery, &grocery.val)?;
+    if let Some(file) = &arguments.descriptions {
+        report.paraphrases = Some(grocery::paraphrases(&arguments.bundle, &grocery, file)?);
+    }
     print_grocery(&report);
     let set = arguments.set.clone().unwrap_or("grocery_val".to_owned());
     let table = report.table(&set);
@@ -130,7 +136,7 @@ pub fn print_grocery(report: &grocery::Report) {
         report.confidence_of_five
     );
     if let Some((right, of)) = report.paraphrases {
-        println!("held-out descriptions: {right} of {of} nearest to the right name");
+        println!("descriptions: {right} of {of} nearest to a right name");
     }
     for (mistake, count) in &report.mistakes {
         println!("  {count:3} × {mistake}");

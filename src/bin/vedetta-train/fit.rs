@@ -2,18 +2,21 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use vedetta::train::data::{self, Format};
 use vedetta::train::descent::Rule;
 use vedetta::train::fit::{self, Options, Outcome, loss::Loss};
 
+mod towers;
+
 /// Refresh a float bundle with your own photos.
 ///
 /// Needs a folder with one folder of photos per thing (mele/, scaffale-vuoto/ and
-/// scaffale-pieno/), or photos with captions. Both towers stay as they are; a linear map behind each
-/// is learnt, as far as the photos justify it. Some photos are held out: a refresh that is no better
-/// on them than the bundle was is not written.
+/// scaffale-pieno/), or photos with captions. With --stage projection both towers stay as they are; a
+/// linear map behind each is learnt, as far as the photos justify it. The other stages learn the
+/// towers themselves, which takes hundreds of photos and hours. Some photos are held out: a refresh
+/// that is no better on them than the bundle was is not written.
 #[derive(Args)]
 pub struct Fit {
     /// Float bundle: folder or .tar.zst.
@@ -37,21 +40,25 @@ pub struct Fit {
     /// Share of the photos of every class that is held out, percent.
     #[arg(long, value_name = "PERCENT", default_value_t = 20, value_parser = clap::value_parser!(u8).range(1..=90))]
     held_out: u8,
-    /// Random views of each photo that are learnt from beside the photo itself.
-    #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u8).range(0..=100))]
-    views: u8,
-    /// Passes over all views; by default up to 40, fewer where there are many photos.
+    /// Random views of each photo that the projection is learnt from beside the photo itself [default:
+    /// 7].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=100))]
+    views: Option<u8>,
+    /// Passes over all photos; by default up to 40 for the projection and 10 for the towers, fewer
+    /// where there are many photos.
     #[arg(long, value_name = "N")]
     epochs: Option<usize>,
-    /// Views in a batch.
-    #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u16).range(2..=8192))]
-    batch: u16,
-    /// Highest learning rate.
-    #[arg(long, default_value_t = 3e-4)]
-    rate: f64,
+    /// Views in a batch [default: 256 for the projection, 32 for the towers].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(2..=8192))]
+    batch: Option<u16>,
+    /// Highest learning rate [default: 3e-4 for the projection and adapters, 1e-5 for all weights].
+    #[arg(long)]
+    rate: Option<f64>,
     /// The optimizer; adabelief is run with adaptive gradient clipping, as CLIP-Italian was trained.
     #[arg(long, value_enum, default_value = "adabelief")]
     optimizer: Optimizer,
+    #[command(flatten)]
+    towers: towers::Towers,
     /// The contrastive loss.
     #[arg(long, value_enum, default_value = "infonce")]
     loss: LossName,
@@ -73,9 +80,13 @@ pub struct Fit {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Stage {
+pub enum Stage {
     /// A linear map behind each tower.
     Projection,
+    /// Low-rank matrices beside those of attention and feed-forward parts (LoRA).
+    Adapters,
+    /// Every weight of the towers.
+    Full,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -107,7 +118,15 @@ enum LossName {
 /// # Errors
 /// Whatever does not fit, or a refresh that is no better; the message says what to do.
 pub fn run(arguments: Fit) -> Result<()> {
-    let Stage::Projection = arguments.stage;
+    let tuning = arguments.towers.tuning(arguments.stage)?;
+    let usual = towers::usual(arguments.stage, &arguments.towers);
+    let name = arguments.stage.to_possible_value();
+    let name = name.map_or_else(String::new, |value| value.get_name().to_owned());
+    if tuning.is_some() {
+        let only = "is for --stage projection";
+        ensure!(arguments.views.is_none(), "--views {only}; see --augment");
+        ensure!(arguments.strength.is_none(), "--strength {only}");
+    }
     let format = arguments.format.map(|layout| match layout {
         Layout::Folders => Format::Folders,
         Layout::Captions => Format::Captions,
@@ -121,10 +140,10 @@ pub fn run(arguments: Fit) -> Result<()> {
             names: arguments.names,
         },
         held_out: f64::from(arguments.held_out) / 100.0,
-        views: arguments.views,
+        views: arguments.views.unwrap_or(7),
         epochs: arguments.epochs,
-        batch: usize::from(arguments.batch),
-        rate: arguments.rate,
+        batch: usize::from(arguments.batch.unwrap_or(usual.batch)),
+        rate: arguments.rate.unwrap_or(usual.rate),
         rule: match arguments.optimizer {
             Optimizer::Adabelief => Rule::AdaBelief,
             Optimizer::Adamw => Rule::AdamW { decay: 0.0 },
@@ -134,12 +153,13 @@ pub fn run(arguments: Fit) -> Result<()> {
             LossName::Sigmoid => Loss::Sigmoid,
         },
         strength: arguments.strength,
+        tuning,
         seed: arguments.seed,
         cache: arguments.cache.map_or_else(cache, Ok)?,
         resume: arguments.resume,
         force: arguments.force,
         command: format!(
-            "vedetta-train fit --stage projection BUNDLE -o DIR --data DIR --seed {}",
+            "vedetta-train fit --stage {name} BUNDLE -o DIR --data DIR --seed {}",
             arguments.seed
         ),
     };
@@ -183,12 +203,15 @@ fn cache() -> Result<PathBuf> {
 fn print(outcome: &Outcome) {
     let (before, after) = (outcome.before, outcome.after);
     println!(
-        "learnt from {} photos, measured on {} held-out ones; epoch {} of {} was best, strength {}",
+        "learnt from {} photos, measured on {} held-out ones; epoch {} of {} was best{}",
         outcome.train.len(),
         outcome.held_out.len(),
         outcome.learnt.best,
         outcome.settings.epochs,
-        outcome.settings.strength
+        match outcome.tuning {
+            Some(_) => String::new(),
+            None => format!(", strength {}", outcome.settings.strength),
+        }
     );
     println!(
         "  right first:    {:5.1} % → {:5.1} %",

@@ -13,6 +13,7 @@ use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use vedetta::bundle::{Bundle, Limits};
 use vedetta::train::demo::Workshop;
 use vedetta::train::{text, tune};
 
@@ -55,6 +56,10 @@ struct Demo {
     /// Folder with the project's own texts and licences.
     #[arg(long, value_name = "DIR", default_value = "models")]
     models: PathBuf,
+    /// Keep the image tower of this bundle and go on training its text tower with the texts of WORK
+    /// (steps text and pack).
+    #[arg(long, value_name = "BUNDLE")]
+    refresh: Option<PathBuf>,
     /// Run only this step.
     #[arg(long, value_enum)]
     step: Option<Step>,
@@ -89,9 +94,12 @@ struct Tuning {
     /// Share of blended views.
     #[arg(long, default_value_t = tune::Settings::default().mix)]
     mix: f64,
-    /// Steps of the text tower.
-    #[arg(long, default_value_t = text::Settings::default().steps)]
-    steps: usize,
+    /// Steps of the text tower [default: 2000, with --refresh 900].
+    #[arg(long)]
+    steps: Option<usize>,
+    /// Weight of pulling descriptions to their classes [default: 0.05, with --refresh 0.3].
+    #[arg(long)]
+    classes: Option<f64>,
     /// Epochs between two reports.
     #[arg(long, default_value_t = tune::Settings::default().report_every)]
     report_every: usize,
@@ -157,6 +165,30 @@ fn make_demo(demo: &Demo) -> Result<()> {
     };
     let wanted = |step| demo.step.is_none_or(|s| s == step);
     let texts = text::Work(demo.work.clone());
+    let mut of_text = match demo.refresh {
+        Some(_) => text::refresh::settings(demo.seed),
+        None => text::Settings {
+            seed: demo.seed,
+            ..text::Settings::default()
+        },
+    };
+    of_text.steps = demo.tuning.steps.unwrap_or(of_text.steps);
+    of_text.classes = demo.tuning.classes.unwrap_or(of_text.classes);
+    let data = demo.models.join("data");
+    let heldout = data.join("paraphrases_heldout.tsv");
+    let licences = data.join("LICENSES.md");
+    if let Some(base) = &demo.refresh {
+        let base = Bundle::open(base, &Limits::default())?;
+        if wanted(Step::Text) {
+            text::refresh::refresh(&texts, &base, of_text)?;
+            text::export(&texts)?;
+        }
+        if wanted(Step::Pack) {
+            let report = workshop.pack_refreshed(&base, &demo.output, &heldout, &licences)?;
+            evaluate::print_grocery(&report);
+        }
+        return Ok(());
+    }
     if wanted(Step::Tokenizer) {
         text::train_tokenizer(&texts)?;
     }
@@ -164,14 +196,7 @@ fn make_demo(demo: &Demo) -> Result<()> {
         workshop.space()?;
     }
     if wanted(Step::Text) {
-        text::distil(
-            &texts,
-            text::Settings {
-                seed: demo.seed,
-                steps: demo.tuning.steps,
-                ..text::Settings::default()
-            },
-        )?;
+        text::distil(&texts, of_text)?;
         text::export(&texts)?;
     }
     if wanted(Step::Image) {
@@ -181,9 +206,7 @@ fn make_demo(demo: &Demo) -> Result<()> {
         workshop.head(&settings)?;
     }
     if wanted(Step::Pack) {
-        let data = demo.models.join("data");
-        let heldout = data.join("paraphrases_heldout.tsv");
-        let report = workshop.pack(&demo.output, &heldout, &data.join("LICENSES.md"))?;
+        let report = workshop.pack(&demo.output, &heldout, &licences)?;
         evaluate::print_grocery(&report);
     }
     Ok(())

@@ -1,7 +1,7 @@
 //! `vedetta bench`.
 
 use std::num::NonZeroUsize;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -35,6 +35,12 @@ pub struct BenchArgs {
     /// One JSON object per thread count and line.
     #[arg(long)]
     json: bool,
+    /// Processor time instead: of a camera that sees nothing new, and of a frame that is encoded.
+    #[arg(long)]
+    power: bool,
+    /// With --power: frames looked at per second.
+    #[arg(long, value_name = "FPS", default_value_t = 5.0, requires = "power")]
+    rate: f32,
 }
 
 /// Prints a table, or JSON.
@@ -49,6 +55,9 @@ pub fn run(arguments: &BenchArgs) -> Result<()> {
         Some(path) => path.clone(),
         None => Environment::current().installed_bundle()?,
     };
+    if arguments.power {
+        return power(arguments, &path);
+    }
     let cores = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
     let counts = match arguments.threads {
         Some(threads) => vec![threads],
@@ -81,6 +90,55 @@ pub fn run(arguments: &BenchArgs) -> Result<()> {
         reports.push(report);
     }
     show(arguments, &reports)
+}
+
+fn power(arguments: &BenchArgs, path: &Path) -> Result<()> {
+    ensure!(
+        (0.1..=60.0).contains(&arguments.rate),
+        "--rate {}: give 0.1 to 60",
+        arguments.rate
+    );
+    let options = Options {
+        threads: arguments.threads.unwrap_or(NonZeroUsize::MIN),
+        budget: Duration::from_secs_f64(arguments.seconds.max(1.0)),
+        text: None,
+    };
+    // A progress bar that moves would be measured too.
+    let report = bench::power::run(path, &options, arguments.rate, &|step| {
+        log::info!("{step}");
+    })
+    .with_context(|| path.display().to_string())?;
+    if arguments.json {
+        println!("{}", serde_json::to_string(&report)?);
+        return Ok(());
+    }
+    println!(
+        "{}
+1280x720 MJPEG, {} kB a frame, {} frames a second, one zone, four labels
+",
+        report.bundle,
+        report.frame_bytes / 1000,
+        report.rate_fps
+    );
+    println!(
+        "idle scene          {:.2} % of one core, {:.0} CPU-seconds an hour",
+        report.idle_core_share * 100.0,
+        report.cpu_s_per_idle_hour
+    );
+    println!(
+        "idle frame          {}",
+        ms(report.cpu_s_per_idle_frame * 1e3)
+    );
+    println!(
+        "encoded frame       {}",
+        ms(report.cpu_s_per_encoded_frame * 1e3)
+    );
+    println!(
+        "
+measured for {:.0} s, the whole daemon included",
+        report.seconds
+    );
+    Ok(())
 }
 
 /// The same benchmark with so many threads, in a process of its own.

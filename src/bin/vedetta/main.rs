@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+#[cfg(feature = "docs")]
+use clap::CommandFactory;
 use clap::{Parser, Subcommand};
 
 mod bench;
@@ -10,6 +12,8 @@ mod cameras;
 mod check;
 #[cfg(feature = "demo")]
 mod demo;
+#[cfg(feature = "docs")]
+mod generate;
 mod logging;
 mod run;
 mod score;
@@ -41,6 +45,9 @@ enum Command {
     #[cfg(feature = "demo")]
     Demo(demo::DemoArgs),
     Watch(watch::WatchArgs),
+    #[cfg(feature = "docs")]
+    #[command(hide = true)]
+    Generate(generate::GenerateArgs),
 }
 
 fn main() -> ExitCode {
@@ -54,6 +61,10 @@ fn main() -> ExitCode {
         #[cfg(feature = "demo")]
         Command::Demo(arguments) => demo::run(&arguments),
         Command::Watch(arguments) => watch::run(&arguments),
+        #[cfg(feature = "docs")]
+        Command::Generate(arguments) => {
+            finish(generate::run(&arguments, &Cli::command()).map(|()| ExitCode::SUCCESS))
+        }
     }
 }
 

@@ -36,6 +36,8 @@ pub fn run(arguments: &RunArgs) -> ExitCode {
         }
     };
     super::logging::start(first.log_level);
+    #[cfg(feature = "faults")]
+    log::warn!("this build hangs when it is told to; it is for tests only");
     let control = Arc::new(Control::default());
     if let Err(error) = listen_to_signals(Arc::clone(&control)) {
         eprintln!("signals cannot be handled: {error}");

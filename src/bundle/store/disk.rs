@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use rustix::fs::{Gid, Uid, chown, statvfs};
+use rustix::fs::{Gid, Uid, fchown, statvfs};
 
 /// Held as long as nobody else may change the store.
 pub type Lock = Box<dyn Send>;
@@ -36,7 +36,8 @@ pub trait Disk: Send + Sync {
 }
 
 /// The file system of the machine. What root makes is given to whoever owns the state directory: the
-/// daemon has to read it.
+/// daemon has to read it. A link in place of what it opens is not followed, or the daemon's user could
+/// have somebody else's file given to it.
 #[derive(Clone, Debug)]
 pub struct RealDisk {
     owner: Option<(Uid, Gid)>,
@@ -52,30 +53,34 @@ impl RealDisk {
         Self { owner }
     }
 
-    fn give(&self, path: &Path) -> io::Result<()> {
+    fn give(&self, file: &File) -> io::Result<()> {
         if let Some((uid, gid)) = self.owner {
-            chown(path, Some(uid), Some(gid))?;
+            fchown(file, Some(uid), Some(gid))?;
         }
         Ok(())
+    }
+
+    /// Opens a file to write to, and makes it where there is none.
+    pub(crate) fn open(&self, path: &Path, truncate: bool) -> io::Result<File> {
+        let mut options = OpenOptions::new();
+        let options = options.write(true).create(true).truncate(truncate);
+        let file = options.custom_flags(libc::O_NOFOLLOW).open(path)?;
+        self.give(&file)?;
+        Ok(file)
     }
 }
 
 impl Disk for RealDisk {
     fn make_dir(&self, path: &Path) -> io::Result<()> {
         fs::create_dir(path)?;
-        self.give(path)
+        let mut options = OpenOptions::new();
+        let options = options.read(true);
+        let folder = options.custom_flags(libc::O_NOFOLLOW | libc::O_DIRECTORY);
+        self.give(&folder.open(path)?)
     }
 
     fn write(&self, path: &Path, content: &mut dyn Read) -> io::Result<u64> {
-        let mut options = OpenOptions::new();
-        let mut file = options
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .custom_flags(libc::O_NOFOLLOW)
-            .open(path)?;
-        self.give(path)?;
-        io::copy(content, &mut file)
+        io::copy(content, &mut self.open(path, true)?)
     }
 
     fn sync(&self, path: &Path) -> io::Result<()> {
@@ -112,17 +117,30 @@ impl Disk for RealDisk {
     }
 
     fn lock(&self, path: &Path) -> io::Result<Option<Lock>> {
-        let mut options = OpenOptions::new();
-        let file = options
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(path)?;
-        self.give(path)?;
+        let file = self.open(path, false)?;
         match file.try_lock() {
             Ok(()) => Ok(Some(Box::new(file))),
             Err(fs::TryLockError::WouldBlock) => Ok(None),
             Err(fs::TryLockError::Error(error)) => Err(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    #[test]
+    fn a_link_in_the_store_is_not_followed() {
+        let folder = tempfile::tempdir().unwrap();
+        let victim = folder.path().join("victim");
+        fs::write(&victim, "as it was").unwrap();
+        let link = folder.path().join("lock");
+        symlink(&victim, &link).unwrap();
+        let disk = RealDisk::new(folder.path());
+        assert!(disk.lock(&link).is_err());
+        assert!(disk.write(&link, &mut &b"other"[..]).is_err());
+        assert_eq!(fs::read(&victim).unwrap(), b"as it was");
     }
 }

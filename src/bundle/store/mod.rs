@@ -29,6 +29,8 @@ use thiserror::Error;
 use super::archive;
 use super::{Bundle, BundleError, Limits, MANIFEST, MAX_MANIFEST_BYTES};
 pub use disk::{Disk, Lock, RealDisk};
+#[cfg(test)]
+pub(crate) use model::Dice;
 pub use pointer::{Failed, Folder, Pointer, TRIAL_STARTS};
 use shelf::Shelf;
 

@@ -9,7 +9,7 @@ mod values;
 use std::num::NonZeroUsize;
 use std::path::Path;
 
-use super::{Config, Id, Model, Update, defaults, raw};
+use super::{Config, Heat, Id, Model, Update, defaults, raw};
 use crate::bundle::signature::PublicKey;
 use crate::bundle::store::Store;
 
@@ -32,7 +32,7 @@ pub(super) const LOG_LEVELS: [(&str, log::LevelFilter); 6] = [
 pub(super) fn check(context: &Context<'_>, raw: &raw::Config) -> Option<Config> {
     let device = match &raw.device {
         Some(_) => context.id(&raw.device),
-        None => Id::from_text(&context.environment.hostname).or_else(|| Id::new("vedetta")),
+        None => Id::from_text(&context.environment.device()).or_else(|| Id::new("vedetta")),
     };
     let device_name = context.text(&raw.device_name);
     let state_dir = match &raw.state_dir {
@@ -49,6 +49,7 @@ pub(super) fn check(context: &Context<'_>, raw: &raw::Config) -> Option<Config> 
     let any_device = device.clone().or_else(|| Id::new("vedetta"))?;
     let mqtt = mqtt::mqtt(context, raw, &any_device);
     let outbox = mqtt::outbox(context, raw);
+    let heat = heat(context, raw);
     let device = device?;
     Some(Config {
         device_name: device_name.unwrap_or_else(|| device.to_string()),
@@ -61,6 +62,7 @@ pub(super) fn check(context: &Context<'_>, raw: &raw::Config) -> Option<Config> 
         negatives,
         mqtt: mqtt?,
         outbox,
+        heat,
         log_level: log_level.unwrap_or(log::LevelFilter::Info),
     })
 }
@@ -91,6 +93,19 @@ fn model(context: &Context<'_>, raw: &raw::Config, state_dir: Option<&Path>) -> 
         calibration,
         threads: NonZeroUsize::new(threads.unwrap_or(default))?,
     })
+}
+
+fn heat(context: &Context<'_>, raw: &raw::Config) -> Heat {
+    let empty = raw::Heat::default();
+    let raw = given(&raw.heat).map_or(&empty, |(_, raw)| raw);
+    let step_c = context.number(&raw.step_c, 1.0..=30.0);
+    let hysteresis_c = context.number(&raw.hysteresis_c, 0.0..=30.0);
+    Heat {
+        enabled: context.flag(&raw.enabled).unwrap_or(true),
+        start_c: context.number(&raw.start_c, 20.0..=120.0).map(narrow),
+        step_c: narrow(step_c.unwrap_or(defaults::HEAT_STEP_C)),
+        hysteresis_c: narrow(hysteresis_c.unwrap_or(defaults::HEAT_HYSTERESIS_C)),
+    }
 }
 
 fn update(context: &Context<'_>, raw: &raw::Config) -> Option<Update> {

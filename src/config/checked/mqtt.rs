@@ -185,15 +185,25 @@ fn credentials(context: &Context<'_>, raw: &raw::Mqtt) -> Option<Option<Credenti
         }
         (Some(_), None) => {
             let (place, password) = given(&raw.password)?;
-            // A variable is as private as the process; a file or a command line is not.
-            let variable = matches!(
-                context.problems.origin(place),
-                Some(Origin::Override(origin)) if !origin.starts_with("--set")
-            );
-            if !variable {
-                let message = "stands in clear text; put it into a file of its own and name that \
-                               in password_file";
-                context.problems.warn(place, message);
+            match context.problems.origin(place) {
+                Some(Origin::Override(origin)) if origin.starts_with("--set") => {
+                    let message = "would stand in the process list, where everybody on this machine \
+                                   can read it; write it into a file and name that with \
+                                   mqtt.password_file";
+                    return context.wrong(place, message);
+                }
+                // A variable is as private as the process.
+                Some(Origin::Override(_)) => {}
+                _ if context.readable_by_all => {
+                    let message = "everybody on this machine can read it: chmod 640 this file, or put \
+                                   it into a file of its own and name that in password_file";
+                    context.problems.warn(place, message);
+                }
+                _ => {
+                    let message = "stands in clear text; put it into a file of its own and name that \
+                                   in password_file";
+                    context.problems.warn(place, message);
+                }
             }
             Some((place, password.clone()))
         }

@@ -18,6 +18,8 @@ pub struct Context<'a> {
     pub environment: &'a Environment,
     /// Folder of the configuration file: relative paths in it start here.
     pub folder: &'a Path,
+    /// Whether everybody on the machine can read the configuration file.
+    pub readable_by_all: bool,
 }
 
 impl Context<'_> {

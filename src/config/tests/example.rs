@@ -9,6 +9,8 @@ use super::super::{Problem, raw};
 use super::{MINIMAL, parse};
 
 const EXAMPLE: &str = include_str!("../../../systemd/config.example.toml");
+/// What the Debian package installs.
+const STARTER: &str = include_str!("../../../cross/debian/vedetta.toml");
 
 /// The example with what stands behind `marker` brought to life: lines that read as a key or table.
 fn revived(marker: &str) -> String {
@@ -27,6 +29,11 @@ fn revived(marker: &str) -> String {
 #[test]
 fn the_example_is_a_configuration() {
     parse(EXAMPLE).unwrap();
+}
+
+#[test]
+fn the_packaged_configuration_is_one_as_it_comes() {
+    parse(STARTER).unwrap();
 }
 
 #[test]
@@ -83,13 +90,14 @@ fn every_key_is_in_the_example_and_every_key_of_the_example_is_known() {
     }
     let found: BTreeSet<_> = keys.into_iter().collect();
     let mut known = BTreeSet::new();
-    let sections: [(&str, &[&str]); 13] = [
+    let sections: [(&str, &[&str]); 14] = [
         ("", fields::<raw::Config>()),
         ("model", fields::<raw::Model>()),
         ("update", fields::<raw::Update>()),
         ("mqtt", fields::<raw::Mqtt>()),
         ("mqtt.tls", fields::<raw::Tls>()),
         ("outbox", fields::<raw::Outbox>()),
+        ("heat", fields::<raw::Heat>()),
         ("decision", fields::<raw::Decision>()),
         ("negatives", fields::<raw::Negatives>()),
         ("label", fields::<raw::Label>()),

@@ -266,6 +266,27 @@ fn a_password_in_clear_works_and_is_warned_about() {
 }
 
 #[test]
+fn a_password_that_everybody_can_read_is_warned_about() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("vedetta.toml");
+    let text = format!("{MINIMAL}[mqtt]\nusername = \"anna\"\npassword = \"s3gret-o\"\n");
+    std::fs::write(&file, text).unwrap();
+    for (mode, said) in [
+        (0o644, "everybody on this machine"),
+        (0o640, "stands in clear"),
+    ] {
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(mode)).unwrap();
+        let loaded = Loaded::read(&file, &[], &environment()).unwrap();
+        assert!(
+            loaded.warnings[0].message.contains(said),
+            "{mode:o}: {:?}",
+            loaded.warnings
+        );
+    }
+}
+
+#[test]
 fn the_host_name_becomes_a_legal_device_id() {
     let mut environment = environment();
     environment.hostname = "Jetson_Nano.local".into();

@@ -29,7 +29,7 @@ size = [1280]
         "vedetta.toml:2: device = \"Negozio 1\": must be 1 to 64 of a-z, 0-9 and '-', not starting \
          or ending with '-'; negozio-1 would do",
         "vedetta.toml:3: colour: unknown key; legal here: device, device_name, state_dir, \
-         log_level, model, update, mqtt, outbox, decision, negatives, label, camera",
+         log_level, model, update, mqtt, outbox, heat, decision, negatives, label, camera",
         "vedetta.toml:6: mqtt.hots: unknown key; did you mean host? Legal here: host, port, \
          version, username, password, password_file, client_id, topic_prefix, keep_alive_s, \
          discovery, discovery_prefix, evidence, health_every_s, commands, tls",
@@ -255,6 +255,23 @@ fn login_and_tls_files_go_together() {
     );
     let both = "[mqtt]\nusername = \"a\"\npassword = \"b\"\npassword_file = \"c\"\n";
     refused(both, "exclude each other");
+}
+
+#[test]
+fn a_password_on_the_command_line_is_refused_and_not_repeated() {
+    for sets in [
+        &["mqtt.username=a", "mqtt.password=s3gret-o"][..],
+        &["mqtt.password:s3gret-o"],
+    ] {
+        let error = parse_with(MINIMAL, sets).unwrap_err().to_string();
+        assert!(!error.contains("s3gret-o"), "{error}");
+    }
+    let error = parse_with(MINIMAL, &["mqtt.username=a", "mqtt.password=s3gret-o"]).unwrap_err();
+    let message = &error.problems[0].message;
+    assert!(
+        message.contains("process list") && message.contains("password_file"),
+        "{message}"
+    );
 }
 
 #[test]

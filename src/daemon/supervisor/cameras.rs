@@ -47,6 +47,7 @@ impl Supervisor<'_> {
     pub(super) fn start_camera(&mut self, camera: Camera) -> Result<(), ServeError> {
         let slot = Arc::new(LatestSlot::with_bell(Arc::clone(&self.bell)));
         let shared = Arc::new(CaptureShared::default());
+        shared.slow_down(self.thermostat.level());
         let thread = CaptureThread::spawn(&camera, Arc::clone(&slot), Arc::clone(&shared))?;
         let now = self.clock.uptime();
         self.relays.add(

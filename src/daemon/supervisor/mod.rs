@@ -22,11 +22,13 @@ use crate::watchdog::{Systemd, Verdict, Watchdog};
 
 mod bundles;
 mod cameras;
+mod heat;
 mod introduce;
 mod reload;
 mod start;
 
 use cameras::Camcorder;
+use heat::Thermostat;
 pub use start::{load_model, serve};
 
 /// How long the supervisor sleeps at most: signals are looked at this often.
@@ -67,6 +69,7 @@ pub(super) struct Supervisor<'a> {
     relays: Relays,
     systemd: Systemd,
     updates: Updates,
+    thermostat: Thermostat,
 }
 
 impl Supervisor<'_> {
@@ -93,6 +96,7 @@ impl Supervisor<'_> {
             let verdict = self.watchdog.verdict(now);
             self.systemd.tick(now, &verdict);
             self.attend_to_bundles(now, verdict == Verdict::Feed)?;
+            self.attend_to_heat(now);
         }
         Ok(())
     }

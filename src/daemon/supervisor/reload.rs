@@ -66,7 +66,14 @@ impl Supervisor<'_> {
             self.report_settings();
             return Ok(());
         }
-        let watched = plan::watch(&config, bundle, &calibrated, &self.config.state_dir)
+        // This thread feeds the watchdog, also while prompts are embedded.
+        let mut alive = || {
+            let now = self.clock.uptime();
+            self.relays.pass_on(now);
+            self.systemd.tick(now, &self.watchdog.verdict(now));
+        };
+        let folder = &self.config.state_dir;
+        let watched = plan::watch(&config, bundle, &calibrated, folder, &mut alive)
             .map_err(|error| error.to_string())?;
         if !self.publisher.announce(&config) {
             self.change_publisher(&config)?;

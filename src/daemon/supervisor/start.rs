@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Instant;
 
-use super::{COMMANDS, MQTT, REQUESTS, SILENCE, Supervisor, settings_path};
+use super::{COMMANDS, MQTT, REQUESTS, SILENCE, Supervisor, Thermostat, settings_path};
 use crate::bundle::{Bundle, Limits};
 use crate::calibrate::Applied;
 use crate::config::{Config, ConfigError};
@@ -38,6 +38,7 @@ pub fn serve(
         path: configured.state_dir.clone(),
         source,
     })?;
+    let systemd = Systemd::from_env();
     let mut updates = Updates::start(&configured);
     configured.model.follow(updates.current());
     let settings = Settings::load(&settings_path(&configured));
@@ -48,7 +49,7 @@ pub fn serve(
         bundle,
         model,
         watched,
-    } = in_use(&mut updates, &mut configured, &settings)?;
+    } = in_use(&mut updates, &mut configured, &settings, &systemd)?;
     let backend = model.encoder.describe();
     log::info!(
         "bundle {} ({}) on {backend}, loaded in {:.1} s",
@@ -99,6 +100,7 @@ pub fn serve(
     let inference = std::thread::Builder::new()
         .name("inference".to_owned())
         .spawn(|| inference.run())?;
+    let thermostat = Thermostat::new(config.heat);
     let mut supervisor = Supervisor {
         load,
         configured,
@@ -117,8 +119,9 @@ pub fn serve(
         requests,
         watchdog,
         relays,
-        systemd: Systemd::from_env(),
+        systemd,
         updates,
+        thermostat,
     };
     supervisor.start_cameras()?;
     supervisor.configure_inference(watched, None);
@@ -150,9 +153,10 @@ fn in_use(
     updates: &mut Updates,
     configured: &mut Config,
     settings: &Settings,
+    systemd: &Systemd,
 ) -> Result<Opened, ServeError> {
     loop {
-        let error = match open(configured, settings) {
+        let error = match open(configured, settings, systemd) {
             Ok(opened) => return Ok(opened),
             Err(error) => error,
         };
@@ -171,11 +175,13 @@ fn in_use(
     }
 }
 
-fn open(configured: &Config, settings: &Settings) -> Result<Opened, ServeError> {
+fn open(configured: &Config, settings: &Settings, systemd: &Systemd) -> Result<Opened, ServeError> {
     let bundle = Bundle::open(&configured.model.bundle, &Limits::default())?;
     let (config, calibrated) = in_force(configured, settings, &bundle);
     let model = load_model(&bundle, &config)?;
-    let watched = plan::watch(&config, &bundle, &calibrated, &config.state_dir)?;
+    let mut alive = || systemd.starting();
+    let folder = &config.state_dir;
+    let watched = plan::watch(&config, &bundle, &calibrated, folder, &mut alive)?;
     Ok(Opened {
         config,
         calibrated,

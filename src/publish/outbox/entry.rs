@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::store::{Payload, Stored};
+use crate::moment::Clock;
+use crate::wall_clock;
 
 /// One event that waits.
 pub(super) struct Entry {
@@ -43,14 +45,84 @@ impl Entry {
         self.event_bytes + self.evidence_bytes
     }
 
-    /// Within a run by the steady clock; across runs by the wall clock where it could be trusted,
-    /// else only since this run began.
-    pub fn age(&self, now: Instant, wall: Timestamp) -> Duration {
-        let steady = now.saturating_duration_since(self.seen);
-        if !self.earlier || !self.synced {
+    /// Within a run by the steady clock; across runs by the wall clock where it could be trusted then
+    /// and can be now, else only since this run began.
+    pub fn age(&self, now: &Now) -> Duration {
+        let steady = now.steady.saturating_duration_since(self.seen);
+        if !self.earlier || !self.synced || now.clock == Clock::Unsynced {
             return steady;
         }
-        let ms = wall.as_millisecond().saturating_sub(self.unix_ms);
+        let ms = now.wall.as_millisecond().saturating_sub(self.unix_ms);
         Duration::from_millis(u64::try_from(ms).unwrap_or(0)).max(steady)
+    }
+}
+
+/// The present on both clocks, and whether the wall clock can be trusted.
+pub(super) struct Now {
+    pub steady: Instant,
+    pub wall: Timestamp,
+    pub clock: Clock,
+}
+
+impl Now {
+    /// Reads the clocks; the wall clock is trusted only where `asks` has its state looked up.
+    pub fn read(asks: bool) -> Self {
+        Self {
+            steady: Instant::now(),
+            wall: Timestamp::now(),
+            clock: if asks {
+                wall_clock::trust()
+            } else {
+                Clock::Unsynced
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const YEARS: Duration = Duration::from_secs(10 * 365 * 86_400);
+
+    fn found(synced: bool, wall: Timestamp, steady: Instant) -> Entry {
+        let stored = Stored {
+            sequence: 1,
+            unix_ms: wall.as_millisecond(),
+            synced,
+            event_bytes: 1,
+            evidence_bytes: 0,
+        };
+        Entry::found(&stored, steady)
+    }
+
+    #[test]
+    fn only_a_clock_that_was_and_is_trusted_ages_events_of_an_earlier_run() {
+        let (steady, wall) = (Instant::now(), Timestamp::now());
+        let in_years = |clock| Now {
+            steady: steady + Duration::from_secs(3),
+            wall: wall + YEARS,
+            clock,
+        };
+        for (was, is, age) in [
+            (true, Clock::Synced, YEARS),
+            (true, Clock::Unsynced, Duration::from_secs(3)),
+            (false, Clock::Synced, Duration::from_secs(3)),
+            (false, Clock::Unsynced, Duration::from_secs(3)),
+        ] {
+            let entry = found(was, wall, steady);
+            assert_eq!(entry.age(&in_years(is)), age, "{was} {is:?}");
+        }
+    }
+
+    #[test]
+    fn a_clock_that_went_back_makes_nothing_older() {
+        let (steady, wall) = (Instant::now(), Timestamp::now());
+        let before = Now {
+            steady,
+            wall: wall - YEARS,
+            clock: Clock::Synced,
+        };
+        assert_eq!(found(true, wall, steady).age(&before), Duration::ZERO);
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 
 use super::disk::Disk;
-use super::entry::Entry;
+use super::entry::{Entry, Now};
 use super::store::Opener;
 use super::{EVIDENCE_EXPIRY, NewEvent, Ready};
 use crate::config;
@@ -226,7 +226,7 @@ impl Queue {
     }
 
     pub fn next_ready(&mut self, busy: &BTreeSet<u64>) -> Option<Ready> {
-        let (now, wall) = (Instant::now(), Timestamp::now());
+        let now = self.now();
         let mut index = 0;
         while let Some(entry) = self.entries.get(index) {
             let sequence = entry.sequence;
@@ -234,7 +234,7 @@ impl Queue {
                 index += 1;
                 continue;
             }
-            let age = entry.age(now, wall);
+            let age = entry.age(&now);
             if age > self.limits.expire_after {
                 self.expired += 1;
                 self.take_out(index);
@@ -280,13 +280,19 @@ impl Queue {
         None
     }
 
+    /// What age is measured by. Only events of earlier runs, which come first, ask for the wall clock.
+    fn now(&self) -> Now {
+        let asks = self.entries.front().is_some_and(|entry| entry.earlier);
+        Now::read(asks)
+    }
+
     /// Entries of a run are in order of age; those of earlier runs come first.
     fn drop_expired(&mut self) {
-        let (now, wall) = (Instant::now(), Timestamp::now());
+        let now = self.now();
         let limit = self.limits.expire_after;
         let mut index = 0;
         while let Some(entry) = self.entries.get(index) {
-            if entry.age(now, wall) > limit {
+            if entry.age(&now) > limit {
                 self.expired += 1;
                 self.take_out(index);
             } else if entry.earlier {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
 use thiserror::Error;
 
 use super::overlay::Overlay;
@@ -92,14 +92,19 @@ pub(super) type Opener = Box<dyn Fn(&Path, Access) -> Result<Database, DatabaseE
 /// Opens a file with a small cache, checking every page, so that a damaged file is an error here
 /// and not a surprise later.
 pub(super) fn open_file(path: &Path, access: Access) -> Result<Database, DatabaseError> {
+    match access {
+        Access::Write => builder().create(path),
+        Access::Read => builder().create_with_backend(Overlay::open(path)?),
+    }
+}
+
+/// How a database is opened, whatever it lies on.
+pub(super) fn builder() -> Builder {
     let mut builder = Database::builder();
     builder
         .set_cache_size(CACHE_BYTES)
         .set_check_integrity_on_open(true);
-    match access {
-        Access::Write => builder.create(path),
-        Access::Read => builder.create_with_backend(Overlay::open(path)?),
-    }
+    builder
 }
 
 /// An open database file.

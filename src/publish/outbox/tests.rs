@@ -14,7 +14,7 @@ use crate::event::{EndReason, EventType, SCHEMA};
 use crate::moment::Clock;
 
 #[path = "../../../tests/support/event.rs"]
-mod example;
+pub(super) mod example;
 
 const ROOMY: config::Outbox = config::Outbox {
     max_events: 1000,

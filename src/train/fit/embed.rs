@@ -31,7 +31,7 @@ const TEXTS: usize = 64;
 const VIEWS: &[u8] = b"views 1";
 
 /// Milder than for training a tower: a view must still show what the photo shows.
-const STRENGTH: Strength = Strength {
+pub(super) const STRENGTH: Strength = Strength {
     smallest_area: 0.45,
     colour: 0.25,
     warp: 0.2,

@@ -126,20 +126,23 @@ enum Text {
     Negative,
 }
 
-impl Batch {
-    /// Photos' views with one random prompt of every class, one random caption of every photo that
-    /// has some, and all negatives where there are classes.
+/// Texts of a batch and what belongs together.
+pub struct Drawn {
+    /// Rows of [`Texts::rows`].
+    pub texts: Vec<u32>,
+    /// Relations of the photos and them.
+    pub targets: Targets,
+}
+
+impl Drawn {
+    /// One random prompt of every class, one random caption of every photo that has some, and all
+    /// negatives where there are classes; `said` is what is said of each photo of the batch.
     ///
     /// # Errors
     /// candle's.
-    pub fn draw(
-        photos: &Photos,
-        texts: &Texts,
-        views: &[(usize, u32)],
-        rng: &mut impl Rng,
-    ) -> Result<Self> {
+    pub fn draw(said: &[&Said], texts: &Texts, rng: &mut impl Rng) -> Result<Self> {
         let (mut kinds, mut rows) = (Vec::new(), Vec::new());
-        for class in classes(photos, texts, views, rng) {
+        for class in classes(said, texts, rng) {
             let row = texts.classes[class].choose(rng).copied().unwrap_or(0);
             kinds.push(Text::Class(class));
             rows.push(row);
@@ -149,19 +152,18 @@ impl Batch {
             rows.extend(&texts.negatives);
         }
         let mut captions = BTreeSet::new();
-        for (photo, _) in views {
-            captions.extend(photos.said[*photo].captions.choose(rng));
+        for said in said {
+            captions.extend(said.captions.choose(rng));
         }
         kinds.extend(captions.iter().map(|row| Text::Caption(*row)));
         rows.extend(captions);
 
         let mut class_of: HashMap<u32, Option<usize>> = HashMap::new();
-        for (photo, _) in views {
-            let said = &photos.said[*photo];
+        for said in said {
             class_of.extend(said.captions.iter().map(|row| (*row, said.class)));
         }
         let relation = |n: usize, m: usize| {
-            let said = &photos.said[views[n].0];
+            let said = said[n];
             let same = match kinds[m] {
                 Text::Class(class) => match said.class {
                     None => return Relation::Unknown,
@@ -181,30 +183,45 @@ impl Batch {
                 Relation::Other
             }
         };
+        Ok(Self {
+            targets: Targets::new((said.len(), rows.len()), relation)?,
+            texts: rows,
+        })
+    }
+}
+
+impl Batch {
+    /// Photos' views with the texts that [`Drawn::draw`] draws.
+    ///
+    /// # Errors
+    /// candle's.
+    pub fn draw(
+        photos: &Photos,
+        texts: &Texts,
+        views: &[(usize, u32)],
+        rng: &mut impl Rng,
+    ) -> Result<Self> {
+        let said: Vec<&Said> = views
+            .iter()
+            .map(|(photo, _)| &photos.said[*photo])
+            .collect();
+        let drawn = Drawn::draw(&said, texts, rng)?;
         let images: Vec<u32> = views.iter().map(|(_, row)| *row).collect();
         Ok(Self {
             images: select(&photos.rows, &images)?,
-            targets: Targets::new((views.len(), rows.len()), relation)?,
-            texts: select(&texts.rows, &rows)?,
+            targets: drawn.targets,
+            texts: select(&texts.rows, &drawn.texts)?,
         })
     }
 }
 
 /// All classes, or those of the photos filled up with random ones.
-fn classes(
-    photos: &Photos,
-    texts: &Texts,
-    views: &[(usize, u32)],
-    rng: &mut impl Rng,
-) -> Vec<usize> {
+fn classes(said: &[&Said], texts: &Texts, rng: &mut impl Rng) -> Vec<usize> {
     let count = texts.classes.len();
     if count <= MAX_CLASSES {
         return (0..count).collect();
     }
-    let shown = views
-        .iter()
-        .filter_map(|(photo, _)| photos.said[*photo].class);
-    let mut chosen: BTreeSet<usize> = shown.collect();
+    let mut chosen: BTreeSet<usize> = said.iter().filter_map(|said| said.class).collect();
     while chosen.len() < MAX_CLASSES {
         chosen.insert(rng.random_range(0..count));
     }

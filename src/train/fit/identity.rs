@@ -4,6 +4,7 @@ use sha2::{Digest, Sha256};
 
 use super::embed;
 use super::session::Settings;
+use super::tuning::Tuning;
 use crate::bundle::Bundle;
 use crate::train::data::{Dataset, Split};
 
@@ -14,10 +15,14 @@ pub fn of(
     split: &Split,
     views: u8,
     settings: &Settings,
+    tuning: Option<&Tuning>,
 ) -> String {
     let mut hash = Sha256::new();
     hash.update(bundle.sha256());
-    hash.update(format!("{views} {settings:?} {:?}", dataset.classes));
+    hash.update(format!(
+        "{views} {settings:?} {tuning:?} {:?}",
+        dataset.classes
+    ));
     for (held_out, side) in [(0, &split.train), (1, &split.held_out)] {
         for index in side {
             let item = &dataset.items[*index];

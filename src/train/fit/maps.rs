@@ -1,6 +1,8 @@
 //! What is learnt: one linear map per tower, around the identity.
 
-use anyhow::Result;
+use std::collections::HashMap;
+
+use anyhow::{Context, Result};
 use candle_core::{DType, Device, Tensor, Var};
 
 use crate::train::targets::unit_rows;
@@ -24,6 +26,18 @@ impl Maps {
         Ok(Self {
             image: eye.clone(),
             text: eye,
+        })
+    }
+
+    /// What a session of [`super::projection`] learnt.
+    ///
+    /// # Errors
+    /// It learnt something else.
+    pub fn learnt(values: &HashMap<String, Tensor>) -> Result<Self> {
+        let map = |name: &str| values.get(name).cloned().context("maps were not learnt");
+        Ok(Self {
+            image: map("image")?,
+            text: map("text")?,
         })
     }
 

@@ -6,10 +6,12 @@
 //! prompts, captions ─► text tower ┘                     └─► A_text ──┘
 //! ```
 //!
-//! The towers stay as they are and are run once, by the daemon's own engine; what is learnt is one
-//! linear map per tower, held at the identity as strongly as cross-validation says ([`strength`]).
-//! Held-out photos decide which epoch is kept, epoch 0 being the bundle as it was: what does not
-//! beat it is not written.
+//! In the stage [`projection`] the towers stay as they are and are run once, by the daemon's own
+//! engine; what is learnt is one linear map per tower, held at the identity as strongly as
+//! cross-validation says ([`strength`]). In the others ([`towers`]) it is the towers themselves, all of
+//! their weights or adapters beside them, from fresh views of the photos in every epoch. Held-out
+//! photos decide which epoch is kept, epoch 0 being the bundle as it was: what does not beat it is not
+//! written.
 
 pub mod cache;
 pub mod embed;
@@ -19,6 +21,7 @@ pub mod identity;
 pub mod loss;
 pub mod maps;
 pub mod outcome;
+pub mod projection;
 pub mod put;
 pub mod report;
 pub mod score;
@@ -26,6 +29,8 @@ pub mod session;
 pub mod strength;
 #[cfg(test)]
 mod tests;
+pub mod towers;
+pub mod tuning;
 pub mod write;
 
 use std::ops::ControlFlow;
@@ -33,16 +38,18 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use candle_core::DType;
 use indicatif::{ProgressBar, ProgressStyle};
 
 use cache::Cache;
 use gather::{Side, Wanted};
 use loss::Loss;
 use maps::Maps;
-pub use outcome::Outcome;
-use score::score;
-use session::{Examples, Learnt, Point, Session, Settings};
+pub use outcome::{Embedded, Outcome};
+use projection::{Examples, Projection};
+use session::{Learner, Learnt, Point, Session, Settings};
+use towers::{Shown, Towers};
+use tuning::Tuning;
+use write::Change;
 
 use super::data::{self, Dataset};
 use super::demo::progress;
@@ -53,6 +60,9 @@ use crate::bundle::{Bundle, Limits};
 /// Steps that a run without `epochs` does not exceed by much.
 const MAX_STEPS: usize = 4000;
 
+/// Epochs of a run without `epochs` at most: of maps, of towers.
+const MAX_EPOCHS: (usize, usize) = (40, 10);
+
 /// What to do.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -62,7 +72,7 @@ pub struct Options {
     pub dataset: data::Options,
     /// Share of every class that is held out, 0–1.
     pub held_out: f64,
-    /// Random views of each photo, beside the photo itself.
+    /// Random views of each photo, beside the photo itself, that maps are learnt from.
     pub views: u8,
     /// Passes over all views; by default as many as are useful.
     pub epochs: Option<usize>,
@@ -74,8 +84,10 @@ pub struct Options {
     pub rule: Rule,
     /// Which loss.
     pub loss: Loss,
-    /// Weight of the pull towards the identity; by default chosen by cross-validation.
+    /// Weight of the pull of maps towards the identity; by default chosen by cross-validation.
     pub strength: Option<f64>,
+    /// Learn the towers themselves, so; otherwise maps behind them.
+    pub tuning: Option<Tuning>,
     /// Random seed.
     pub seed: u64,
     /// Folder for embeddings and checkpoints.
@@ -136,7 +148,10 @@ pub fn fit(path: &Path, out: &Path, options: &Options) -> Result<Outcome> {
         side
     };
     let held_out = embed(&split.held_out, 0, "held-out photos")?;
-    let train = embed(&split.train, options.views, "photos")?;
+    let train = match options.tuning {
+        None => Some(embed(&split.train, options.views, "photos")?),
+        Some(_) => None,
+    };
     drop(cache);
     let classified = |side: &Side| side.photos.said.iter().any(|said| said.class.is_some());
     ensure!(
@@ -144,63 +159,109 @@ pub fn fit(path: &Path, out: &Path, options: &Options) -> Result<Outcome> {
         "no held-out photo has a class; give at least two photos of every class"
     );
 
-    let mut settings = settings(options, &bundle, &train);
-    let mut trials = Vec::new();
-    let name =
-        |settings: &Settings| identity::of(&bundle, &dataset, &split, options.views, settings);
-    match options.strength {
-        Some(strength) => settings.strength = strength,
-        None => {
-            let kept = options
-                .cache
-                .join(format!("strength-{}.json", name(&settings)));
-            let bar = progress("strength");
-            (settings.strength, trials) =
-                strength::choose_once(&train.photos, &texts, settings, &kept, &bar)?;
-            bar.finish_and_clear();
+    let rows = match &train {
+        Some(train) => {
+            let views = train.photos.views.iter();
+            views.map(|(_, n)| usize::try_from(*n).unwrap_or(0)).sum()
         }
-    }
-    let checkpoint = options
-        .cache
-        .join(format!("run-{}.safetensors", name(&settings)));
-    let examples = Examples {
-        train: &train.photos,
-        held_out: Some(&held_out.photos),
-        texts: &texts,
+        None => split.train.len(),
     };
-    let learnt = learn(examples, settings, &checkpoint, options.resume)?;
+    let mut settings = settings(options, &bundle, rows);
+    let mut trials = Vec::new();
+    let name = |settings: &Settings| {
+        let tuning = options.tuning.as_ref();
+        identity::of(&bundle, &dataset, &split, options.views, settings, tuning)
+    };
+    let before = Embedded::plain(held_out.photos.clone(), texts)?;
+    let texts = &before.texts;
+    let (learnt, items, change, after) = if let Some(train) = train {
+        match options.strength {
+            Some(strength) => settings.strength = strength,
+            None => {
+                let kept = options
+                    .cache
+                    .join(format!("strength-{}.json", name(&settings)));
+                let bar = progress("strength");
+                (settings.strength, trials) =
+                    strength::choose_once(&train.photos, texts, settings, &kept, &bar)?;
+                bar.finish_and_clear();
+            }
+        }
+        let examples = Examples {
+            train: &train.photos,
+            held_out: Some(&held_out.photos),
+            texts,
+        };
+        let checkpoint = checkpoint(options, &name(&settings));
+        let session = Projection::session(examples, settings, Some(&checkpoint))?;
+        let (learnt, _) = learn(session, settings, &checkpoint, options.resume)?;
+        let after = Embedded {
+            maps: Maps::learnt(&learnt.values)?,
+            ..before.clone()
+        };
+        let change = Change::Maps(after.maps.clone());
+        (learnt, train.items, change, after)
+    } else {
+        let shown = Shown {
+            bundle: &bundle,
+            dataset: &dataset,
+            said: &said,
+            train: &split.train,
+            held_out: &held_out,
+            texts,
+        };
+        let tuning = options.tuning.context("no stage")?;
+        let checkpoint = checkpoint(options, &name(&settings));
+        let session = Session::new(
+            Towers::new(shown, settings, tuning)?,
+            settings,
+            Some(&checkpoint),
+        )?;
+        let (learnt, towers) = learn(session, settings, &checkpoint, options.resume)?;
+        for skip in towers.skipped.first() {
+            skipped.add(&skip.name, &skip.reason);
+        }
+        drop(towers);
+        let whole = learnt.kept > settings.frozen_epochs;
+        let (towers, after) = Towers::tuned(shown, settings, tuning, &learnt.values, whole)?;
+        (learnt, split.train.clone(), Change::Towers(towers), after)
+    };
     let scale = settings.logit_scale;
-    let unchanged = Maps::identity(bundle.manifest().embedding_dim, DType::F32)?;
     let mut outcome = Outcome {
         bundle: bundle.id(),
-        before: score(&held_out.photos, &texts, &unchanged, scale)?,
-        after: score(&held_out.photos, &texts, &learnt.maps, scale)?,
-        answers: None,
-        drift: outcome::drift(&held_out.photos, &texts, &learnt.maps)?,
-        train: train.items.clone(),
+        before: before.score(scale)?,
+        after: after.score(scale)?,
+        answers: before
+            .answers(scale)?
+            .zip(after.answers(scale)?)
+            .map(Into::into),
+        drift: after.drift(&before)?,
+        train: items,
         held_out: held_out.items.clone(),
         settings,
+        tuning: options.tuning,
         trials,
         learnt,
         skipped,
         dataset,
         written: None,
     };
-    if !texts.classes.is_empty() {
-        let answers = |maps: &Maps| score::answers(&held_out.photos, &texts, maps, scale);
-        outcome.answers = Some([answers(&unchanged)?, answers(&outcome.learnt.maps)?]);
-    }
     if outcome.learnt.best > 0 || options.force {
-        let old = put::Old {
+        let refreshed = put::Refreshed {
             bundle: &bundle,
             held_out: &held_out,
-            texts: &texts,
+            after: &after,
+            change,
         };
-        let (manifest, table, placed) = put::put(&old, &staging, &outcome, options)?;
+        let (manifest, table, placed) = put::put(refreshed, &staging, &outcome, options)?;
         write::finish(staging, manifest, table)?;
         outcome.written = Some(placed);
     }
     Ok(outcome)
+}
+
+fn checkpoint(options: &Options, run: &str) -> PathBuf {
+    options.cache.join(format!("run-{run}.safetensors"))
 }
 
 fn enough(dataset: &Dataset) -> Result<()> {
@@ -232,12 +293,20 @@ fn summary(dataset: &Dataset) -> String {
     )
 }
 
-fn settings(options: &Options, bundle: &Bundle, train: &Side) -> Settings {
-    let views = train.photos.views.iter();
-    let rows: usize = views.map(|(_, n)| usize::try_from(*n).unwrap_or(0)).sum();
+fn settings(options: &Options, bundle: &Bundle, rows: usize) -> Settings {
     let steps = rows.div_ceil(options.batch).max(1);
+    let tuning = options.tuning.as_ref();
+    let most = if tuning.is_some() {
+        MAX_EPOCHS.1
+    } else {
+        MAX_EPOCHS.0
+    };
+    let frozen_epochs = tuning.map_or(0, |tuning| tuning.frozen_epochs);
+    let usual = (MAX_STEPS / steps).clamp(3, most);
     Settings {
-        epochs: options.epochs.unwrap_or((MAX_STEPS / steps).clamp(3, 40)),
+        epochs: frozen_epochs + options.epochs.unwrap_or(usual),
+        frozen_epochs,
+        frozen_rate: tuning.map_or(0.0, |tuning| tuning.frozen_rate),
         batch: options.batch,
         rate: options.rate,
         rule: options.rule,
@@ -250,13 +319,12 @@ fn settings(options: &Options, bundle: &Bundle, train: &Side) -> Settings {
 }
 
 /// Learns from the start, or from where `checkpoint` is.
-fn learn(
-    examples: Examples,
+fn learn<L: Learner>(
+    mut session: Session<L>,
     settings: Settings,
     checkpoint: &Path,
     resume: bool,
-) -> Result<Learnt> {
-    let mut session = Session::new(examples, settings, Some(checkpoint))?;
+) -> Result<(Learnt, L)> {
     if resume {
         match session.resume()? {
             0 => log::warn!("there is nothing to resume; starting from the beginning"),

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use candle_core::DType;
+use candle_core::{DType, Tensor};
 
 use super::examples::{Photos, Texts};
 use super::maps::Maps;
-use super::score::{Answer, Score};
+use super::score::{Answer, Score, answers, score};
 use super::session::{Learnt, Settings};
 use super::strength::Trial;
+use super::tuning::Tuning;
 use crate::train::data::{Dataset, Skips};
 use crate::train::onnx::edit::Placed;
 use crate::train::targets::select;
@@ -24,7 +25,7 @@ pub struct Outcome {
     pub after: Score,
     /// What each held-out photo is taken for, before and after, where there are classes.
     pub answers: Option<[Vec<Answer>; 2]>,
-    /// How far general sentences moved, see [`drift`].
+    /// How far general sentences moved, see [`Embedded::drift`].
     pub drift: f64,
     /// Positions in the dataset of the photos that were learnt from.
     pub train: Vec<usize>,
@@ -32,15 +33,17 @@ pub struct Outcome {
     pub held_out: Vec<usize>,
     /// How it learnt.
     pub settings: Settings,
+    /// How the towers were, where they were.
+    pub tuning: Option<Tuning>,
     /// The strengths that were tried; none where one was given.
     pub trials: Vec<Trial>,
-    /// Curve and maps.
+    /// Curve, and what was learnt.
     pub learnt: Learnt,
     /// What could not be used.
     pub skipped: Skips,
     /// The photos.
     pub dataset: Dataset,
-    /// Where the maps were put in the written graphs, image tower first; `None` where nothing was
+    /// Where what was learnt was put in the written graphs, image tower first; `None` where nothing was
     /// written.
     pub written: Option<[Placed; 2]>,
 }
@@ -66,23 +69,68 @@ impl Outcome {
     }
 }
 
-/// Mean change of the cosines between the held-out photos and the daemon's general sentences (its
-/// negatives): what happened to things nobody took photos of. 0 where there are none.
-///
-/// # Errors
-/// candle's.
-pub fn drift(photos: &Photos, texts: &Texts, maps: &Maps) -> Result<f64> {
-    if texts.negatives.is_empty() {
-        return Ok(0.0);
+/// Held-out photos and texts as a bundle sees them.
+#[derive(Clone, Debug)]
+pub struct Embedded {
+    /// The photos.
+    pub photos: Photos,
+    /// The texts.
+    pub texts: Texts,
+    /// Maps behind both.
+    pub maps: Maps,
+}
+
+impl Embedded {
+    /// As the towers give them.
+    ///
+    /// # Errors
+    /// candle's.
+    pub fn plain(photos: Photos, texts: Texts) -> Result<Self> {
+        Ok(Self {
+            maps: Maps::identity(photos.rows.dim(1)?, DType::F32)?,
+            photos,
+            texts,
+        })
     }
-    let images = photos.themselves()?;
-    let sentences = select(&texts.rows, &texts.negatives)?;
-    let cosines = |maps: &Maps| -> Result<_> {
-        Ok(maps
-            .images(&images)?
-            .matmul(&maps.texts(&sentences)?.t()?)?)
-    };
-    let unchanged = Maps::identity(images.dim(1)?, DType::F32)?;
-    let change = (cosines(maps)? - cosines(&unchanged)?)?.abs()?;
-    Ok(f64::from(change.mean_all()?.to_scalar::<f32>()?))
+
+    /// How right they are.
+    ///
+    /// # Errors
+    /// candle's.
+    pub fn score(&self, scale: f64) -> Result<Score> {
+        score(&self.photos, &self.texts, &self.maps, scale)
+    }
+
+    /// What each photo is taken for; nothing where there are no classes.
+    ///
+    /// # Errors
+    /// candle's.
+    pub fn answers(&self, scale: f64) -> Result<Option<Vec<Answer>>> {
+        if self.texts.classes.is_empty() {
+            return Ok(None);
+        }
+        answers(&self.photos, &self.texts, &self.maps, scale).map(Some)
+    }
+
+    /// Mean change of the cosines between the photos and the daemon's general sentences (its
+    /// negatives) since `before`: what happened to things nobody took photos of. 0 where there are
+    /// none.
+    ///
+    /// # Errors
+    /// candle's.
+    pub fn drift(&self, before: &Self) -> Result<f64> {
+        if self.texts.negatives.is_empty() {
+            return Ok(0.0);
+        }
+        let count = self.photos.len();
+        let cosines = |seen: &Self| -> Result<Tensor> {
+            let images = seen
+                .maps
+                .images(&seen.photos.themselves()?.narrow(0, 0, count)?)?;
+            let sentences = select(&seen.texts.rows, &seen.texts.negatives)?;
+            Ok(images.matmul(&seen.maps.texts(&sentences)?.t()?)?)
+        };
+        let change = (cosines(self)? - cosines(before)?)?.abs()?;
+        Ok(f64::from(change.mean_all()?.to_scalar::<f32>()?))
+    }
 }

@@ -3,15 +3,12 @@
 use std::collections::{BTreeMap, HashMap};
 
 use anyhow::{Context, Result, ensure};
-use candle_core::DType;
 use indicatif::ProgressBar;
 
 use super::cache::Cache;
-use super::examples::Texts;
 use super::gather::{self, Side, Wanted};
-use super::maps::Maps;
-use super::outcome::Outcome;
-use super::score::score;
+use super::outcome::{Embedded, Outcome};
+use super::write::Change;
 use super::{Options, write};
 use crate::bundle::{Bundle, Limits, Manifest};
 use crate::train::data;
@@ -23,30 +20,38 @@ use crate::train::targets::select;
 /// Held-out photos that the written bundle is run on at most.
 const MAX_MEASURED: usize = 2000;
 
-/// The bundle as it was.
-pub struct Old<'a> {
-    /// It.
+/// What is put where.
+pub struct Refreshed<'a> {
+    /// The bundle as it was.
     pub bundle: &'a Bundle,
-    /// Photos it was not refreshed with, embedded by it.
+    /// Photos it was not refreshed with.
     pub held_out: &'a Side,
-    /// Texts, embedded by it.
-    pub texts: &'a Texts,
+    /// What the written bundle has to make of them.
+    pub after: &'a Embedded,
+    /// What becomes of its graphs.
+    pub change: Change,
 }
 
-/// A bundle that lies in its staging folder: its manifest, what was measured, where the maps are.
+/// A bundle that lies in its staging folder: its manifest, what was measured, where the change is.
 pub type Put = (Manifest, BTreeMap<String, f64>, [Placed; 2]);
 
 /// Writes the refreshed bundle into `staging` and runs it on the held-out photos.
 ///
 /// # Errors
-/// A written tower that differs from its map, or a folder that cannot be written.
-pub fn put(old: &Old, staging: &Staging, outcome: &Outcome, options: &Options) -> Result<Put> {
-    let Old {
+/// A written tower that differs from what was learnt, or a folder that cannot be written.
+pub fn put(
+    refreshed: Refreshed,
+    staging: &Staging,
+    outcome: &Outcome,
+    options: &Options,
+) -> Result<Put> {
+    let Refreshed {
         bundle,
         held_out,
-        texts: old_texts,
-    } = *old;
-    let maps = &outcome.learnt.maps;
+        after,
+        change,
+    } = refreshed;
+    let tolerance = change.tolerance();
     let notes = write::Notes {
         command: options.command.clone(),
         source: format!(
@@ -63,12 +68,12 @@ pub fn put(old: &Old, staging: &Staging, outcome: &Outcome, options: &Options) -
         ),
     };
     let bar = progress("writing");
-    let (manifest, placed) = write::write(bundle, maps, staging, notes, &bar)?;
+    let (manifest, placed) = write::write(bundle, change, staging, notes, &bar)?;
     bar.finish_and_clear();
 
     let written = Bundle::open(staging.path(), &Limits::default())?;
     let mut forgotten = Cache::in_memory(manifest.embedding_dim);
-    let measured = held_out.items.len().min(MAX_MEASURED);
+    let measured = after.photos.len().min(MAX_MEASURED);
     let mut part = outcome.dataset.clone();
     part.items = held_out.items[..measured]
         .iter()
@@ -91,20 +96,19 @@ pub fn put(old: &Old, staging: &Staging, outcome: &Outcome, options: &Options) -
         unread.count() == 0,
         "photos changed while they were learnt from; start again"
     );
-    let images = held_out.photos.subset(&(0..measured).collect::<Vec<_>>());
-    let map = write::linear(&maps.image)?;
-    let image = write::agreement(&images.themselves()?, &side.photos.themselves()?, &map)?;
-    let known: HashMap<&String, u32> = old_texts.strings.iter().zip(0..).collect();
+    let images = after.photos.subset(&(0..measured).collect::<Vec<_>>());
+    let images = after.maps.images(&images.themselves()?)?;
+    let image = write::agreement(&images, &side.photos.themselves()?, tolerance)?;
+    let known: HashMap<&String, u32> = after.texts.strings.iter().zip(0..).collect();
     let rows = texts.strings.iter().map(|text| known.get(text).copied());
     let rows: Vec<u32> = rows.collect::<Option<_>>().context("a text is new")?;
-    let map = write::linear(&maps.text)?;
-    let text = write::agreement(&select(&old_texts.rows, &rows)?, &texts.rows, &map)?;
+    let wanted = after.maps.texts(&select(&after.texts.rows, &rows)?)?;
+    let text = write::agreement(&wanted, &texts.rows, tolerance)?;
     log::info!(
-        "the written towers differ from their maps by at most {:.1e}",
+        "the written towers differ from what was learnt by at most {:.1e}",
         image.max(text)
     );
-    let unchanged = Maps::identity(manifest.embedding_dim, DType::F32)?;
-    let scale = outcome.settings.logit_scale;
-    let after = score(&side.photos, &texts, &unchanged, scale)?;
+    let written = Embedded::plain(side.photos, texts)?;
+    let after = written.score(outcome.settings.logit_scale)?;
     Ok((manifest, outcome.table(after, measured), placed))
 }

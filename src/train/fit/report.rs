@@ -12,6 +12,7 @@ use crate::train::data::photos;
 use crate::train::onnx::edit::Placed;
 use crate::train::report::chart::{Chart, Line};
 use crate::train::report::{Confusion, Page, escape, paragraph, percent, table, thumbnail};
+use crate::train::tower::{Learn, Rank};
 
 /// Photos shown.
 const MAX_PHOTOS: usize = 24;
@@ -55,7 +56,7 @@ pub fn html(outcome: &Outcome, title: &str) -> Result<String> {
         (
             "epoch kept",
             format!("{} of {}", outcome.learnt.best, outcome.settings.epochs),
-            format!("strength {}", outcome.settings.strength),
+            how(outcome),
         ),
     ]);
     page.section("What came of it", &paragraph(&verdict(outcome)));
@@ -100,6 +101,15 @@ pub fn html(outcome: &Outcome, title: &str) -> Result<String> {
     Ok(page.finish())
 }
 
+/// What was learnt, in a few words.
+fn how(outcome: &Outcome) -> String {
+    match outcome.tuning.map(|tuning| tuning.learn) {
+        Some(Learn::Adapters(Rank { rank, .. })) => format!("adapters of rank {rank}"),
+        Some(_) => "all weights".to_owned(),
+        None => format!("strength {}", outcome.settings.strength),
+    }
+}
+
 fn verdict(outcome: &Outcome) -> String {
     let few = if outcome.held_out.len() < 50 {
         " So few held-out photos measure roughly: one photo more or less is a visible step."
@@ -117,12 +127,14 @@ fn verdict(outcome: &Outcome) -> String {
     match outcome.written {
         Some(places) if outcome.learnt.best > 0 => {
             let place = |placed: Placed| match placed {
-                Placed::Folded => "folded into its last product",
-                Placed::Appended => "put behind it as one more product",
+                Placed::Folded => "a map was folded into its last product",
+                Placed::Appended => "a map was put behind it as one more product",
+                Placed::Throughout => "its own weights were learnt",
+                Placed::Nowhere => "it stayed as it was",
             };
             format!(
-                "The refreshed bundle was better and was written. The map of the image tower was \
-                 {}, that of the text tower {}. {chosen}{few}",
+                "The refreshed bundle was better and was written. Image tower: {}. Text tower: {}. \
+                 {chosen}{few}",
                 place(places[0]),
                 place(places[1])
             )

@@ -1,24 +1,23 @@
-//! Learning the maps, epoch by epoch; the best on held-out photos are kept.
+//! Learning epoch by epoch: the best state on held-out photos is kept, and every epoch is saved.
 
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::backprop::GradStore;
+use candle_core::{Device, Tensor};
 use rand::{SeedableRng, rngs::StdRng};
 
-use super::examples::{Batch, Photos, Texts};
 use super::loss::Loss;
-use super::maps::Maps;
-use super::score::{Score, score};
-use crate::train::descent::{Descent, Rule};
+use super::score::Score;
+use crate::train::descent::{Descent, Learnable, Rule};
 use crate::train::optimizer::{cosine, save};
 
 /// How to learn.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Settings {
-    /// Passes over all views.
+    /// Passes over all views, frozen ones included.
     pub epochs: usize,
     /// Views in a batch.
     pub batch: usize,
@@ -30,6 +29,10 @@ pub struct Settings {
     pub clip: Option<f32>,
     /// Which loss.
     pub loss: Loss,
+    /// Epochs at the beginning in which the towers' last products are learnt alone.
+    pub frozen_epochs: usize,
+    /// Highest learning rate of those.
+    pub frozen_rate: f64,
     /// Weight `λ` of `‖A − 1‖²`.
     pub strength: f64,
     /// Linear factor before the softmax: the bundle's.
@@ -61,15 +64,40 @@ impl Point {
     }
 }
 
-/// Embedded photos to learn from and to measure with.
-pub struct Examples<'a> {
-    /// To learn from.
-    pub train: &'a Photos,
-    /// To choose the epoch with; `None` keeps the last one.
-    pub held_out: Option<&'a Photos>,
-    /// What is said.
-    pub texts: &'a Texts,
+/// What a session learns.
+pub trait Learner {
+    /// What can be learnt in a phase. Names and shapes in the order of a checkpoint.
+    fn learnables(&self) -> Vec<Learnable>;
+
+    /// Enters a phase: `frozen` leaves everything but the last products as it is.
+    ///
+    /// # Errors
+    /// candle's.
+    fn enter(&mut self, frozen: bool) -> Result<()>;
+
+    /// Steps of one epoch.
+    fn steps(&self) -> usize;
+
+    /// One pass, with what [`rng`] draws for this epoch; every batch's gradients and loss go to
+    /// `step`.
+    ///
+    /// # Errors
+    /// Photos that cannot be read at all, candle's, or those of `step`.
+    fn pass(&mut self, rng: StdRng, step: &mut Taken) -> Result<()>;
+
+    /// Measures on held-out photos, as well as can be without them.
+    ///
+    /// # Errors
+    /// candle's.
+    fn measure(&self) -> Result<Score>;
+
+    /// Whether there are held-out photos, whose score decides what is kept; otherwise the last epoch
+    /// is.
+    fn decides(&self) -> bool;
 }
+
+/// Takes a batch's gradients and its loss.
+pub type Taken<'a> = dyn FnMut(&GradStore, f64) -> Result<()> + 'a;
 
 /// What came out.
 #[derive(Clone, Debug)]
@@ -78,120 +106,67 @@ pub struct Learnt {
     pub curve: Vec<Point>,
     /// Position in `curve` of the best epoch; 0 where nothing beat the bundle as it was.
     pub best: usize,
-    /// The maps of the best epoch after 0.
-    pub maps: Maps,
+    /// The epoch after 0 that was best.
+    pub kept: usize,
+    /// What was learnt, as it was then.
+    pub values: HashMap<String, Tensor>,
 }
 
 /// A run that can be interrupted after every epoch.
-pub struct Session<'a> {
-    examples: Examples<'a>,
+pub struct Session<L> {
+    learner: L,
     settings: Settings,
-    vars: [(&'static str, Var); 2],
-    bias: Var,
     descent: Descent,
+    /// Whether the phase is the frozen one.
+    frozen: bool,
     curve: Vec<Point>,
-    /// The best maps after epoch 0, and their epoch.
-    best: Option<(usize, Maps)>,
+    /// The best values after epoch 0, and their epoch.
+    best: Option<(usize, HashMap<String, Tensor>)>,
     checkpoint: Option<PathBuf>,
 }
 
-impl<'a> Session<'a> {
-    /// Starts with maps that change nothing; with `checkpoint` the state is saved there after every
-    /// epoch.
+/// The random numbers of an epoch. They depend on the seed and the epoch alone, so that a resumed run
+/// draws the same.
+pub fn rng(seed: u64, epoch: usize) -> StdRng {
+    StdRng::seed_from_u64(seed ^ (epoch as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15))
+}
+
+/// Steps that `rows` views in batches make: a last single view has nothing to be told from.
+pub fn steps(rows: usize, batch: usize) -> usize {
+    let (whole, rest) = (rows / batch, rows % batch);
+    (whole + usize::from(rest > 1)).max(1)
+}
+
+impl<L: Learner> Session<L> {
+    /// Starts with what `learner` is; with `checkpoint` the state is saved there after every epoch.
     ///
     /// # Errors
-    /// Nothing to learn from, or candle's.
-    pub fn new(
-        examples: Examples<'a>,
-        settings: Settings,
-        checkpoint: Option<&Path>,
-    ) -> Result<Self> {
-        ensure!(
-            !examples.train.is_empty(),
-            "there is no photo to learn from"
-        );
+    /// Settings that cannot be, or candle's.
+    pub fn new(mut learner: L, settings: Settings, checkpoint: Option<&Path>) -> Result<Self> {
         ensure!(settings.batch > 1, "a batch has at least two photos");
-        let vars = Maps::identity(examples.train.rows.dim(1)?, DType::F32)?.variables()?;
-        let bias = Var::from_tensor(&Tensor::new(&[0f32], &Device::Cpu)?)?;
-        let mut session = Self {
-            descent: Descent::new(&[], settings.rule, settings.clip)?,
-            examples,
+        ensure!(
+            settings.frozen_epochs <= settings.epochs,
+            "{} of {} epochs are frozen",
+            settings.frozen_epochs,
+            settings.epochs
+        );
+        let frozen = settings.frozen_epochs > 0;
+        learner.enter(frozen)?;
+        let before = learner.measure()?;
+        Ok(Self {
+            descent: Descent::new(&learner.learnables(), settings.rule, settings.clip)?,
+            learner,
             settings,
-            vars,
-            bias,
-            curve: Vec::new(),
+            frozen,
+            curve: vec![Point {
+                epoch: 0,
+                loss: None,
+                accuracy: before.accuracy,
+                held_out_loss: before.loss,
+            }],
             best: None,
             checkpoint: checkpoint.map(Path::to_owned),
-        };
-        if settings.loss == Loss::Sigmoid {
-            session.bias.set(&session.first_bias()?)?;
-        }
-        session.descent = Descent::new(&session.named(), settings.rule, settings.clip)?;
-        let before = session.measure()?;
-        session.curve.push(Point {
-            epoch: 0,
-            loss: None,
-            accuracy: before.accuracy,
-            held_out_loss: before.loss,
-        });
-        Ok(session)
-    }
-
-    /// What is learnt.
-    fn named(&self) -> Vec<(&'static str, Var)> {
-        let mut named = self.vars.to_vec();
-        if self.settings.loss == Loss::Sigmoid {
-            named.push(("bias", self.bias.clone()));
-        }
-        named
-    }
-
-    /// Puts the mean logit of a batch at 0.
-    fn first_bias(&self) -> Result<Tensor> {
-        let batch = self.batches(1).next().context("no batch")??;
-        let cosines = batch.images.matmul(&batch.texts.t()?)?;
-        Ok((cosines.mean_all()?.reshape(1)? * -self.settings.logit_scale)?)
-    }
-
-    /// The maps as they are now; gradients flow through them.
-    fn maps(&self) -> Maps {
-        Maps {
-            image: self.vars[0].1.as_tensor().clone(),
-            text: self.vars[1].1.as_tensor().clone(),
-        }
-    }
-
-    fn measure(&self) -> Result<Score> {
-        let Some(photos) = self.examples.held_out else {
-            let (accuracy, loss) = (0.0, 0.0);
-            return Ok(Score { accuracy, loss });
-        };
-        let maps = self.maps();
-        let maps = Maps {
-            image: maps.image.detach(),
-            text: maps.text.detach(),
-        };
-        score(
-            photos,
-            self.examples.texts,
-            &maps,
-            self.settings.logit_scale,
-        )
-    }
-
-    /// The batches of an epoch. They depend on the seed and the epoch alone, so that a resumed run
-    /// draws the same.
-    fn batches(&self, epoch: usize) -> impl Iterator<Item = Result<Batch>> + use<'a> {
-        let seed = self.settings.seed ^ (epoch as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let mut rng = StdRng::seed_from_u64(seed);
-        let (photos, texts) = (self.examples.train, self.examples.texts);
-        let views = photos.shuffled(&mut rng);
-        // A single view would have nothing to be told from; it is drawn again in another epoch.
-        let parts = views.chunks(self.settings.batch);
-        let parts = parts.filter(|part| part.len() > 1 || views.len() == 1);
-        let parts: Vec<_> = parts.map(<[_]>::to_vec).collect();
-        let draw = move |views: Vec<_>| Batch::draw(photos, texts, &views, &mut rng);
-        parts.into_iter().map(draw)
+        })
     }
 
     /// The bundle as it was.
@@ -206,12 +181,33 @@ impl<'a> Session<'a> {
 
     /// Steps of one epoch.
     pub fn steps(&self) -> usize {
-        let views = self.examples.train.views.iter();
-        let rows: usize = views
-            .map(|(_, count)| usize::try_from(*count).unwrap_or(0))
-            .sum();
-        let (whole, rest) = (rows / self.settings.batch, rows % self.settings.batch);
-        (whole + usize::from(rest > 1)).max(1)
+        self.learner.steps()
+    }
+
+    /// Enters the phase of `epoch`; the optimizer then begins anew.
+    fn enter(&mut self, epoch: usize) -> Result<()> {
+        let frozen = epoch <= self.settings.frozen_epochs;
+        if frozen != self.frozen {
+            self.frozen = frozen;
+            self.learner.enter(frozen)?;
+            let (rule, clip) = (self.settings.rule, self.settings.clip);
+            self.descent = Descent::new(&self.learner.learnables(), rule, clip)?;
+        }
+        Ok(())
+    }
+
+    /// Highest rate, first epoch and number of epochs of the phase.
+    fn phase(&self) -> (f64, usize, usize) {
+        let frozen = self.settings.frozen_epochs;
+        if self.frozen {
+            (self.settings.frozen_rate, 1, frozen)
+        } else {
+            (
+                self.settings.rate,
+                frozen + 1,
+                self.settings.epochs - frozen,
+            )
+        }
     }
 
     /// One pass over all views; measures, keeps the best, saves.
@@ -220,30 +216,27 @@ impl<'a> Session<'a> {
     /// A loss that is not finite, candle's, or the checkpoint's file system.
     pub fn epoch(&mut self, step_done: &mut dyn FnMut(f64)) -> Result<Point> {
         let epoch = self.curve.len();
+        self.enter(epoch)?;
         let steps = self.steps();
-        let total = self.settings.epochs * steps;
+        let (highest, first, epochs) = self.phase();
+        let total = epochs * steps;
+        let mut done = (epoch - first) * steps;
         let (mut sum, mut count) = (0.0, 0.0);
-        for (at, batch) in self.batches(epoch).enumerate() {
-            let batch = batch?;
-            let maps = self.maps();
-            let images = maps.images(&batch.images)?;
-            let cosines = images.matmul(&maps.texts(&batch.texts)?.t()?)?;
-            let (loss, scale) = (self.settings.loss, self.settings.logit_scale);
-            let loss = batch
-                .targets
-                .loss(loss, &cosines, scale, self.bias.as_tensor())?;
-            let whole = (&loss + (maps.distance()? * self.settings.strength)?)?;
-            let value = f64::from(loss.to_scalar::<f32>()?);
-            ensure!(value.is_finite(), "the loss is not finite: lower --rate");
-            let done = (epoch - 1) * steps + at;
-            let rate = self.settings.rate * cosine(done, total, total.div_ceil(10));
+        let descent = &mut self.descent;
+        let mut step = |gradients: &GradStore, loss: f64| {
+            ensure!(loss.is_finite(), "the loss is not finite: lower --rate");
+            let rate = highest * cosine(done, total, total.div_ceil(10));
             #[expect(clippy::cast_possible_truncation, reason = "rounding is meant")]
-            self.descent.step(&whole.backward()?, rate as f32)?;
-            sum += value;
+            descent.step(gradients, rate as f32)?;
+            done += 1;
+            sum += loss;
             count += 1.0;
-            step_done(value);
-        }
-        let score = self.measure()?;
+            step_done(loss);
+            Ok(())
+        };
+        let rng = rng(self.settings.seed, epoch);
+        self.learner.pass(rng, &mut step)?;
+        let score = self.learner.measure()?;
         let point = Point {
             epoch,
             loss: Some(sum / f64::max(count, 1.0)),
@@ -255,14 +248,10 @@ impl<'a> Session<'a> {
             .best
             .as_ref()
             .map(|(best, _)| self.curve[*best].score());
-        if self.examples.held_out.is_none() || kept.is_none_or(|kept| score.beats(&kept)) {
-            let maps = self.maps();
-            let copy = |t: &Tensor| t.detach().copy();
-            let maps = Maps {
-                image: copy(&maps.image)?,
-                text: copy(&maps.text)?,
-            };
-            self.best = Some((epoch, maps));
+        if !self.learner.decides() || kept.is_none_or(|kept| score.beats(&kept)) {
+            let copy = |l: Learnable| Ok((l.name, l.var.as_detached_tensor().copy()?));
+            let values = self.learner.learnables().into_iter().map(copy);
+            self.best = Some((epoch, values.collect::<Result<_>>()?));
         }
         if let Some(path) = &self.checkpoint {
             self.save(path)?;
@@ -278,31 +267,33 @@ impl<'a> Session<'a> {
         mut self,
         step_done: &mut dyn FnMut(f64),
         each: &mut dyn FnMut(&Point) -> ControlFlow<()>,
-    ) -> Result<Learnt> {
+    ) -> Result<(Learnt, L)> {
         while self.curve.len() <= self.settings.epochs {
             let point = self.epoch(step_done)?;
             if each(&point).is_break() {
                 break;
             }
         }
-        let (epoch, maps) = self
+        let (epoch, values) = self
             .best
             .context("no epoch was run; give --epochs at least 1")?;
         let better = self.curve[epoch].score().beats(&self.curve[0].score());
-        Ok(Learnt {
+        let learnt = Learnt {
             best: if better { epoch } else { 0 },
+            kept: epoch,
             curve: self.curve,
-            maps,
-        })
+            values,
+        };
+        Ok((learnt, self.learner))
     }
 
     fn save(&self, path: &Path) -> Result<()> {
         let mut state = self.descent.state()?;
-        if let Some((epoch, maps)) = &self.best {
-            state.insert("best.image".to_owned(), maps.image.clone());
-            state.insert("best.text".to_owned(), maps.text.clone());
+        if let Some((epoch, values)) = &self.best {
+            let values = values.iter().map(|(n, v)| (format!("best.{n}"), v.clone()));
+            state.extend(values);
             let epoch = Tensor::new(&[i64::try_from(*epoch)?], &Device::Cpu)?;
-            state.insert("best.epoch".to_owned(), epoch);
+            state.insert("epoch.best".to_owned(), epoch);
         }
         let row = |p: &Point| vec![p.loss.unwrap_or(f64::NAN), p.accuracy, p.held_out_loss];
         let rows: Vec<Vec<f64>> = self.curve.iter().map(row).collect();
@@ -349,26 +340,28 @@ impl<'a> Session<'a> {
             curve.first() == self.curve.first(),
             "it is of another run: the photos were not the same"
         );
+        let done = curve.len() - 1;
+        ensure!(
+            done <= self.settings.epochs,
+            "it has {done} epochs, of {}",
+            self.settings.epochs
+        );
+        self.enter(done.max(1))?;
         self.descent.restore(state)?;
-        let epoch = *stored("best.epoch")?
+        let epoch = *stored("epoch.best")?
             .to_vec1::<i64>()?
             .first()
             .context("no epoch")?;
         let epoch = usize::try_from(epoch)?;
-        ensure!(epoch < curve.len(), "its best epoch is {epoch}");
-        let map = |name: &str| -> Result<Tensor> {
-            let map = stored(name)?.clone();
-            ensure!(
-                map.dims() == self.vars[0].1.dims(),
-                "{name} has another shape"
-            );
-            Ok(map)
-        };
-        let maps = Maps {
-            image: map("best.image")?,
-            text: map("best.text")?,
-        };
-        self.best = Some((epoch, maps));
+        ensure!((1..=done).contains(&epoch), "its best epoch is {epoch}");
+        let values = state.iter();
+        let values: HashMap<String, Tensor> = values
+            .filter_map(|(name, value)| {
+                Some((name.strip_prefix("best.")?.to_owned(), value.clone()))
+            })
+            .collect();
+        ensure!(!values.is_empty(), "it lacks what was best");
+        self.best = Some((epoch, values));
         self.curve = curve;
         Ok(())
     }

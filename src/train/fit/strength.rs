@@ -10,8 +10,10 @@ use indicatif::ProgressBar;
 use serde::{Deserialize, Serialize};
 
 use super::examples::{Photos, Texts};
+use super::maps::Maps;
+use super::projection::{Examples, Projection};
 use super::score::score;
-use super::session::{Examples, Session, Settings};
+use super::session::Settings;
 use crate::train::text::write_atomically;
 
 /// What is tried, the strongest first.
@@ -67,10 +69,10 @@ pub fn choose(
                 held_out: None,
                 texts,
             };
-            let session = Session::new(examples, settings, None)?;
-            let learnt = session.run(&mut |_| {}, &mut |_| ControlFlow::Continue(()))?;
-            let scale = settings.logit_scale;
-            scores.push(score(left_out, texts, &learnt.maps, scale)?);
+            let session = Projection::session(examples, settings, None)?;
+            let (learnt, _) = session.run(&mut |_| {}, &mut |_| ControlFlow::Continue(()))?;
+            let (maps, scale) = (Maps::learnt(&learnt.values)?, settings.logit_scale);
+            scores.push(score(left_out, texts, &maps, scale)?);
             bar.inc(1);
         }
         let losses: Vec<f64> = scores.iter().map(|s| s.loss).collect();

@@ -1,4 +1,4 @@
-//! The refreshed bundle: the maps in its graphs, measured through the daemon's own engine.
+//! The refreshed bundle: what was learnt in its graphs, measured through the daemon's own engine.
 
 use std::collections::BTreeMap;
 
@@ -8,12 +8,28 @@ use indicatif::ProgressBar;
 
 use super::maps::Maps;
 use crate::bundle::{Bundle, Limits, Manifest};
-use crate::encoder::Embedding;
 use crate::train::import::write::Staging;
+use crate::train::onnx::Model;
 use crate::train::onnx::edit::{self, Map, Placed};
 
-/// Largest difference of a unit vector's values between a written tower and its map.
-const TOLERANCE: f32 = 1e-5;
+/// What is changed of a bundle's graphs, image tower first.
+pub enum Change {
+    /// A map goes behind each.
+    Maps(Maps),
+    /// They are replaced; `None` stays as it is.
+    Towers([Option<Box<Model>>; 2]),
+}
+
+impl Change {
+    /// Largest difference of a unit vector's values between a written tower and what was learnt. A
+    /// tower of many layers adds up more roundings than one product.
+    pub fn tolerance(&self) -> f32 {
+        match self {
+            Self::Maps(_) => 1e-5,
+            Self::Towers(_) => 1e-4,
+        }
+    }
+}
 
 /// Refuses a bundle that cannot be refreshed.
 ///
@@ -34,26 +50,37 @@ pub fn check(bundle: &Bundle) -> Result<()> {
     Ok(())
 }
 
-/// Copies the bundle with both maps in its graphs into `staging`. Returns its manifest, still
-/// without what was measured, and where the maps were put, image tower first.
+/// Copies the bundle with the change in its graphs into `staging`. Returns its manifest, still
+/// without what was measured, and where the change was put, image tower first.
 ///
 /// # Errors
 /// A graph that cannot be changed, or a folder that cannot be written.
 pub fn write(
     bundle: &Bundle,
-    maps: &Maps,
+    change: Change,
     staging: &Staging,
     notes: Notes,
     bar: &ProgressBar,
 ) -> Result<(Manifest, [Placed; 2])> {
     let mut manifest = bundle.manifest().clone();
     manifest.files.clear();
+    let [image, text] = match change {
+        Change::Maps(maps) => [maps.image, maps.text].map(Graph::Mapped),
+        Change::Towers(towers) => towers.map(|tower| tower.map_or(Graph::Same, Graph::Tuned)),
+    };
     let mut placed = Vec::new();
-    for (name, map) in [("image.onnx", &maps.image), ("text.onnx", &maps.text)] {
-        let map = linear(map)?;
-        let bytes = bundle.read(name, length(bundle, name)?)?;
-        let (model, place) = edit::with_map(bytes, &map).with_context(|| name.to_owned())?;
-        manifest.files.extend(staging.model(name, model, bar)?);
+    for (name, graph) in [("image.onnx", image), ("text.onnx", text)] {
+        let bytes = || anyhow::Ok(bundle.read(name, length(bundle, name)?)?);
+        let (files, place) = match graph {
+            Graph::Mapped(map) => {
+                let changed = edit::with_map(bytes()?, &linear(&map)?);
+                let (model, place) = changed.with_context(|| name.to_owned())?;
+                (staging.model(name, model, bar)?, place)
+            }
+            Graph::Tuned(model) => (staging.model(name, *model, bar)?, Placed::Throughout),
+            Graph::Same => (staging.file(name, &bytes()?)?, Placed::Nowhere),
+        };
+        manifest.files.extend(files);
         placed.push(place);
     }
     for name in ["tokenizer.json", "LICENSES.md"] {
@@ -69,6 +96,12 @@ pub fn write(
     manifest.provenance.sources.insert(0, notes.source);
     staging.manifest(&manifest)?;
     Ok((manifest, [placed[0], placed[1]]))
+}
+
+enum Graph {
+    Mapped(Tensor),
+    Tuned(Box<Model>),
+    Same,
 }
 
 fn length(bundle: &Bundle, name: &str) -> Result<u64> {
@@ -107,25 +140,19 @@ pub fn linear(map: &Tensor) -> Result<Map> {
     Map::new(map.dim(0)?, map.flatten_all()?.to_vec1::<f32>()?)
 }
 
-/// The largest difference between unit embeddings of a written tower and what its map makes of the
-/// old tower's; rows `[N, D]` of the same inputs.
+/// The largest difference between the unit embeddings of a written tower and those it should give;
+/// rows `[N, D]` of the same inputs.
 ///
 /// # Errors
-/// It is larger than 1e-5: the bundle must not be used.
-pub fn agreement(old: &Tensor, new: &Tensor, map: &Map) -> Result<f32> {
-    let mut worst = 0f32;
-    for (old, new) in old.to_vec2::<f32>()?.iter().zip(new.to_vec2::<f32>()?) {
-        let wanted = Embedding::normalized(map.apply(old));
-        let wanted = wanted.context("the map makes nothing of an embedding")?;
-        let pairs = wanted.as_slice().iter().zip(&new);
-        worst = pairs.map(|(a, b)| (a - b).abs()).fold(worst, f32::max);
-    }
+/// It is larger than `tolerance`: the bundle must not be used.
+pub fn agreement(wanted: &Tensor, found: &Tensor, tolerance: f32) -> Result<f32> {
+    let difference = (wanted - found)?.abs()?.max_all()?.to_scalar::<f32>()?;
     ensure!(
-        worst <= TOLERANCE,
-        "the written tower differs from its map by {worst}, more than {TOLERANCE}; nothing was \
-         written. Please report this bundle"
+        difference <= tolerance,
+        "the written tower differs from what was learnt by {difference}, more than {tolerance}; \
+         nothing was written. Please report this bundle"
     );
-    Ok(worst)
+    Ok(difference)
 }
 
 /// The next minor version.

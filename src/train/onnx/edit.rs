@@ -6,20 +6,24 @@ use anyhow::{Context, Result, bail, ensure};
 use prost::Message;
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TensorProto};
-use tract_onnx::prelude::f16;
 
 use super::graph::{Model, signed};
+use super::read::floats;
 
 /// The graph's output, by [`crate::bundle::Manifest`]'s contract.
 const OUTPUT: &str = "embedding";
 
-/// Where a map was put.
+/// Where a change was put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Placed {
     /// Into the constant weights of the graph's last product.
     Folded,
     /// As one more product behind the graph's output.
     Appended,
+    /// Into all of the graph's weights.
+    Throughout,
+    /// The graph stayed as it was.
+    Nowhere,
 }
 
 /// A square matrix `[D, D]`, row-major, that is applied to the embedding: `x` becomes `A·x`.
@@ -215,24 +219,6 @@ fn constant(graph: &GraphProto, producers: &HashMap<&str, usize>, name: &str) ->
     let values = floats(found)?;
     (values.len() == count && values.iter().all(|v| v.is_finite()))
         .then_some(Constant { dims, values })
-}
-
-fn floats(tensor: &TensorProto) -> Option<Vec<f32>> {
-    let raw = &tensor.raw_data;
-    let words = raw.as_chunks::<4>();
-    let halves = raw.as_chunks::<2>();
-    if tensor.data_type == DataType::Float as i32 {
-        if raw.is_empty() {
-            return Some(tensor.float_data.clone());
-        }
-        let values = words.0.iter().map(|b| f32::from_le_bytes(*b));
-        return words.1.is_empty().then(|| values.collect());
-    }
-    if tensor.data_type == DataType::Float16 as i32 && !raw.is_empty() {
-        let values = halves.0.iter().map(|b| f16::from_le_bytes(*b).to_f32());
-        return halves.1.is_empty().then(|| values.collect());
-    }
-    None
 }
 
 /// Renames the output everywhere and multiplies it behind.

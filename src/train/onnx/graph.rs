@@ -247,7 +247,7 @@ pub struct Model {
 
 impl Model {
     /// A model that was read: `head` without its graph, and the graph.
-    pub(super) fn from_parts(head: ModelProto, mut graph: GraphProto) -> Self {
+    pub(in crate::train) fn from_parts(head: ModelProto, mut graph: GraphProto) -> Self {
         let weights = std::mem::take(&mut graph.initializer);
         Self {
             head,

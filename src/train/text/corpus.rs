@@ -1,5 +1,6 @@
 //! The texts, their targets in the shared space, and the classes they name.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
@@ -81,7 +82,7 @@ impl Corpus {
     /// A file is missing or they do not fit together.
     pub fn load(work: &Work) -> Result<Self> {
         let texts = read_texts(&work.texts())?;
-        let targets = targets(&work.teacher(), &work.space())?;
+        let targets = targets(&work.teacher(), &SpaceMap::load(&work.space())?)?;
         ensure!(
             targets.len() == texts.len() * EMBEDDING_DIM,
             "{} embeddings for {} texts: run the step `teacher` again",
@@ -109,14 +110,25 @@ impl Corpus {
         &self.targets[row * EMBEDDING_DIM..(row + 1) * EMBEDDING_DIM]
     }
 
-    /// Unit means `[classes, D]` of the targets whose class (by `class`) is 0, 1, …; row-major.
-    pub fn centroids(&self, classes: usize, class: impl Fn(&Text) -> Option<usize>) -> Vec<f32> {
+    /// Unit means `[classes, D]` of the targets of what the classes (by `class`) 0, 1, … are called
+    /// and asked for by; row-major. A name that is a finer class's too counts where there is no other.
+    pub fn centroids(&self, classes: usize, class: impl Fn(&Text) -> &[usize]) -> Vec<f32> {
         let mut sums = vec![0.0; classes * EMBEDDING_DIM];
+        let named = |text: &Text| match (text.kind.as_str(), class(text)) {
+            ("prompt" | "name", &[id]) if id < classes => Some(id),
+            _ => None,
+        };
+        let own: HashSet<usize> = self
+            .texts
+            .iter()
+            .filter(|text| text.fine.is_empty())
+            .filter_map(named)
+            .collect();
         for (row, text) in self.texts.iter().enumerate() {
-            let Some(id) = class(text) else {
+            let Some(id) = named(text) else {
                 continue;
             };
-            if id < classes && text.kind != "template" {
+            if text.fine.is_empty() || !own.contains(&id) {
                 let sum = &mut sums[id * EMBEDDING_DIM..(id + 1) * EMBEDDING_DIM];
                 sum.iter_mut()
                     .zip(self.target(row))
@@ -135,8 +147,7 @@ impl Corpus {
 ///
 /// # Errors
 /// A file is missing or of another shape.
-pub fn targets(teacher: &Path, space: &Path) -> Result<Vec<f32>> {
-    let map = SpaceMap::load(space)?;
+pub fn targets(teacher: &Path, map: &SpaceMap) -> Result<Vec<f32>> {
     let teacher = Tensor::read_npy(teacher)
         .with_context(|| format!("{}: run the step `teacher` first", teacher.display()))?;
     let rows = teacher.dim(0)?;

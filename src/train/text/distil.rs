@@ -2,8 +2,8 @@
 //!
 //! Loss of a batch, with student rows `s` and target rows `t`, all of unit length:
 //! `mean(1 − ⟨s,t⟩) + A · mean((S·Sᵀ − T·Tᵀ)²) + K · cross-entropy(scale · s·C)`; the last term,
-//! over texts that name a grocery class, pulls a description towards its class `C` even where the
-//! teacher does not see the connection.
+//! over texts that fit a grocery class, pulls a description towards its class `C` (towards all of
+//! them alike, where it fits several) even where the teacher does not see the connection.
 
 use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor};
@@ -17,12 +17,12 @@ use super::measure;
 use super::optimizer::{AdamW, warm_up_and_cosine};
 use super::tower::{Batch, Shape, Tower};
 use super::{EMBEDDING_DIM, Work};
+use crate::train::head::cross_entropy;
 
 /// Weight `A` of the pairwise similarities.
 const AFFINITY: f64 = 2.0;
 
-/// Weight `K` of the classes, and the scale of their logits.
-const CLASSES: f64 = 0.05;
+/// Scale of the classes' logits.
 const CLASS_SCALE: f64 = 20.0;
 
 /// Batches sorted by length together: long enough to waste little padding, short enough to stay random.
@@ -41,6 +41,8 @@ pub struct Settings {
     pub batch: usize,
     /// Peak learning rate of the tower.
     pub rate: f32,
+    /// Weight `K` of the classes.
+    pub classes: f64,
 }
 
 impl Default for Settings {
@@ -51,6 +53,7 @@ impl Default for Settings {
             steps: 2000,
             batch: 192,
             rate: 1e-3,
+            classes: 0.05,
         }
     }
 }
@@ -112,8 +115,8 @@ fn cosine_loss(student: &Tensor, target: &Tensor) -> Result<Tensor> {
     Ok((1.0 - ((student * target)?.sum_all()? / f64::from(u32::try_from(student.dim(0)?)?))?)?)
 }
 
-/// Which class a text names.
-type Class = fn(&Text) -> Option<usize>;
+/// Which classes a text fits.
+type Class = fn(&Text) -> &[usize];
 
 /// Class centroids `[D, classes]` and which column of the file counts.
 struct Classes {
@@ -127,7 +130,7 @@ impl Classes {
             corpus
                 .texts
                 .iter()
-                .filter_map(class)
+                .flat_map(class)
                 .max()
                 .map_or(0, |last| last + 1)
         };
@@ -141,26 +144,34 @@ impl Classes {
             Ok(centroids.t()?.contiguous()?)
         };
         Ok(Self {
-            fine: tensor(|text| text.fine)?,
-            coarse: tensor(|text| text.coarse)?,
+            fine: tensor(|text| &text.fine)?,
+            coarse: tensor(|text| &text.coarse)?,
         })
     }
 
-    /// Cross-entropy of the rows that name a class, summed over fine and coarse and divided by
-    /// the batch; `None` when no row does.
+    /// Cross-entropy of the rows that fit a class, summed over fine and coarse and divided by
+    /// the batch; `None` when no row does. Several classes of a row share the target evenly.
     fn loss(&self, corpus: &Corpus, rows: &[usize], student: &Tensor) -> Result<Option<Tensor>> {
         let mut total: Option<Tensor> = None;
         let kinds: [(&Tensor, Class); 2] = [
-            (&self.fine, |text| text.fine),
-            (&self.coarse, |text| text.coarse),
+            (&self.fine, |text| &text.fine),
+            (&self.coarse, |text| &text.coarse),
         ];
         for (centroids, class) in kinds {
-            let (mut places, mut labels) = (Vec::new(), Vec::new());
+            let count = centroids.dim(1)?;
+            let (mut places, mut goals) = (Vec::new(), Vec::new());
             for (place, row) in rows.iter().enumerate() {
-                if let Some(label) = class(&corpus.texts[*row]) {
-                    places.push(u32::try_from(place)?);
-                    labels.push(u32::try_from(label)?);
+                let fitting = class(&corpus.texts[*row]);
+                if fitting.is_empty() {
+                    continue;
                 }
+                places.push(u32::try_from(place)?);
+                let mut goal = vec![0.0_f32; count];
+                #[expect(clippy::cast_precision_loss, reason = "a few classes")]
+                fitting
+                    .iter()
+                    .for_each(|class| goal[*class] = 1.0 / fitting.len() as f32);
+                goals.extend(goal);
             }
             if places.is_empty() {
                 continue;
@@ -170,10 +181,8 @@ impl Classes {
             let k = places.len();
             let chosen = student.index_select(&Tensor::from_vec(places, k, &Device::Cpu)?, 0)?;
             let logits = (chosen.matmul(centroids)? * CLASS_SCALE)?;
-            let loss = (candle_nn::loss::cross_entropy(
-                &logits,
-                &Tensor::from_vec(labels, k, &Device::Cpu)?,
-            )? * share)?;
+            let goals = Tensor::from_vec(goals, (k, count), &Device::Cpu)?;
+            let loss = (cross_entropy(&logits, &goals, None)? * share)?;
             total = Some(match total {
                 Some(sum) => (sum + loss)?,
                 None => loss,
@@ -188,6 +197,7 @@ fn tower_loss(
     corpus: &Corpus,
     classes: &Classes,
     rows: &[usize],
+    weight: f64,
 ) -> Result<(Tensor, Tensor)> {
     let (batch, target) = batch_of(corpus, rows)?;
     let student = unit_rows(&tower.forward(&batch)?)?;
@@ -197,7 +207,7 @@ fn tower_loss(
         .mean_all()?;
     let mut loss = (&distance + (pairs * AFFINITY)?)?;
     if let Some(classes) = classes.loss(corpus, rows, &student)? {
-        loss = (loss + (classes * CLASSES)?)?;
+        loss = (loss + (classes * weight)?)?;
     }
     Ok((loss, distance.detach()))
 }
@@ -244,16 +254,15 @@ fn bar(total: usize, what: &str) -> Result<ProgressBar> {
         .with_prefix(what.to_owned()))
 }
 
-/// Trains a tower on `corpus`; `checkpoint` is called with the averaged weights in place, every
-/// 250 steps and at the end.
+/// Trains a fresh tower on `corpus`, as a bag of words first; `checkpoint` as for [`go_on`].
 ///
 /// # Errors
-/// An empty corpus, a gradient that is not finite, or what `checkpoint` returns.
+/// As [`go_on`].
 pub fn train(
     corpus: &Corpus,
     shape: Shape,
     settings: Settings,
-    mut checkpoint: impl FnMut(&Tower, usize) -> Result<()>,
+    checkpoint: impl FnMut(&Tower, usize) -> Result<()>,
 ) -> Result<Tower> {
     ensure!(!corpus.texts.is_empty(), "no texts to learn from");
     let mut rng = StdRng::seed_from_u64(settings.seed);
@@ -280,7 +289,23 @@ pub fn train(
         log::info!("bag of words, pass {}: {}", epoch + 1, progress.message());
     }
     progress.finish();
+    go_on(&tower, corpus, settings, checkpoint)?;
+    Ok(tower)
+}
 
+/// Trains `tower` on `corpus`; `checkpoint` is called with the averaged weights in place, every 250
+/// steps and at the end, and they stay there.
+///
+/// # Errors
+/// An empty corpus, a gradient that is not finite, or what `checkpoint` returns.
+pub fn go_on(
+    tower: &Tower,
+    corpus: &Corpus,
+    settings: Settings,
+    mut checkpoint: impl FnMut(&Tower, usize) -> Result<()>,
+) -> Result<()> {
+    ensure!(!corpus.texts.is_empty(), "no texts to learn from");
+    let mut rng = StdRng::seed_from_u64(settings.seed);
     let classes = Classes::new(corpus)?;
     let progress = bar(settings.steps, "tower")?;
     let mut optimizer = AdamW::new(&tower.vars, 0.01, 0.998)?;
@@ -292,7 +317,7 @@ pub fn train(
         let rows = queue
             .pop()
             .context("a corpus in which every text is held out")?;
-        let (loss, distance) = tower_loss(&tower, corpus, &classes, &rows)?;
+        let (loss, distance) = tower_loss(tower, corpus, &classes, &rows, settings.classes)?;
         let rate = warm_up_and_cosine(step, settings.steps, settings.steps / 20, settings.rate);
         optimizer.step(&loss.backward()?, rate)?;
         let cosine = 1.0 - distance.to_scalar::<f32>()?;
@@ -303,14 +328,13 @@ pub fn train(
         if (step + 1) % 250 == 0 && step + 1 < settings.steps {
             log::info!("tower, step {}: cosine {shown:.4}", step + 1);
             optimizer.use_average(true)?;
-            checkpoint(&tower, step + 1)?;
+            checkpoint(tower, step + 1)?;
             optimizer.use_average(false)?;
         }
     }
     progress.finish();
     optimizer.use_average(true)?;
-    checkpoint(&tower, settings.steps)?;
-    Ok(tower)
+    checkpoint(tower, settings.steps)
 }
 
 /// Step `text`: trains the tower of a work folder, keeps `text/tower.safetensors` and

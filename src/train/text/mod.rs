@@ -15,6 +15,8 @@ pub mod distil;
 pub mod export;
 pub mod measure;
 pub mod optimizer;
+pub mod refresh;
+pub mod restore;
 pub mod tower;
 pub mod vocabulary;
 

@@ -12,6 +12,8 @@ use std::thread;
 
 use memmap2::{Advice, Mmap, MmapMut, MmapOptions, UncheckedAdvice};
 
+use crate::encoder::int8::kernels::Owner;
+
 /// Size and alignment of a huge page where small ones have 4 KB.
 const HUGE_PAGE: usize = 2 << 20;
 
@@ -35,10 +37,7 @@ impl AsRef<[u8]> for Weights {
 
 /// Copies part of a mapped file into huge pages, giving the file's own pages back on the way. `None`
 /// where the system has none to give or the part is shorter than one.
-pub(super) fn copied(
-    file: &Mmap,
-    part: Range<usize>,
-) -> Option<Arc<dyn AsRef<[u8]> + Send + Sync>> {
+pub(super) fn copied(file: &Mmap, part: Range<usize>) -> Option<Owner> {
     let switch = fs::read_to_string(SWITCH).ok()?;
     if part.len() < HUGE_PAGE || switch.contains("[never]") {
         return None;

@@ -10,7 +10,7 @@ use super::header::{Body, Header, LAYOUT, Linear, Part, Patches, Sublayer, Table
 use super::{ALIGNMENT, MAGIC, MAX_HEADER_BYTES, PREFIX, VERSION, huge};
 use crate::bundle::Shared;
 use crate::encoder::EncodeError;
-use crate::encoder::int8::kernels::{Bytes, Context, PackedMatrix};
+use crate::encoder::int8::kernels::{Bytes, Context, Owner, PackedMatrix};
 use crate::encoder::int8::patches::{Geometry, PatchEmbedding};
 use crate::encoder::int8::sublayer::{self, LayerNorm};
 use crate::encoder::int8::table::EmbeddingTable;
@@ -22,7 +22,7 @@ struct File {
     /// Where the parts start.
     start: usize,
     /// A copy of the weights, and where in the file they are.
-    copy: Option<(Range<usize>, Arc<dyn AsRef<[u8]> + Send + Sync>)>,
+    copy: Option<(Range<usize>, Owner)>,
 }
 
 /// Reads a packed tower. Embedding tables stay in `file`, and weights do where they are not better off

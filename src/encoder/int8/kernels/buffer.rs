@@ -85,6 +85,9 @@ impl<T: Plain> DerefMut for Aligned<T> {
     }
 }
 
+/// What owns memory that is shared.
+pub type Owner = Arc<dyn AsRef<[u8]> + Send + Sync>;
+
 /// Read-only bytes: a buffer of their own, or part of something shared such as a mapped file.
 #[derive(Clone)]
 pub struct Bytes(Source);
@@ -92,10 +95,7 @@ pub struct Bytes(Source);
 #[derive(Clone)]
 enum Source {
     Owned(Arc<Aligned<u8>>),
-    Shared {
-        owner: Arc<dyn AsRef<[u8]> + Send + Sync>,
-        range: Range<usize>,
-    },
+    Shared { owner: Owner, range: Range<usize> },
 }
 
 impl Bytes {
@@ -110,7 +110,7 @@ impl Bytes {
 
     /// A view into `owner`, which stays alive as long as the view. Kernels are fastest where the
     /// range starts on a 64-byte boundary of memory. `None` when the range lies outside.
-    pub fn shared(owner: Arc<dyn AsRef<[u8]> + Send + Sync>, range: Range<usize>) -> Option<Self> {
+    pub fn shared(owner: Owner, range: Range<usize>) -> Option<Self> {
         (*owner).as_ref().get(range.clone())?;
         Some(Self(Source::Shared { owner, range }))
     }
@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn a_view_outside_its_owner_is_refused() {
-        let owner: Arc<dyn AsRef<[u8]> + Send + Sync> = Arc::new(vec![1u8, 2, 3]);
+        let owner: Owner = Arc::new(vec![1u8, 2, 3]);
         assert!(Bytes::shared(owner.clone(), 1..4).is_none());
         let view = Bytes::shared(owner, 1..3).unwrap();
         assert_eq!(&view[..], &[2, 3]);

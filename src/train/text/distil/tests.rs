@@ -6,8 +6,8 @@ fn toy() -> Corpus {
         let class = usize::try_from(i % 3).ok();
         texts.push(Text {
             kind: "prompt".to_owned(),
-            fine: class,
-            coarse: class,
+            fine: class.into_iter().collect(),
+            coarse: class.into_iter().collect(),
             imagenet: None,
             text: format!("testo {i}"),
         });
@@ -48,6 +48,7 @@ fn a_tiny_tower_learns_its_texts_by_heart() {
         steps: 160,
         batch: 24,
         rate: 3e-3,
+        ..Settings::default()
     };
     let corpus = toy();
     let mut checkpoints = 0;

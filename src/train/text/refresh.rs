@@ -1,0 +1,93 @@
+//! Goes on training the text tower of a bundle with new texts, so that its image tower still fits.
+//!
+//! What images are compared with most, the names of the classes and what is said with them, keeps the
+//! embeddings it had. All other texts are aimed at the teacher, through a map from its space to the
+//! bundle's that is learned from the tower as it is; and descriptions at their classes.
+
+use anyhow::{Context, Result, ensure};
+use candle_core::{Device, Tensor};
+
+use super::corpus::{Corpus, SpaceMap, load_tokenizer, read_texts, targets, tokenize};
+use super::distil::{Settings, go_on};
+use super::restore::from_onnx;
+use super::{EMBEDDING_DIM, Work, measure, write_atomically};
+use crate::bundle::manifest::FILES;
+use crate::bundle::{Bundle, Limits};
+use crate::train::demo::progress;
+use crate::train::space;
+use crate::train::targets::read_teacher;
+use crate::train::texts::Text;
+
+/// Steps for the map from the teacher's space, and texts in each.
+const MAPPING: (usize, usize) = (1200, 1024);
+
+/// What a refresh spends by default: the tower is nearly there.
+pub fn settings(seed: u64) -> Settings {
+    Settings {
+        seed,
+        bag_epochs: 0,
+        steps: 900,
+        rate: 4e-4,
+        classes: 0.3,
+        ..Settings::default()
+    }
+}
+
+/// Whether a text's embedding is to stay: images were taught with it.
+fn stays(text: &Text) -> bool {
+    !matches!(text.kind.as_str(), "corpus" | "caption")
+}
+
+/// Step `text` of a bundle that is there: tokenizer and tower are `bundle`'s, texts and teacher's
+/// embeddings the work folder's.
+///
+/// # Errors
+/// A bundle whose text tower was not made here, an earlier step that has not run, or a file that
+/// cannot be written.
+pub fn refresh(work: &Work, bundle: &Bundle, settings: Settings) -> Result<()> {
+    let most = Limits::default().max_file_bytes;
+    let tower = from_onnx(&bundle.read(FILES[1], most)?)
+        .with_context(|| format!("{} of {}", FILES[1], bundle.id()))?;
+    let folder = work.tokenizer();
+    std::fs::create_dir_all(folder.parent().context("work folder")?)?;
+    write_atomically(&work.tokenizer(), &bundle.read(FILES[2], most)?)?;
+    let tokenizer = load_tokenizer(work)?;
+    ensure!(
+        tokenizer.get_vocab_size(true) == tower.shape.vocabulary,
+        "tokenizer and text tower of {} do not belong together",
+        bundle.id()
+    );
+    let texts = read_texts(&work.texts())?;
+    let plain: Vec<&str> = texts.iter().map(|row| row.text.as_str()).collect();
+    let tokens = tokenize(&tokenizer, &plain)?;
+    let sequences: Vec<&[u32]> = tokens.iter().map(Vec::as_slice).collect();
+    let own = measure::embed(&tower, &sequences)?;
+
+    let teacher = read_teacher(&work.teacher(), texts.len())?;
+    let bar = progress("map from the teacher's space");
+    let embeddings = Tensor::from_slice(&own, (texts.len(), EMBEDDING_DIM), &Device::Cpu)?;
+    let map = space::resembling(&teacher, &embeddings, MAPPING, settings.seed, &bar)?;
+    bar.finish();
+    map.save(&work.space())?;
+    drop((teacher, embeddings));
+
+    let mut targets = targets(&work.teacher(), &SpaceMap::load(&work.space())?)?;
+    let kept = texts.iter().zip(own.chunks_exact(EMBEDDING_DIM));
+    for (target, (text, own)) in targets.chunks_exact_mut(EMBEDDING_DIM).zip(kept) {
+        if stays(text) {
+            target.copy_from_slice(own);
+        }
+    }
+    let corpus = Corpus {
+        texts,
+        tokens,
+        targets,
+        vocabulary: tower.shape.vocabulary,
+    };
+    log::info!("before: {}", measure::against_targets(&corpus, &tower)?);
+    go_on(&tower, &corpus, settings, |tower, step| {
+        tower.save(&work.tower())?;
+        log::info!("step {step}: {}", measure::against_targets(&corpus, tower)?);
+        Ok(())
+    })
+}
