@@ -54,7 +54,7 @@ fn from_own_photos_to_a_packed_bundle_whose_scores_are_those_that_were_evaluated
     let vedetta = |arguments: &str| run(folder, env!("CARGO_BIN_EXE_vedetta"), arguments);
 
     let said = train(
-        "fit bundle -o negozio --data foto --epochs 30 --views 2 --rate 0.01 --strength 0.01 \
+        "fit bundle -o negozio --data foto --epochs 30 --views 2 --batch 32 --rate 0.01 --strength 0.01 \
          --cache cache",
     );
     assert!(said.contains("→ 100.0 %"), "{said}");

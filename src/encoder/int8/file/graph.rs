@@ -157,6 +157,11 @@ fn reader() -> Nnef {
         number("width"),
     ];
     registry.register_primitive("vedetta_int8_lookup", &parameters, &result, load_lookup);
+    // The exact GELU of a projection that is not fused; tract can read but not write it.
+    registry.register_unit_element_wise(
+        "vedetta_gelu_exact",
+        &tract_nnef::tract_core::ops::nn::GeluExact {},
+    );
     tract_nnef::nnef().with_onnx().with_registry(registry)
 }
 
