@@ -38,7 +38,7 @@ impl Systemd {
         self.feed_every
     }
 
-    /// The start goes on: systemd waits for [`Systemd::ready`] at least [`PATIENCE`] more.
+    /// The start goes on: systemd waits for [`Systemd::ready`] at least two minutes more.
     pub fn starting(&self) {
         let microseconds = u32::try_from(PATIENCE.as_micros()).unwrap_or(u32::MAX);
         send(&[NotifyState::ExtendTimeoutUsec(microseconds)]);

@@ -1,4 +1,4 @@
-//! Reads a tower back from the `text.onnx` that [`export`](super::export) wrote.
+//! Reads a tower back from the `text.onnx` that [`export`](mod@super::export) wrote.
 
 use anyhow::{Context, Result, ensure};
 use candle_core::{Device, Tensor, Var};
