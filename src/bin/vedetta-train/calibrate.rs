@@ -19,7 +19,7 @@ use vedetta::train::text::write_atomically;
 /// Sort frames into one folder per label, and those that show none of them into `nessuno`. Every
 /// label gets the two numbers that turn its scores into how often they are right, and the thresholds
 /// at which it turns ON with the wanted precision and OFF again. The daemon uses the file when it
-/// stands in the configuration: calibration = "FILE" under [model].
+/// stands in the configuration: calibration = "FILE" in the table model.
 #[derive(Args)]
 pub struct Calibrate {
     /// Bundle that the daemon serves: folder or .tar.zst.

@@ -91,7 +91,7 @@ pub enum Stage {
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Layout {
-    /// DIR/<class>/photo.jpg
+    /// DIR/CLASS/photo.jpg
     Folders,
     /// A .tsv, .csv or .jsonl with the columns image and caption.
     Captions,
