@@ -97,11 +97,13 @@ codename=$(. /etc/os-release && echo "$VERSION_CODENAME")
 disk=$cache/debian-$codename-$arch.ext4
 if [ ! -e "$disk" ]; then
     echo "vm: making a Debian root ($codename, $arch)"
+    # Where this machine's own packages come from.
+    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | head -n 1)
     foreign=()
     [ "$arch" = amd64 ] || foreign=(--foreign)
     debootstrap --variant=minbase --arch="$arch" "${foreign[@]}" \
         --include=systemd,systemd-sysv,udev,kmod,dbus,mosquitto,mosquitto-clients \
-        "$codename" "$work/root" "$(apt-get indextargets --format '$(REPO_URI)' | head -n 1)" >"$cache/debootstrap.log" 2>&1 \
+        "$codename" "$work/root" "$mirror" >"$cache/debootstrap.log" 2>&1 \
         || skip "debootstrap could not make a root: see $cache/debootstrap.log"
     rm -f "$work/root/etc/machine-id" && systemd-id128 new >"$work/root/etc/machine-id"
     echo vm >"$work/root/etc/hostname"
@@ -139,7 +141,7 @@ if [ -n "$deb" ]; then
 else
     DEB_COMPRESSION=none cross/deb --binary "$binaries/vedetta" --generator "$binaries/vedetta" -o "$work" >"$cache/deb.log" 2>&1 \
         || { cat "$cache/deb.log"; echo "vm: FAIL cross/deb"; echo "vm: 0 passed, 1 failed, 0 skipped"; exit 1; }
-    deb=$(echo "$work"/*.deb)
+    deb=$(echo "$work"/vedetta_*.deb)
 fi
 cp "$deb" "$payload/vedetta.deb"
 # The next version: another binary's bytes do not matter, another example and version do.
