@@ -23,7 +23,8 @@ certificate_expired daemon_killed load_on_replay commands_in_a_burst giant_paylo
 if [ "${1:-}" = short ]; then
     short=yes kills=5 cuts=2
     faults="unplugged garbage disk_full clock_jumps"
-    broker_faults="broker_killed certificate_expired daemon_killed commands_in_a_burst stopped_and_started"
+    # Not broker_killed: mosquitto forgets its subscribers with it, and then it is a race.
+    broker_faults="broker_restarted certificate_expired daemon_killed stopped_and_started"
     shift
 fi
 [ $# = 0 ] || parts=("$@")
