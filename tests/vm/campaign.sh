@@ -31,7 +31,7 @@ fi
 
 need "${machine_tools[@]}" nft=nftables tc=iproute2 mkfs.ext4=e2fsprogs qemu-img=qemu-utils \
     openssl=openssl jq=jq faketime=faketime
-fetch_kernel
+fetch_kernel amd64
 build_programs
 begun=$SECONDS
 table=$cache/campaign.md log=$cache/campaign.log
@@ -53,7 +53,7 @@ faults() {
     begin_root "$(command -v mosquitto)" "$(command -v mosquitto_sub)" "$(command -v mosquitto_pub)" \
         "$(command -v nft)" "$(command -v tc)"
     local module
-    for module in vivid virtio_pci virtio_blk ext4 crc32c_generic nf_tables sch_netem; do add_module $module; done
+    for module in vivid virtio_pci virtio_blk ext4 crc32c_generic nf_tables sch_netem; do copy_module "$module" "$root/modules"; done
     cp "$kernel/v4l2loopback/v4l2loopback.ko" "$root/modules/"
     cp "$(dpkg -L libfaketime | grep 'libfaketimeMT.so.1$')" "$root/lib/libfaketime.so"
     echo "$faults" >"$root/etc/faults"
@@ -73,7 +73,7 @@ faults() {
 cut_power() {
     begin_root "$(command -v mosquitto_sub)"
     local module
-    for module in virtio_pci virtio_blk virtio_net ext4 crc32c_generic; do add_module $module; done
+    for module in virtio_pci virtio_blk virtio_net ext4 crc32c_generic; do copy_module "$module" "$root/modules"; done
     "$binaries/examples/vmtool" bundle "$root/bundle"
     "$binaries/examples/vmtool" photos "$root/photos"
     machine_root power-guest.sh

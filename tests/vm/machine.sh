@@ -1,5 +1,5 @@
-# Sourced by run.sh and campaign.sh, from the repository's root: the kernel, the root file system and
-# the tools of the virtual machines. `skip` is called where something cannot be had.
+# Sourced by run.sh and campaign.sh, from the repository's root: the root file system and the tools of the
+# virtual machines, and through kernel.sh their kernel. `skip` is called where something cannot be had.
 # shellcheck shell=bash
 
 cache=${CARGO_TARGET_DIR:-target}/vm
@@ -12,6 +12,9 @@ skip() {
     echo "vm: 0 passed, 0 failed, 1 skipped"
     exit 0
 }
+
+# shellcheck source=tests/vm/kernel.sh
+. tests/vm/kernel.sh
 
 # need TOOL=PACKAGE…: installs what is missing, where that is allowed.
 need() {
@@ -34,29 +37,6 @@ need() {
 machine_tools=(qemu-system-x86_64=qemu-system-x86 cpio=cpio modinfo=kmod dpkg=dpkg apt-cache=apt
     mosquitto=mosquitto mosquitto_sub=mosquitto-clients gcc-12=gcc-12 make=make busybox=busybox-static)
 
-# The kernel, its headers and the loopback module's source: unpacked, never installed.
-fetch_kernel() {
-    local kbuild deb headers
-    release=$(apt-cache depends linux-image-amd64 2>/dev/null | sed -n 's/.*Depends: linux-image-\(.*-amd64\)$/\1/p' | head -n 1)
-    [ -n "$release" ] || skip "this distribution has no linux-image-amd64 package"
-    kernel=$cache/$release
-    [ ! -e "$kernel/ready" ] || return 0
-    echo "vm: fetching the kernel $release"
-    rm -rf "$kernel" && mkdir -p "$kernel/debs" "$kernel/root"
-    kbuild=$(apt-cache depends "linux-headers-$release" | sed -n 's/.*Depends: \(linux-kbuild-.*\)$/\1/p' | head -n 1)
-    (cd "$kernel/debs" && apt-get download -q "linux-image-$release" "linux-headers-$release" \
-        "linux-headers-${release%-amd64}-common" "$kbuild" v4l2loopback-dkms) >"$cache/fetch.log" 2>&1 \
-        || skip "apt-get could not fetch the kernel: see $cache/fetch.log"
-    for deb in "$kernel"/debs/*.deb; do dpkg -x "$deb" "$kernel/root"; done
-    headers=$kernel/root/usr/src/linux-headers-$release
-    sed -i "s#/usr/src/#$kernel/root/usr/src/#" "$headers/Makefile"
-    cp -r "$kernel"/root/usr/src/v4l2loopback-* "$kernel/v4l2loopback"
-    make -s -C "$headers" M="$kernel/v4l2loopback" KERNELRELEASE="$release" modules >"$cache/module.log" 2>&1 \
-        || skip "v4l2loopback did not build: see $cache/module.log"
-    rm -rf "$kernel/debs"
-    touch "$kernel/ready"
-}
-
 # The same features as the tests were built with, where .ci/run says so: one build serves both.
 # VM_BINARIES names a folder of programs that are there already.
 build_programs() {
@@ -71,18 +51,6 @@ copy_program() {
     ldd "$1" | grep -o '/[^ ]*' | while read -r library; do
         [ -e "$root$library" ] || install -D "$library" "$root$library"
     done
-}
-
-# add_module NAME: it and what it depends on, in the order they have to be loaded.
-add_module() {
-    local file dependency modules=$kernel/root/lib/modules/$release/kernel
-    file=$(find "$modules" -name "$1.ko" | head -n 1)
-    [ -n "$file" ] || file=$(find "$modules" -name "${1//_/-}.ko" | head -n 1)
-    [ -n "$file" ] || { echo "vm: no module $1 in $release" >&2; return 1; }
-    grep -qxF "$(basename "$file")" "$root/modules/order" 2>/dev/null && return
-    for dependency in $(modinfo -F depends "$file" | tr ',' ' '); do add_module "$dependency"; done
-    cp "$file" "$root/modules/"
-    basename "$file" >>"$root/modules/order"
 }
 
 # begin_root PROGRAM…: a root file system, an initramfs to be, with busybox, the daemon and PROGRAMs.

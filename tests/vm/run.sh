@@ -12,11 +12,11 @@ cd "$(dirname "$0")/../.."
 . tests/vm/machine.sh
 
 need "${machine_tools[@]}"
-fetch_kernel
+fetch_kernel amd64
 build_programs
 
 begin_root "$(command -v mosquitto)" "$(command -v mosquitto_sub)" "$(command -v mosquitto_pub)"
-add_module vivid
+copy_module vivid "$root/modules"
 cp "$kernel/v4l2loopback/v4l2loopback.ko" "$root/modules/"
 cp -r models/demo "$root/models"
 cp models/photos/0[123]-*.jpg "$root/photos/"
