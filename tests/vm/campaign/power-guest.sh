@@ -3,6 +3,8 @@
 # shellcheck shell=sh
 /bin/busybox --install -s /bin
 export PATH=/bin
+# The firmware left half a line of control characters on the console.
+echo
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
