@@ -104,6 +104,10 @@ class Corpus:
         elif imagenet >= 0 and row[3] == -1 and row[0] != "corpus":
             row[3] = imagenet
 
+    def add_basic(self, text, classes):
+        """A short name of several ImageNet classes; the same text may name one of them alone, too."""
+        self.rows["basic " + text] = ["basic", -1, -1, ",".join(map(str, classes)), text]
+
     def thin(self, percent, rng):
         """Keeps this share of the texts that name no class."""
         self.rows = {key: row for key, row in self.rows.items() if row[0] != "corpus" or rng.random() * 100 < percent}
@@ -246,6 +250,11 @@ def everyday_classes(corpus):
         only = int(indices[0]) if len(indices) == 1 else -1
         for frame in frames:
             corpus.add("everyday" if only >= 0 else "corpus", frame.format(np=row["nome"], n=bare(row["nome"])), imagenet=only)
+    for row in read_tsv(HERE / "basic_it.tsv"):
+        for frame in frames:
+            corpus.add("corpus", frame.format(np=row["nome"], n=bare(row["nome"])))
+        for frame in frames[:3]:
+            corpus.add_basic(frame.format(np=row["nome"], n=bare(row["nome"])), row["indici"].split(","))
 
 
 def definite(noun_phrase):

@@ -37,11 +37,17 @@ const SOURCES: [&str; 7] = [
 
 impl Workshop {
     /// Step `pack`: writes the bundle into `folder`, measures it, and writes the measured table into
-    /// its manifest.
+    /// its manifest. `base` is the bundle whose text tower it has, where it was not made here.
     ///
     /// # Errors
     /// A missing file of a step before, or a bundle larger than it may be.
-    pub fn pack(&self, folder: &Path, heldout: &Path, licences: &Path) -> Result<grocery::Report> {
+    pub fn pack(
+        &self,
+        base: Option<&Bundle>,
+        folder: &Path,
+        heldout: &Path,
+        licences: &Path,
+    ) -> Result<grocery::Report> {
         let texts = read_texts(&self.work.join("texts.tsv"))?;
         let table = self.text_embeddings(&texts)?;
         let bank = self.bank(&texts)?;
@@ -63,7 +69,15 @@ impl Workshop {
         std::fs::write(folder.join(FILES[0]), &image)?;
         self.text_files(folder, licences)?;
         let scale = head.scale()?.flatten_all()?.to_vec1::<f32>()?[0];
-        self.seal(folder, manifest(folder, scale)?, heldout)
+        let mut manifest = manifest(folder, scale)?;
+        if let Some(base) = base {
+            manifest.provenance.command = format!(
+                "{}; image tower trained again for the texts of sha256:{}: --refresh --tower image",
+                base.manifest().provenance.command,
+                &base.sha256()[..12]
+            );
+        }
+        self.seal(folder, manifest, heldout)
     }
 
     /// Step `pack` after the text tower of `base` was refreshed: its image tower and its settings

@@ -32,6 +32,8 @@ pub const CANDIDATES: usize = FINE + COARSE + EVERYDAY;
 pub struct Bank {
     /// `[candidate][…]` row numbers in `texts.tsv`.
     rows: Vec<Vec<u32>>,
+    /// Rows of kind `basic` that name ImageNet class i among others.
+    basic: Vec<Vec<u32>>,
     /// The row of `una foto di {nome}` of every fine, then every coarse class.
     prompts: Vec<u32>,
     /// Candidates that mean the same as candidate i or contain it: neither right nor wrong.
@@ -45,19 +47,27 @@ impl Bank {
     /// A class that no text names.
     pub fn new(texts: &[Text], coarse_of: &[usize], coarse_names: &[String]) -> Result<Self> {
         let mut rows = vec![Vec::new(); CANDIDATES];
+        let mut basic = vec![Vec::new(); EVERYDAY];
         let mut prompts = vec![None; FINE + COARSE];
         let mut links = Vec::new();
         for (row, text) in texts.iter().enumerate() {
             let row = u32::try_from(row)?;
+            if text.kind == "basic" {
+                for id in &text.imagenet {
+                    basic[*id].push(row);
+                }
+                continue;
+            }
+            let imagenet = text.imagenet.first().copied();
             // What fits several classes is the right answer for none of them alone.
-            let candidate = match (&text.fine[..], &text.coarse[..], text.imagenet) {
+            let candidate = match (&text.fine[..], &text.coarse[..], imagenet) {
                 (&[fine], _, _) => fine,
                 ([], &[coarse], _) => FINE + coarse,
                 ([], [], Some(id)) if text.kind == "everyday" => FINE + COARSE + id,
                 _ => continue,
             };
             rows[candidate].push(row);
-            if let Some(id) = text.imagenet
+            if let Some(id) = imagenet
                 && candidate < FINE + COARSE
             {
                 links.push((candidate, FINE + COARSE + id));
@@ -126,6 +136,7 @@ impl Bank {
         }
         Ok(Self {
             rows,
+            basic,
             prompts,
             related,
         })
@@ -157,6 +168,11 @@ impl Bank {
     /// Rows that name ImageNet class `id`.
     pub fn everyday_rows(&self, id: usize) -> &[u32] {
         &self.rows[FINE + COARSE + id]
+    }
+
+    /// Rows with the short names that ImageNet class `id` shares with others (*un cane*, *un'anatra*).
+    pub fn basic_rows(&self, id: usize) -> &[u32] {
+        &self.basic[id]
     }
 
     /// Candidates neither right nor wrong for candidate `i`.
@@ -196,7 +212,7 @@ mod tests {
             kind: kind.into(),
             fine: fine.into_iter().collect(),
             coarse: coarse.into_iter().collect(),
-            imagenet,
+            imagenet: imagenet.into_iter().collect(),
             text: text.into(),
         }
     }
@@ -213,8 +229,8 @@ mod tests {
         assert!(error.is_some_and(|e| e.contains("no text names")));
     }
 
-    #[test]
-    fn a_text_that_fits_several_classes_is_drawn_for_none() {
+    /// A text for every class.
+    fn complete() -> Vec<Text> {
         let mut texts: Vec<Text> = (0..FINE)
             .map(|fine| {
                 text(
@@ -236,6 +252,12 @@ mod tests {
             )
         }));
         texts.extend((0..EVERYDAY).map(|id| text("everyday", None, None, Some(id), "e")));
+        texts
+    }
+
+    #[test]
+    fn a_text_that_fits_several_classes_is_drawn_for_none() {
+        let mut texts = complete();
         let mut several = text("caption", None, None, None, "agrume");
         several.coarse = vec![3, 4];
         texts.push(several);
@@ -243,6 +265,22 @@ mod tests {
         let names: Vec<String> = (0..COARSE).map(|c| format!("c{c}")).collect();
         let bank = Bank::new(&texts, &coarse_of, &names).expect("complete texts");
         let last = u32::try_from(texts.len() - 1).expect("few texts");
+        assert!(bank.rows.iter().all(|rows| !rows.contains(&last)));
+    }
+
+    #[test]
+    fn a_short_name_belongs_to_all_its_classes_and_is_drawn_for_none() {
+        let mut texts = complete();
+        let mut dogs = text("basic", None, None, None, "un cane");
+        dogs.imagenet = vec![151, 268];
+        texts.push(dogs);
+        let coarse_of: Vec<usize> = (0..FINE).map(|f| f % COARSE).collect();
+        let names: Vec<String> = (0..COARSE).map(|c| format!("c{c}")).collect();
+        let bank = Bank::new(&texts, &coarse_of, &names).expect("complete texts");
+        let last = u32::try_from(texts.len() - 1).expect("few texts");
+        assert_eq!(bank.basic_rows(151), [last]);
+        assert_eq!(bank.basic_rows(268), [last]);
+        assert!(bank.basic_rows(200).is_empty());
         assert!(bank.rows.iter().all(|rows| !rows.contains(&last)));
     }
 

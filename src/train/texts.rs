@@ -12,14 +12,14 @@ pub const EVERYDAY: usize = 1000;
 /// One row of `texts.tsv`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Text {
-    /// `prompt`, `template`, `name`, `caption`, `everyday` or `corpus`.
+    /// `prompt`, `template`, `name`, `caption`, `everyday`, `basic` or `corpus`.
     pub kind: String,
     /// Fine classes it fits: none, the one it names, or all that it describes equally well.
     pub fine: Vec<usize>,
     /// Coarse classes it fits, those of its fine classes among them.
     pub coarse: Vec<usize>,
-    /// ImageNet class it names.
-    pub imagenet: Option<usize>,
+    /// ImageNet classes it names: none, one, or all that are called so for short (kind `basic`).
+    pub imagenet: Vec<usize>,
     /// The text itself.
     pub text: String,
 }
@@ -38,7 +38,7 @@ impl Text {
     }
 }
 
-/// Reads `texts.tsv`: a heading, then kind, fine classes, coarse classes, ImageNet class (−1 for none,
+/// Reads `texts.tsv`: a heading, then kind, fine classes, coarse classes, ImageNet classes (−1 for none,
 /// commas between several) and text, with tabs between them.
 ///
 /// # Errors
@@ -70,7 +70,7 @@ pub fn read_texts(path: &Path) -> Result<Vec<Text>> {
             kind: kind.to_owned(),
             fine: ids(fine, FINE).with_context(place)?,
             coarse: ids(coarse, COARSE).with_context(place)?,
-            imagenet: id(imagenet, EVERYDAY).with_context(place)?,
+            imagenet: ids(imagenet, EVERYDAY).with_context(place)?,
             text: text.to_owned(),
         });
     }
@@ -99,7 +99,7 @@ mod tests {
             kind: "prompt".to_owned(),
             fine: vec![3],
             coarse: vec![1],
-            imagenet: None,
+            imagenet: Vec::new(),
             text: "una foto di \"mela\"".to_owned(),
         };
         assert_eq!(texts[0], expected);

@@ -56,10 +56,14 @@ struct Demo {
     /// Folder with the project's own texts and licences.
     #[arg(long, value_name = "DIR", default_value = "models")]
     models: PathBuf,
-    /// Keep the image tower of this bundle and go on training its text tower with the texts of WORK
-    /// (steps text and pack).
+    /// Train one tower of this bundle again, with the texts of WORK, so that it fits the other, which
+    /// stays.
     #[arg(long, value_name = "BUNDLE")]
     refresh: Option<PathBuf>,
+    /// With --refresh: which. The text tower goes on from its weights (steps text and pack), the image
+    /// tower begins with the published ones (steps image, head and pack).
+    #[arg(long, value_enum, default_value_t = Tower::Text, requires = "refresh")]
+    tower: Tower,
     /// Run only this step.
     #[arg(long, value_enum)]
     step: Option<Step>,
@@ -103,6 +107,14 @@ struct Tuning {
     /// Epochs between two reports.
     #[arg(long, default_value_t = tune::Settings::default().report_every)]
     report_every: usize,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Tower {
+    /// What embeds phrases.
+    Text,
+    /// What embeds photos.
+    Image,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -177,27 +189,34 @@ fn make_demo(demo: &Demo) -> Result<()> {
     let data = demo.models.join("data");
     let heldout = data.join("paraphrases_heldout.tsv");
     let licences = data.join("LICENSES.md");
-    if let Some(base) = &demo.refresh {
-        let base = Bundle::open(base, &Limits::default())?;
-        if wanted(Step::Text) {
-            text::refresh::refresh(&texts, &base, of_text)?;
-            text::export(&texts)?;
+    let base = demo.refresh.as_deref();
+    let base = base.map(|folder| Bundle::open(folder, &Limits::default()));
+    let base = base.transpose()?;
+    match (&base, demo.tower) {
+        (Some(base), Tower::Text) => {
+            if wanted(Step::Text) {
+                text::refresh::refresh(&texts, base, of_text)?;
+                text::export(&texts)?;
+            }
+            if wanted(Step::Pack) {
+                let report = workshop.pack_refreshed(base, &demo.output, &heldout, &licences)?;
+                evaluate::print_grocery(&report);
+            }
+            return Ok(());
         }
-        if wanted(Step::Pack) {
-            let report = workshop.pack_refreshed(&base, &demo.output, &heldout, &licences)?;
-            evaluate::print_grocery(&report);
+        (Some(base), Tower::Image) => text::refresh::keep(&texts, base)?,
+        (None, _) => {
+            if wanted(Step::Tokenizer) {
+                text::train_tokenizer(&texts)?;
+            }
+            if wanted(Step::Space) {
+                workshop.space()?;
+            }
+            if wanted(Step::Text) {
+                text::distil(&texts, of_text)?;
+                text::export(&texts)?;
+            }
         }
-        return Ok(());
-    }
-    if wanted(Step::Tokenizer) {
-        text::train_tokenizer(&texts)?;
-    }
-    if wanted(Step::Space) {
-        workshop.space()?;
-    }
-    if wanted(Step::Text) {
-        text::distil(&texts, of_text)?;
-        text::export(&texts)?;
     }
     if wanted(Step::Image) {
         workshop.tune(&settings)?;
@@ -206,7 +225,7 @@ fn make_demo(demo: &Demo) -> Result<()> {
         workshop.head(&settings)?;
     }
     if wanted(Step::Pack) {
-        let report = workshop.pack(&demo.output, &heldout, &licences)?;
+        let report = workshop.pack(base.as_ref(), &demo.output, &heldout, &licences)?;
         evaluate::print_grocery(&report);
     }
     Ok(())

@@ -350,7 +350,7 @@ pub fn distil(work: &Work, settings: Settings) -> Result<()> {
         settings,
         |tower, step| {
             tower.save(&work.tower())?;
-            measure::write_student_texts(work, &corpus, tower)?;
+            measure::write_student_texts(work, &corpus.texts, &corpus.tokens, tower)?;
             log::info!("step {step}: {}", measure::against_targets(&corpus, tower)?);
             Ok(())
         },

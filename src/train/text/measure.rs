@@ -7,6 +7,7 @@ use rayon::prelude::*;
 use super::corpus::{Corpus, unit_rows};
 use super::tower::{Batch, Tower};
 use super::{EMBEDDING_DIM, Work};
+use crate::train::texts::Text;
 
 /// Texts embedded at a time.
 const BATCH: usize = 128;
@@ -90,25 +91,31 @@ pub fn against_targets(corpus: &Corpus, tower: &Tower) -> Result<String> {
 }
 
 /// Writes `student_texts.safetensors`: `embedding [N, D]`, unit rows; rows of general texts are zero.
+/// `tokens` are those of `texts`.
 ///
 /// # Errors
 /// The folder cannot be written.
-pub fn write_student_texts(work: &Work, corpus: &Corpus, tower: &Tower) -> Result<()> {
-    let rows: Vec<usize> = (0..corpus.texts.len())
-        .filter(|row| corpus.texts[*row].kind != "corpus")
+pub fn write_student_texts(
+    work: &Work,
+    texts: &[Text],
+    tokens: &[Vec<u32>],
+    tower: &Tower,
+) -> Result<()> {
+    let rows: Vec<usize> = (0..texts.len())
+        .filter(|row| texts[*row].kind != "corpus")
         .collect();
     let student = embed(
         tower,
         &rows
             .iter()
-            .map(|row| corpus.tokens[*row].as_slice())
+            .map(|row| tokens[*row].as_slice())
             .collect::<Vec<_>>(),
     )?;
-    let mut all = vec![0.0; corpus.texts.len() * EMBEDDING_DIM];
+    let mut all = vec![0.0; texts.len() * EMBEDDING_DIM];
     for (row, values) in rows.iter().zip(student.chunks_exact(EMBEDDING_DIM)) {
         all[row * EMBEDDING_DIM..(row + 1) * EMBEDDING_DIM].copy_from_slice(values);
     }
-    let table = Tensor::from_vec(all, (corpus.texts.len(), EMBEDDING_DIM), &Device::Cpu)?;
+    let table = Tensor::from_vec(all, (texts.len(), EMBEDDING_DIM), &Device::Cpu)?;
     let path = work.student_texts();
     let temporary = path.with_extension("tmp");
     candle_core::safetensors::save(

@@ -10,6 +10,7 @@ use candle_core::{Device, Tensor, Var};
 use super::corpus::{Corpus, SpaceMap, load_tokenizer, read_texts, targets, tokenize};
 use super::distil::{Settings, go_on};
 use super::restore::from_onnx;
+use super::tower::Tower;
 use super::{EMBEDDING_DIM, Work, measure, write_atomically};
 use crate::bundle::manifest::FILES;
 use crate::bundle::{Bundle, Limits};
@@ -43,13 +44,23 @@ fn stays(text: &Text) -> bool {
     !matches!(text.kind.as_str(), "corpus" | "caption")
 }
 
-/// Step `text` of a bundle that is there: tokenizer and tower are `bundle`'s, texts and teacher's
-/// embeddings the work folder's.
+/// The work folder gets `bundle`'s text tower as it is, and its embeddings of the texts that images
+/// are taught with: what the steps `image`, `head` and `pack` start from.
 ///
 /// # Errors
-/// A bundle whose text tower was not made here, an earlier step that has not run, or a file that
-/// cannot be written.
-pub fn refresh(work: &Work, bundle: &Bundle, settings: Settings) -> Result<()> {
+/// A bundle whose text tower was not made here, no `texts.tsv`, or a file that cannot be written.
+pub fn keep(work: &Work, bundle: &Bundle) -> Result<()> {
+    let (tower, texts, tokens) = taken(work, bundle)?;
+    write_atomically(
+        &work.onnx(),
+        &bundle.read(FILES[1], Limits::default().max_file_bytes)?,
+    )?;
+    measure::write_student_texts(work, &texts, &tokens, &tower)
+}
+
+/// `bundle`'s tower, the work folder's texts and their tokens; the tokenizer is left in the work
+/// folder.
+fn taken(work: &Work, bundle: &Bundle) -> Result<(Tower, Vec<Text>, Vec<Vec<u32>>)> {
     let most = Limits::default().max_file_bytes;
     let tower = from_onnx(&bundle.read(FILES[1], most)?)
         .with_context(|| format!("{} of {}", FILES[1], bundle.id()))?;
@@ -65,6 +76,17 @@ pub fn refresh(work: &Work, bundle: &Bundle, settings: Settings) -> Result<()> {
     let texts = read_texts(&work.texts())?;
     let plain: Vec<&str> = texts.iter().map(|row| row.text.as_str()).collect();
     let tokens = tokenize(&tokenizer, &plain)?;
+    Ok((tower, texts, tokens))
+}
+
+/// Step `text` of a bundle that is there: tokenizer and tower are `bundle`'s, texts and teacher's
+/// embeddings the work folder's.
+///
+/// # Errors
+/// A bundle whose text tower was not made here, an earlier step that has not run, or a file that
+/// cannot be written.
+pub fn refresh(work: &Work, bundle: &Bundle, settings: Settings) -> Result<()> {
+    let (tower, texts, tokens) = taken(work, bundle)?;
     let sequences: Vec<&[u32]> = tokens.iter().map(Vec::as_slice).collect();
     let own = measure::embed(&tower, &sequences)?;
 

@@ -8,7 +8,7 @@ fn toy() -> Corpus {
             kind: "prompt".to_owned(),
             fine: class.into_iter().collect(),
             coarse: class.into_iter().collect(),
-            imagenet: None,
+            imagenet: Vec::new(),
             text: format!("testo {i}"),
         });
         // The order of the two middle tokens decides, so that no bag of words can know it.
