@@ -49,6 +49,8 @@ impl Head<'_> {
                 sums,
                 ahead: weights,
                 ahead_len: 0,
+                out: std::ptr::null(),
+                out_stride: 0,
             };
             let end = tokens.min((panel + 1) * PANEL);
             let vectors = (end - panel * PANEL).div_ceil(LANES);
@@ -120,6 +122,8 @@ impl Head<'_> {
                     sums,
                     ahead: weights,
                     ahead_len: 0,
+                    out: std::ptr::null(),
+                    out_stride: 0,
                 };
                 // SAFETY: the caller has the instruction set; both sides have `padded` values, and
                 // `2 · rows` is at most the kernel's.

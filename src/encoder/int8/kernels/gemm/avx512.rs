@@ -4,6 +4,7 @@ use std::arch::x86_64::*;
 
 use super::super::lanes;
 use super::super::layout::{GROUP, PANEL};
+use super::prefetch::prefetch_for_writing;
 use super::{Microkernel, Tile, TileStage};
 
 /// # Safety
@@ -83,7 +84,16 @@ unsafe fn rows<const R: usize, const V: usize>(tile: Tile) {
         let mut w = tile.panel;
         // Two bases reach six rows by the addressing modes alone.
         let mut bases = [tile.rows, tile.rows.wrapping_add(3 * tile.stride)];
-        for _ in 0..tile.groups / STEP {
+        let steps = tile.groups / STEP;
+        // Half a row of outputs in each of the last steps: late enough to stay in the first level.
+        let writes = if tile.out.is_null() { 0 } else { 2 * R };
+        let mut out = tile.out;
+        for left in (0..steps).rev() {
+            if left < writes {
+                prefetch_for_writing(out);
+                let (half, next_row) = (PANEL / 2, tile.out_stride.wrapping_sub(PANEL / 2));
+                out = out.wrapping_add(if left % 2 == 1 { half } else { next_row });
+            }
             for line in (0..ahead_step).step_by(LINE) {
                 _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add(line));
             }

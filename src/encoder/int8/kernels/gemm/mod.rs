@@ -76,6 +76,18 @@ pub(super) struct Tile {
     /// What to prefetch while at it (only an address: it need not be readable), and how many bytes.
     pub(super) ahead: *const i8,
     pub(super) ahead_len: usize,
+    /// Where the values of the first row will go (only an address), and how many f32 lie from row to
+    /// row; null where they go to a buffer that is in the cache.
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        expect(dead_code, reason = "only AVX-512 asks for the lines")
+    )]
+    pub(super) out: *const f32,
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        expect(dead_code, reason = "only AVX-512 asks for the lines")
+    )]
+    pub(super) out_stride: usize,
 }
 
 /// The integer product of a few rows with a panel.
@@ -174,7 +186,7 @@ impl TileStage for Part<'_> {
         } = self;
         let (x, w) = (product.x, product.w);
         let stride = x.stride();
-        let panel_len = w.panel_len();
+        let (n, panel_len) = (w.n(), w.panel_len());
         let packed = w.packed();
         assert!(
             rows.end <= x.rows() && x.k() == w.k() && (panel + 1) * panel_len <= packed.len(),
@@ -202,6 +214,8 @@ impl TileStage for Part<'_> {
             };
             // Past the end of this matrix lies the next one that will be used, in a packed tower.
             let ahead_len = panel_len / blocks - lines_in_epilogue * LINE;
+            // SAFETY: only an address.
+            let out = unsafe { product.epilogue.out.part(first * n + panel * PANEL, 1) };
             let tile = Tile {
                 rows: x.codes()[first * stride..].as_ptr(),
                 stride,
@@ -211,6 +225,8 @@ impl TileStage for Part<'_> {
                 sums,
                 ahead: weights.wrapping_add(ahead),
                 ahead_len,
+                out,
+                out_stride: n,
             };
             // SAFETY: the caller has the instruction set; the codes hold whole rows up to
             // `rows.end`, the weights a panel from here, the sums the most rows of any kernel.
