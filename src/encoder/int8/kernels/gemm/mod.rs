@@ -96,6 +96,9 @@ pub(super) trait Microkernel {
     type Lanes: Lanes;
     /// Most rows of a tile.
     const ROWS: usize;
+    /// Rows that it computes together, a divisor of [`Microkernel::ROWS`]: a tile of another height
+    /// computes some in vain.
+    const ROWS_AT_ONCE: usize = 1;
     /// Groups that it takes at a time, a divisor of 16.
     const GROUPS: usize = 4;
     /// # Safety
@@ -200,10 +203,10 @@ impl TileStage for Part<'_> {
         let sums = sums.as_mut_ptr();
         // SAFETY: the caller has the instruction set.
         let mut kernel = unsafe { M::begin() };
+        let starts = |block: usize| rows.start + height(&rows, block, blocks, M::ROWS_AT_ONCE);
         for block in 0..blocks {
-            // Blocks of equal height, so that the last is not left with one row.
-            let first = rows.start + block * rows.len() / blocks;
-            let count = rows.start + (block + 1) * rows.len() / blocks - first;
+            let first = starts(block);
+            let count = starts(block + 1) - first;
             // With one block the panel itself is being streamed: stay a little ahead of it, and do
             // not let the stream rest during the epilogue.
             let (ahead, lines_in_epilogue) = if blocks == 1 {
@@ -244,6 +247,39 @@ impl TileStage for Part<'_> {
                         lines: lines_in_epilogue,
                     },
                 );
+            }
+        }
+    }
+}
+
+/// Rows of the first `block` of `blocks` blocks of equal height (but for a difference of `at_once`), so
+/// that the last is not left with a row or two. All blocks but the last hold a multiple of `at_once`.
+fn height(rows: &Range<usize>, block: usize, blocks: usize, at_once: usize) -> usize {
+    let units = rows.len().div_ceil(at_once);
+    (block * units / blocks * at_once).min(rows.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::height;
+
+    #[test]
+    fn blocks_cover_all_rows_and_none_is_higher_than_a_kernel_takes() {
+        for at_once in [1, 2] {
+            for most in [2, 6, 8] {
+                for len in 1..200_usize {
+                    let blocks = len.div_ceil(most);
+                    let rows = 5..5 + len;
+                    let ends: Vec<usize> = (0..=blocks)
+                        .map(|block| height(&rows, block, blocks, at_once))
+                        .collect();
+                    assert_eq!((ends[0], ends[blocks]), (0, len));
+                    for ends in ends.windows(2) {
+                        let count = ends[1] - ends[0];
+                        assert!((1..=most).contains(&count), "{count} of {len} rows");
+                        assert!(ends[1] == len || count.is_multiple_of(at_once));
+                    }
+                }
             }
         }
     }
