@@ -23,6 +23,10 @@ struct Avx512Vnni;
 /// Groups between two looks at the prefetch.
 const STEP: usize = 4;
 const LINE: usize = 64;
+/// Up to so many bytes a step are asked for in the first-level cache, more in the second. Few lines
+/// from memory find a buffer there while the tile runs: on a Zen 4, 33 and 50 rows take 0.96 of the
+/// time. With many (16 rows) the tile's own loads wait for them: 1.2 of the time.
+const NEAR: usize = 3 * LINE;
 /// Vectors of columns of a panel.
 const VECTORS: usize = PANEL * GROUP / LINE;
 
@@ -95,7 +99,12 @@ unsafe fn rows<const R: usize, const V: usize>(tile: Tile) {
                 out = out.wrapping_add(if left % 2 == 1 { half } else { next_row });
             }
             for line in (0..ahead_step).step_by(LINE) {
-                _mm_prefetch::<_MM_HINT_T1>(ahead.wrapping_add(line));
+                let line = ahead.wrapping_add(line);
+                if ahead_step <= NEAR {
+                    _mm_prefetch::<_MM_HINT_T0>(line);
+                } else {
+                    _mm_prefetch::<_MM_HINT_T1>(line);
+                }
             }
             for group in 0..STEP {
                 let w = w.add(group * PANEL * GROUP);
