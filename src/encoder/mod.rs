@@ -8,6 +8,7 @@ use crate::bundle::Bundle;
 
 pub mod conv;
 pub mod int8;
+pub mod memory;
 mod tokens;
 pub mod tract;
 
@@ -24,7 +25,9 @@ pub fn load_image(
     if bundle.manifest().precision.image == "int8" {
         return Ok(Box::new(int8::Int8ImageEncoder::load(bundle, threads)?));
     }
-    Ok(Box::new(tract::TractImageEncoder::load(bundle, threads)?))
+    let encoder = tract::TractImageEncoder::load(bundle, threads)?;
+    memory::give_back();
+    Ok(Box::new(encoder))
 }
 
 /// Loads the text tower of `bundle` with the engine that serves its precision.

@@ -10,7 +10,7 @@ use super::program::Program;
 use super::tower::{self, Tower};
 use crate::bundle::Bundle;
 use crate::encoder::tract::graph::guarded;
-use crate::encoder::{Embedding, EncodeError, ImageEncoder, ModelInput, Workload};
+use crate::encoder::{Embedding, EncodeError, ImageEncoder, ModelInput, Workload, memory};
 
 /// Most pictures in one pass; more are encoded in turn. Buffers grow with it, the gain does not.
 const MAX_BATCH: usize = 16;
@@ -33,7 +33,12 @@ impl Int8ImageEncoder {
         let context = Arc::new(Context::new(Isa::detect(), threads));
         let size_px = bundle.manifest().image.size_px;
         let tower = Tower::load(bundle, tower::Kind::Image, &context)?;
-        Self::new(&tower, &context, size_px)
+        let encoder = Self::new(&tower, &context, size_px)?;
+        let relocation = tower.relocation().cloned();
+        drop(tower);
+        memory::give_back();
+        relocation.map(|relocation| relocation.start());
+        Ok(encoder)
     }
 
     /// Prepares an image tower for pictures of `size_px`, and tries it.

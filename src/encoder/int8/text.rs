@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
+use super::file::Relocation;
 use super::kernels::{Context, Isa};
 use super::program::Program;
 use super::tower::{self, Tower};
@@ -46,6 +47,7 @@ impl Int8TextEncoder {
             input.pad_to_most();
         }
         programs.encode(&[input.padded(&input.probe())])?;
+        programs.tower.relocation().map(Relocation::start);
         Ok(Self { input, programs })
     }
 

@@ -11,7 +11,7 @@
 //! The header lists the fused sublayers, patch embeddings and embedding tables with the place of each
 //! part. Weights lie in the layout that every kernel reads (`n64k4`, see
 //! [`PackedMatrix`](super::kernels::PackedMatrix)) and are used where they are mapped, as tables
-//! are, or copied into huge pages.
+//! are, until [`Relocation`] has them in huge pages.
 //! One part, `graph`, is the rest of the tower as an NNEF archive of tract, in which
 //! `vedetta_int8_sublayers(x, mask, first, count)`, `vedetta_int8_patches(x, index)` and
 //! `vedetta_int8_lookup(ids, index)` stand for what the header lists.
@@ -24,6 +24,7 @@ mod huge;
 mod read;
 mod write;
 
+pub use huge::Relocation;
 pub use read::{check, read};
 pub use write::write;
 

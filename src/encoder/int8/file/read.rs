@@ -1,16 +1,17 @@
 //! Reading a packed tower.
 
+use std::cell::RefCell;
 use std::ops::Range;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use tract_onnx::tract_core::internal::*;
 
 use super::graph::{self, Fused};
 use super::header::{Body, Header, LAYOUT, Linear, Part, Patches, Sublayer, Table};
-use super::{ALIGNMENT, MAGIC, MAX_HEADER_BYTES, PREFIX, VERSION, huge};
+use super::{ALIGNMENT, MAGIC, MAX_HEADER_BYTES, PREFIX, Relocation, VERSION};
 use crate::bundle::Shared;
 use crate::encoder::EncodeError;
-use crate::encoder::int8::kernels::{Bytes, Context, Owner, PackedMatrix};
+use crate::encoder::int8::kernels::{Bytes, Context, Movable, PackedMatrix};
 use crate::encoder::int8::patches::{Geometry, PatchEmbedding};
 use crate::encoder::int8::sublayer::{self, LayerNorm};
 use crate::encoder::int8::table::EmbeddingTable;
@@ -21,21 +22,24 @@ struct File {
     shared: Shared,
     /// Where the parts start.
     start: usize,
-    /// A copy of the weights, and where in the file they are.
-    copy: Option<(Range<usize>, Owner)>,
+    /// Weights that were looked at: where they lie, in this order, and what moves them.
+    weights: RefCell<Vec<(Range<usize>, Weak<Movable>)>>,
 }
 
-/// Reads a packed tower. Embedding tables stay in `file`, and weights do where they are not better off
-/// in huge pages.
+/// Reads a packed tower, whose weights and embedding tables are used where they lie in `file`; where
+/// the weights would be better off elsewhere, there is something to start that brings them there.
 ///
 /// # Errors
 /// A file of another format or version, or one whose parts do not fit.
-pub fn read(file: Shared, context: &Arc<Context>) -> Result<TypedModel, EncodeError> {
+pub fn read(
+    file: Shared,
+    context: &Arc<Context>,
+) -> Result<(TypedModel, Option<Relocation>), EncodeError> {
     guarded("reading a packed tower", || {
-        let (header, mut opened) = open(Arc::clone(&file))?;
-        opened.copy_weights(&header);
+        let (header, opened) = open(Arc::clone(&file))?;
         let (graph, fused) = contents(&header, &opened)?;
-        graph::restore(&(*file).as_ref()[graph], &fused, context)
+        let model = graph::restore(&(*file).as_ref()[graph], &fused, context)?;
+        Ok((model, Relocation::new(&file, opened.weights.into_inner())))
     })
 }
 
@@ -100,13 +104,13 @@ fn open(shared: Shared) -> TractResult<(Header, File)> {
         "weights in layout {:?} where {LAYOUT:?} is known; quantize again with this version",
         header.layout
     );
-    let copy = None;
+    let weights = RefCell::default();
     Ok((
         header,
         File {
             shared,
             start,
-            copy,
+            weights,
         },
     ))
 }
@@ -127,30 +131,18 @@ impl File {
         Ok(&(*self.shared).as_ref()[range])
     }
 
-    /// Copies the weights into huge pages, where they are in a file and there are huge pages.
-    fn copy_weights(&mut self, header: &Header) {
-        let places = header.linears().map(|linear| self.range(linear.weights));
-        // Parts that do not fit are found when they are used.
-        let places: Vec<Range<usize>> = places.filter_map(Result::ok).collect();
-        let start = places.iter().map(|place| place.start).min();
-        let end = places.iter().map(|place| place.end).max();
-        let (Some(mapping), Some(start), Some(end)) = (self.shared.mapping(), start, end) else {
-            return;
-        };
-        self.copy = huge::copied(mapping, start..end).map(|copy| (start..end, copy));
-    }
-
     /// A part that stays where it is.
     fn view(&self, part: Part) -> TractResult<Bytes> {
-        let range = self.range(part)?;
-        let view = match &self.copy {
-            Some((place, copy)) if place.start <= range.start && range.end <= place.end => {
-                let range = range.start - place.start..range.end - place.start;
-                Bytes::shared(Arc::clone(copy), range)
-            }
-            _ => Bytes::shared(Arc::clone(&self.shared) as _, range),
-        };
+        let view = Bytes::shared(Arc::clone(&self.shared) as _, self.range(part)?);
         view.context("a part outside the file")
+    }
+
+    /// A part that may be moved.
+    fn movable(&self, part: Part) -> TractResult<Bytes> {
+        let (view, handle) = self.view(part)?.movable();
+        let place = self.range(part)?;
+        self.weights.borrow_mut().push((place, handle));
+        Ok(view)
     }
 
     fn words(&self, part: Part, count: usize) -> TractResult<impl Iterator<Item = [u8; 4]>> {
@@ -170,7 +162,7 @@ impl File {
 
     fn linear(&self, linear: &Linear) -> TractResult<sublayer::Linear> {
         let (n, k) = (linear.n, linear.k);
-        let packed = self.view(linear.weights)?;
+        let packed = self.movable(linear.weights)?;
         let scales = self.floats(linear.scales, n)?;
         ensure!(
             scales.iter().all(|s| s.is_finite()),

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut, Range};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 
 const LINE: usize = 64;
 
@@ -96,6 +96,13 @@ pub struct Bytes(Source);
 enum Source {
     Owned(Arc<Aligned<u8>>),
     Shared { owner: Owner, range: Range<usize> },
+    Movable(Arc<Movable>),
+}
+
+/// Bytes that are read where they lie until a copy of them is ready.
+pub struct Movable {
+    origin: Bytes,
+    copy: OnceLock<Bytes>,
 }
 
 impl Bytes {
@@ -114,6 +121,35 @@ impl Bytes {
         (*owner).as_ref().get(range.clone())?;
         Some(Self(Source::Shared { owner, range }))
     }
+
+    /// These bytes, and a handle to move them by. All views made from the result move together; the
+    /// handle keeps none of them alive.
+    pub fn movable(self) -> (Self, Weak<Movable>) {
+        let movable = Arc::new(Movable {
+            origin: self,
+            copy: OnceLock::new(),
+        });
+        let handle = Arc::downgrade(&movable);
+        (Self(Source::Movable(movable)), handle)
+    }
+}
+
+impl Movable {
+    /// Where the bytes lie that were there first.
+    pub fn origin(&self) -> &[u8] {
+        &self.origin
+    }
+
+    /// Whether there is a copy.
+    pub fn has_moved(&self) -> bool {
+        self.copy.get().is_some()
+    }
+
+    /// Lets every read from now on find `copy`, which must hold the same bytes; reads that are under
+    /// way go on with the old ones. `false` where it has another length, or they were moved before.
+    pub fn move_to(&self, copy: Bytes) -> bool {
+        copy.len() == self.origin.len() && self.copy.set(copy).is_ok()
+    }
 }
 
 impl Deref for Bytes {
@@ -123,15 +159,18 @@ impl Deref for Bytes {
         match &self.0 {
             Source::Owned(buffer) => buffer,
             Source::Shared { owner, range } => &(**owner).as_ref()[range.clone()],
+            Source::Movable(movable) => movable.copy.get().unwrap_or(&movable.origin),
         }
     }
 }
 
 impl fmt::Debug for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let kind = match self.0 {
+        let kind = match &self.0 {
             Source::Owned(_) => "owned",
             Source::Shared { .. } => "shared",
+            Source::Movable(movable) if movable.has_moved() => "moved",
+            Source::Movable(_) => "movable",
         };
         write!(f, "Bytes({kind}, {} bytes)", self.len())
     }
@@ -198,5 +237,27 @@ mod tests {
         assert!(Bytes::shared(owner.clone(), 1..4).is_none());
         let view = Bytes::shared(owner, 1..3).unwrap();
         assert_eq!(&view[..], &[2, 3]);
+    }
+    #[test]
+    fn moved_bytes_are_read_from_the_copy_and_views_of_before_stay_whole() {
+        let owner: Owner = Arc::new(vec![1u8, 2, 3, 4]);
+        let (bytes, handle) = Bytes::shared(owner, 1..3).unwrap().movable();
+        let other_view = bytes.clone();
+        let before = &other_view[..];
+        let handle = handle.upgrade().unwrap();
+        assert!(!handle.move_to(Bytes::copied(&[2, 3, 4])), "another length");
+        assert!(!handle.has_moved());
+        assert!(handle.move_to(Bytes::copied(&[2, 3])));
+        assert!(!handle.move_to(Bytes::copied(&[2, 3])), "a second time");
+        assert_eq!((before, &bytes[..]), (&[2, 3][..], &[2, 3][..]));
+        assert_ne!(bytes.as_ptr(), before.as_ptr());
+        assert_eq!(other_view.as_ptr(), bytes.as_ptr());
+    }
+
+    #[test]
+    fn a_handle_keeps_nothing_alive() {
+        let (bytes, handle) = Bytes::copied(&[1]).movable();
+        drop(bytes);
+        assert!(handle.upgrade().is_none());
     }
 }

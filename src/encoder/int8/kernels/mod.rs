@@ -33,7 +33,7 @@ mod rows;
 mod tests;
 
 pub use attention::{attention, attention_int8};
-pub use buffer::{Bytes, Owner};
+pub use buffer::{Bytes, Movable, Owner};
 pub use context::Context;
 pub use isa::Isa;
 pub use layout::{LayoutError, MAX_K, PackedMatrix};

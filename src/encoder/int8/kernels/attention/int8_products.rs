@@ -49,26 +49,28 @@ impl Head<'_> {
                 sums,
                 ahead: weights,
                 ahead_len: 0,
+                out: std::ptr::null(),
+                out_stride: 0,
             };
             let end = tokens.min((panel + 1) * PANEL);
             let vectors = (end - panel * PANEL).div_ceil(LANES);
             // SAFETY: the caller has the instruction set; queries and keys have `depth` values.
             unsafe { kernel.narrow_tile(tile, vectors) };
-            for i in 0..count {
-                let zero = row_zeros[i] - i32::from(M::Lanes::CENTRE);
-                for at in (panel * PANEL..end).step_by(LANES) {
-                    let scratch = &mut *self.scratch;
-                    // SAFETY: the caller has the instruction set; everything holds sixteen from `at`.
-                    unsafe {
-                        let mask = M::Lanes::load(scratch.mask[at..].as_ptr());
-                        let key_scale = M::Lanes::load(scratch.key_scales[at..].as_ptr());
-                        let exact = M::Lanes::dequantize(
-                            sums.add(i * PANEL + at % PANEL),
-                            scratch.key_sums[at..].as_ptr(),
-                            zero,
-                        );
+            for at in (panel * PANEL..end).step_by(LANES) {
+                let scratch = &mut *self.scratch;
+                let key_sums = scratch.key_sums[at..at + LANES].as_ptr();
+                let scores = &mut scratch.scores[at..(count - 1) * padded + at + LANES];
+                // SAFETY: the caller has the instruction set; everything holds sixteen from `at`, the
+                // scores in each of `count` rows.
+                unsafe {
+                    let mask = M::Lanes::load(scratch.mask[at..at + LANES].as_ptr());
+                    let key_scale = M::Lanes::load(scratch.key_scales[at..at + LANES].as_ptr());
+                    for i in 0..count {
+                        let zero = row_zeros[i] - i32::from(M::Lanes::CENTRE);
+                        let row = sums.add(i * PANEL + at % PANEL);
+                        let exact = M::Lanes::dequantize(row, key_sums, zero);
                         let factor = key_scale.mul(mask.same(row_scales[i]));
-                        let out = scratch.scores[i * padded + at..].as_mut_ptr();
+                        let out = scores.as_mut_ptr().add(i * padded);
                         exact.mul_add(factor, mask).store(out);
                     }
                 }
@@ -120,6 +122,8 @@ impl Head<'_> {
                     sums,
                     ahead: weights,
                     ahead_len: 0,
+                    out: std::ptr::null(),
+                    out_stride: 0,
                 };
                 // SAFETY: the caller has the instruction set; both sides have `padded` values, and
                 // `2 · rows` is at most the kernel's.

@@ -76,6 +76,18 @@ pub(super) struct Tile {
     /// What to prefetch while at it (only an address: it need not be readable), and how many bytes.
     pub(super) ahead: *const i8,
     pub(super) ahead_len: usize,
+    /// Where the values of the first row will go (only an address), and how many f32 lie from row to
+    /// row; null where they go to a buffer that is in the cache.
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        expect(dead_code, reason = "only AVX-512 asks for the lines")
+    )]
+    pub(super) out: *const f32,
+    #[cfg_attr(
+        not(target_arch = "x86_64"),
+        expect(dead_code, reason = "only AVX-512 asks for the lines")
+    )]
+    pub(super) out_stride: usize,
 }
 
 /// The integer product of a few rows with a panel.
@@ -84,6 +96,9 @@ pub(super) trait Microkernel {
     type Lanes: Lanes;
     /// Most rows of a tile.
     const ROWS: usize;
+    /// Rows that it computes together, a divisor of [`Microkernel::ROWS`]: a tile of another height
+    /// computes some in vain.
+    const ROWS_AT_ONCE: usize = 1;
     /// Groups that it takes at a time, a divisor of 16.
     const GROUPS: usize = 4;
     /// # Safety
@@ -174,7 +189,7 @@ impl TileStage for Part<'_> {
         } = self;
         let (x, w) = (product.x, product.w);
         let stride = x.stride();
-        let panel_len = w.panel_len();
+        let (n, panel_len) = (w.n(), w.panel_len());
         let packed = w.packed();
         assert!(
             rows.end <= x.rows() && x.k() == w.k() && (panel + 1) * panel_len <= packed.len(),
@@ -188,10 +203,10 @@ impl TileStage for Part<'_> {
         let sums = sums.as_mut_ptr();
         // SAFETY: the caller has the instruction set.
         let mut kernel = unsafe { M::begin() };
+        let starts = |block: usize| rows.start + height(&rows, block, blocks, M::ROWS_AT_ONCE);
         for block in 0..blocks {
-            // Blocks of equal height, so that the last is not left with one row.
-            let first = rows.start + block * rows.len() / blocks;
-            let count = rows.start + (block + 1) * rows.len() / blocks - first;
+            let first = starts(block);
+            let count = starts(block + 1) - first;
             // With one block the panel itself is being streamed: stay a little ahead of it, and do
             // not let the stream rest during the epilogue.
             let (ahead, lines_in_epilogue) = if blocks == 1 {
@@ -202,6 +217,8 @@ impl TileStage for Part<'_> {
             };
             // Past the end of this matrix lies the next one that will be used, in a packed tower.
             let ahead_len = panel_len / blocks - lines_in_epilogue * LINE;
+            // SAFETY: only an address.
+            let out = unsafe { product.epilogue.out.part(first * n + panel * PANEL, 1) };
             let tile = Tile {
                 rows: x.codes()[first * stride..].as_ptr(),
                 stride,
@@ -211,6 +228,8 @@ impl TileStage for Part<'_> {
                 sums,
                 ahead: weights.wrapping_add(ahead),
                 ahead_len,
+                out,
+                out_stride: n,
             };
             // SAFETY: the caller has the instruction set; the codes hold whole rows up to
             // `rows.end`, the weights a panel from here, the sums the most rows of any kernel.
@@ -228,6 +247,39 @@ impl TileStage for Part<'_> {
                         lines: lines_in_epilogue,
                     },
                 );
+            }
+        }
+    }
+}
+
+/// Rows of the first `block` of `blocks` blocks of equal height (but for a difference of `at_once`), so
+/// that the last is not left with a row or two. All blocks but the last hold a multiple of `at_once`.
+fn height(rows: &Range<usize>, block: usize, blocks: usize, at_once: usize) -> usize {
+    let units = rows.len().div_ceil(at_once);
+    (block * units / blocks * at_once).min(rows.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::height;
+
+    #[test]
+    fn blocks_cover_all_rows_and_none_is_higher_than_a_kernel_takes() {
+        for at_once in [1, 2] {
+            for most in [2, 6, 8] {
+                for len in 1..200_usize {
+                    let blocks = len.div_ceil(most);
+                    let rows = 5..5 + len;
+                    let ends: Vec<usize> = (0..=blocks)
+                        .map(|block| height(&rows, block, blocks, at_once))
+                        .collect();
+                    assert_eq!((ends[0], ends[blocks]), (0, len));
+                    for ends in ends.windows(2) {
+                        let count = ends[1] - ends[0];
+                        assert!((1..=most).contains(&count), "{count} of {len} rows");
+                        assert!(ends[1] == len || count.is_multiple_of(at_once));
+                    }
+                }
             }
         }
     }

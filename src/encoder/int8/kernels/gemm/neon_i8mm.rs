@@ -30,6 +30,7 @@ const STEP: usize = 4;
 impl Microkernel for NeonI8mm {
     type Lanes = lanes::Neon;
     const ROWS: usize = 8;
+    const ROWS_AT_ONCE: usize = 2;
 
     #[inline(always)]
     unsafe fn begin() -> Self {
