@@ -1,16 +1,13 @@
 //! From pooled features to the shared space.
 //!
 //! ```text
-//! features [1280] ─┬─ linear 1024 ─ ReLU ─ linear D ───────────────────┐
-//!                  └─ ImageNet classifier ─ ×2 ─ softmax ─ names [D] ──┴─ + ─► embedding [D]
+//! features [1280] ─┬─ linear 1024 ─ ReLU ─ linear D ──────────────┐
+//!                  └─ ImageNet classifier ─ softmax ─ names [D] ──┴─ + ─► embedding [D]
 //! ```
 //!
 //! The second branch places an image among the names of the 1000 things the tower was taught first
 //! (convex combination of class embeddings: ConSE, Norouzi et al., ICLR 2014), so that everyday
 //! things need no photo here. The first branch is trained on photos and on anchors of those things.
-//!
-//! A mixture of many names is near whatever name lies in the middle of all: half of the names' mean
-//! is taken off each, and the classifier's opinion is sharpened to its square.
 
 use std::collections::HashMap;
 use std::path::Path;
@@ -21,16 +18,10 @@ use candle_nn::ops::{log_softmax, softmax};
 
 use super::efficientnet::FEATURES;
 use super::onnx::{self, Graph, Pretrained};
-use super::targets::{Bank, EVERYDAY, select, unit_rows};
+use super::targets::{Bank, EVERYDAY, unit_rows};
 
 /// Width of the hidden layer.
 pub const HIDDEN: usize = 1024;
-
-/// What the classifier's logits are multiplied by before the names are mixed; 1 for [`super::gate`].
-const SHARPNESS: f64 = 2.0;
-
-/// Share of the names' mean that is taken off every name.
-const CENTRED: f64 = 0.5;
 
 /// The trained half of the head.
 pub struct Head {
@@ -118,8 +109,7 @@ impl Head {
         let x = x
             .matmul(self.var("output.weight"))?
             .broadcast_add(self.var("output.bias"))?;
-        let sharp = (self.logits(features)? * SHARPNESS)?;
-        let everyday = softmax(&sharp, D::Minus1)?.matmul(names)?;
+        let everyday = softmax(&self.logits(features)?, D::Minus1)?.matmul(names)?;
         unit_rows(&(x + everyday)?)
     }
 
@@ -203,17 +193,14 @@ impl Head {
         let x = graph.node("Add", &[&x, &b2], "output.sum", Vec::new());
         let y = graph.node("MatMul", &[features, &wc], "classifier.product", Vec::new());
         let y = graph.node("Add", &[&y, &bc], "classifier.sum", Vec::new());
-        let softmax = |graph: &mut Graph, logits: &str, name: &str| {
-            graph.node("Softmax", &[logits], name, vec![onnx::int("axis", -1)])
-        };
-        // What the gate reads.
-        softmax(graph, &y, "classifier.softmax");
-        #[expect(clippy::cast_possible_truncation, reason = "a small number")]
-        let sharpness = graph.float("everyday.sharpness", &[1], &[SHARPNESS as f32]);
-        let z = graph.node("Mul", &[&y, &sharpness], "everyday.logits", Vec::new());
-        let z = softmax(graph, &z, "everyday.softmax");
-        let z = graph.node("MatMul", &[&z, &names], "everyday", Vec::new());
-        Ok(graph.node("Add", &[&x, &z], "embedding", Vec::new()))
+        let y = graph.node(
+            "Softmax",
+            &[&y],
+            "classifier.softmax",
+            vec![onnx::int("axis", -1)],
+        );
+        let y = graph.node("MatMul", &[&y, &names], "everyday", Vec::new());
+        Ok(graph.node("Add", &[&x, &y], "embedding", Vec::new()))
     }
 }
 
@@ -237,23 +224,14 @@ pub fn cross_entropy(
         .mean(0)
 }
 
-/// What stands for each ImageNet class in the second branch, `[1000, D]`: the mean of its own names and,
-/// with the same weight, of the short ones it shares with others (a dingo is *un dingo* and *un cane*),
-/// as unit vectors, less a share of the mean of all.
+/// Mean embedding of every ImageNet class's texts, unit rows `[1000, D]`.
 ///
 /// # Errors
 /// candle's.
 pub fn everyday_names(bank: &Bank, texts: &Tensor) -> Result<Tensor> {
     let mut rows = Vec::with_capacity(EVERYDAY);
     for id in 0..EVERYDAY {
-        let own = select(texts, bank.everyday_rows(id))?.mean_keepdim(0)?;
-        let mut row = unit_rows(&own)?;
-        if !bank.basic_rows(id).is_empty() {
-            row = (row + select(texts, bank.basic_rows(id))?.mean_keepdim(0)?)?;
-        }
-        rows.push(row);
+        rows.push(super::targets::select(texts, bank.everyday_rows(id))?.mean(0)?);
     }
-    let names = unit_rows(&Tensor::cat(&rows, 0)?)?;
-    let centre = (names.mean_keepdim(0)? * CENTRED)?;
-    Ok(names.broadcast_sub(&centre)?)
+    Ok(unit_rows(&Tensor::stack(&rows, 0)?)?)
 }

@@ -64,7 +64,10 @@ impl Workshop {
         let output = Port::float(&output, &[n, Dim::Size(DIM)]);
         let image = graph.finish("image", &[pixels], &output).into_bytes();
 
-        let image = self.gated(&image, &image_settings())?;
+        let rows = gate::probabilities(&image, &image_settings(), &self.grocery.train)?;
+        let names = gate::names(&bank, &table)?;
+        let names = names.flatten_all()?.to_vec1::<f32>()?;
+        let image = gate::insert(&image, &gate::weights(&rows)?, &names)?.into_bytes();
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
         std::fs::write(folder.join(FILES[0]), &image)?;
         self.text_files(folder, licences)?;
@@ -92,7 +95,7 @@ impl Workshop {
         heldout: &Path,
         licences: &Path,
     ) -> Result<grocery::Report> {
-        let image = self.gated(&base.read(FILES[0], MAX_BYTES)?, &base.manifest().image)?;
+        let image = base.read(FILES[0], MAX_BYTES)?;
         std::fs::create_dir_all(folder).with_context(|| folder.display().to_string())?;
         text::write_atomically(&folder.join(FILES[0]), &image)?;
         self.text_files(folder, licences)?;
@@ -104,12 +107,6 @@ impl Workshop {
         );
         manifest.provenance.command.push_str(&again);
         self.seal(folder, manifest, heldout)
-    }
-
-    /// The image tower with its trained branch kept to groceries.
-    fn gated(&self, onnx: &[u8], image: &Image) -> Result<Vec<u8>> {
-        let rows = gate::probabilities(onnx, image, &self.grocery.train)?;
-        Ok(gate::insert(onnx, &gate::weights(&rows)?)?.into_bytes())
     }
 
     fn text_files(&self, folder: &Path, licences: &Path) -> Result<()> {
