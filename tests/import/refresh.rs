@@ -7,6 +7,7 @@ use vedetta::photo;
 use vedetta::train::data;
 use vedetta::train::descent::Rule;
 use vedetta::train::fit::loss::Loss;
+use vedetta::train::fit::taught::Teaching;
 use vedetta::train::fit::tuning::Tuning;
 use vedetta::train::fit::{Options, fit, report};
 use vedetta::train::import::{self, import};
@@ -57,6 +58,7 @@ fn options(folder: &Path) -> Options {
         rate: 1e-2,
         rule: Rule::AdaBelief,
         loss: Loss::InfoNce,
+        teaching: Teaching::default(),
         strength: Some(0.1),
         tuning: None,
         seed: 1,

@@ -10,6 +10,7 @@ use super::maps::Maps;
 use super::score::{Answer, Score, answers, score};
 use super::session::{Learnt, Settings};
 use super::strength::Trial;
+use super::taught::Agreement;
 use super::tuning::Tuning;
 use crate::train::data::{Dataset, Skips};
 use crate::train::onnx::edit::Placed;
@@ -37,6 +38,9 @@ pub struct Outcome {
     pub tuning: Option<Tuning>,
     /// The strengths that were tried; none where one was given.
     pub trials: Vec<Trial>,
+    /// Its teacher, where it had one. Where that decides, `before` and the first of `answers` are the
+    /// teacher's.
+    pub taught: Option<TaughtBy>,
     /// Curve, and what was learnt.
     pub learnt: Learnt,
     /// What could not be used.
@@ -48,7 +52,25 @@ pub struct Outcome {
     pub written: Option<[Placed; 2]>,
 }
 
+/// A teacher, and how close to it the bundle was and is.
+#[derive(Clone, Debug)]
+pub struct TaughtBy {
+    /// [`crate::bundle::Bundle::id`].
+    pub id: String,
+    /// SHA-256 of its manifest.
+    pub sha256: String,
+    /// Whether agreement with it decided which epoch was kept.
+    pub decides: bool,
+    /// Before and after.
+    pub agreement: [Agreement; 2],
+}
+
 impl Outcome {
+    /// The teacher that a student was distilled from.
+    pub fn distilled_from(&self) -> Option<&TaughtBy> {
+        self.taught.as_ref().filter(|taught| taught.decides)
+    }
+
     /// Rows of the manifest's `[evaluation]`: `after` was measured on the written files with
     /// `photos` held-out photos.
     #[expect(clippy::cast_precision_loss, reason = "counts of photos")]
@@ -65,7 +87,22 @@ impl Outcome {
             ("fit_strength", self.settings.strength),
             ("fit_drift", round(self.drift)),
         ];
-        rows.map(|(name, value)| (name.to_owned(), value)).into()
+        let mut table: BTreeMap<String, f64> =
+            rows.map(|(name, value)| (name.to_owned(), value)).into();
+        if let Some(taught) = &self.taught {
+            let found = taught.agreement[1];
+            let rows = [
+                ("photos", found.photos.map(|close| close.mean)),
+                ("photos_worst", found.photos.map(|close| close.worst)),
+                ("texts", found.texts.map(|close| close.mean)),
+                ("texts_worst", found.texts.map(|close| close.worst)),
+                ("same_answer", found.same),
+            ];
+            for (name, value) in rows {
+                table.extend(value.map(|v| (format!("fit_to_teacher_{name}"), round(v))));
+            }
+        }
+        table
     }
 }
 
