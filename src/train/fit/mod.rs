@@ -129,6 +129,9 @@ pub fn fit(path: &Path, out: &Path, options: &Options) -> Result<Outcome> {
         options.tuning.is_some() || !teaching.objective.is_taught(),
         "--loss mse and --loss affinity are for --stage adapters and --stage full"
     );
+    if let Some(tuning) = &options.tuning {
+        tuning.compute.open()?;
+    }
     let bundle = Bundle::open(path, &Limits::default())?;
     write::check(&bundle)?;
     let teacher = teaching.teacher.as_deref();
@@ -140,7 +143,9 @@ pub fn fit(path: &Path, out: &Path, options: &Options) -> Result<Outcome> {
     };
     let staging = Staging::new(out, options.force)?;
     let mut dataset = Dataset::open(&options.data, &options.dataset)?;
-    enough(&dataset)?;
+    if !teaching.decides {
+        enough(&dataset)?;
+    }
     log::info!("{}", summary(&dataset));
     let mut skipped = std::mem::take(&mut dataset.skipped);
     let mut split = dataset.split(options.held_out, options.seed);
