@@ -97,7 +97,11 @@ fn new_towers_come_closer_to_their_teacher_and_are_a_bundle_like_any_other() {
     );
     assert_eq!(manifest.precision, old.manifest().precision);
     assert!(manifest.provenance.sources[0].contains(old.sha256()));
-    assert!(manifest.evaluation.contains_key("fit_to_teacher_photos"));
+    assert!(
+        manifest
+            .evaluation
+            .contains_key("distill_to_teacher_photos")
+    );
     let bytes = |bundle: &Bundle| bundle.manifest().files["text.onnx"].bytes;
     assert!(bytes(&new) < bytes(&old));
     let left = fs::read_dir(folder.path().join("cache")).unwrap();
@@ -135,7 +139,10 @@ fn one_tower_of_another_bundle_learns_into_the_teachers_space_and_the_other_one_
         image: Origin::Bundle,
         text: Origin::Teacher,
     };
-    let (outcome, notes) = distill(&demo, &out, &options(folder.path(), student)).unwrap();
+    // A batch an epoch: eight photos.
+    let mut options = options(folder.path(), student);
+    (options.fit.epochs, options.fit.rate) = (Some(60), 1e-2);
+    let (outcome, notes) = distill(&demo, &out, &options).unwrap();
     assert!(notes[0].contains("12 → 256"), "{notes:?}");
     closer(&outcome);
     let (teacher, other, new) = (open(&demo), open(&other), open(&out));

@@ -209,7 +209,7 @@ pub fn fit(path: &Path, out: &Path, options: &Options) -> Result<Outcome> {
             let mut cache = Cache::open(&options.cache, teacher)?;
             let mut unread = data::Skips::default();
             let taught = Taught::gather(teacher, &mut cache, &lesson, &mut unread)?;
-            merge(&mut skipped, &unread);
+            skipped.merge(&unread);
             Some(taught)
         }
     };
@@ -260,7 +260,7 @@ pub fn fit(path: &Path, out: &Path, options: &Options) -> Result<Outcome> {
             "held-out"
         };
         let (learnt, towers) = learn(session, settings, &checkpoint, options.resume, measured)?;
-        merge(&mut skipped, &towers.skipped);
+        skipped.merge(&towers.skipped);
         drop(towers);
         let whole = learnt.kept > settings.frozen_epochs;
         let (towers, after) = Towers::tuned(shown, settings, tuning, &learnt.values, whole)?;
@@ -340,15 +340,6 @@ pub fn fit(path: &Path, out: &Path, options: &Options) -> Result<Outcome> {
         outcome.written = Some(placed);
     }
     Ok(outcome)
-}
-
-/// Adds what is not listed yet.
-fn merge(skipped: &mut data::Skips, found: &data::Skips) {
-    for skip in found.first() {
-        if !skipped.first().iter().any(|s| s.name == skip.name) {
-            skipped.add(&skip.name, &skip.reason);
-        }
-    }
 }
 
 fn checkpoint(options: &Options, run: &str) -> PathBuf {

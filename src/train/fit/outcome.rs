@@ -76,33 +76,39 @@ impl Outcome {
     #[expect(clippy::cast_precision_loss, reason = "counts of photos")]
     pub fn table(&self, after: Score, photos: usize) -> BTreeMap<String, f64> {
         let round = |value: f64| (value * 10_000.0).round() / 10_000.0;
-        let rows = [
-            ("fit_held_out_photos", photos as f64),
-            ("fit_held_out_top1", round(after.accuracy)),
-            ("fit_held_out_top1_before", round(self.before.accuracy)),
-            ("fit_held_out_loss", round(after.loss)),
-            ("fit_held_out_loss_before", round(self.before.loss)),
-            ("fit_photos", self.train.len() as f64),
-            ("fit_classes", self.dataset.classes.len() as f64),
-            ("fit_strength", self.settings.strength),
-            ("fit_drift", round(self.drift)),
+        let (command, beside) = match self.distilled_from() {
+            Some(_) => ("distill", "teacher"),
+            None => ("fit", "before"),
+        };
+        let mut rows = vec![
+            ("held_out_photos".to_owned(), photos as f64),
+            ("held_out_top1".to_owned(), round(after.accuracy)),
+            (
+                format!("held_out_top1_{beside}"),
+                round(self.before.accuracy),
+            ),
+            ("held_out_loss".to_owned(), round(after.loss)),
+            (format!("held_out_loss_{beside}"), round(self.before.loss)),
+            ("photos".to_owned(), self.train.len() as f64),
+            ("classes".to_owned(), self.dataset.classes.len() as f64),
+            ("strength".to_owned(), self.settings.strength),
+            ("drift".to_owned(), round(self.drift)),
         ];
-        let mut table: BTreeMap<String, f64> =
-            rows.map(|(name, value)| (name.to_owned(), value)).into();
         if let Some(taught) = &self.taught {
             let found = taught.agreement[1];
-            let rows = [
+            let cosines = [
                 ("photos", found.photos.map(|close| close.mean)),
                 ("photos_worst", found.photos.map(|close| close.worst)),
                 ("texts", found.texts.map(|close| close.mean)),
                 ("texts_worst", found.texts.map(|close| close.worst)),
                 ("same_answer", found.same),
             ];
-            for (name, value) in rows {
-                table.extend(value.map(|v| (format!("fit_to_teacher_{name}"), round(v))));
+            for (name, value) in cosines {
+                rows.extend(value.map(|v| (format!("to_teacher_{name}"), round(v))));
             }
         }
-        table
+        let named = |(name, value)| (format!("{command}_{name}"), value);
+        rows.into_iter().map(named).collect()
     }
 }
 

@@ -188,11 +188,7 @@ impl<'a> Towers<'a> {
             None => Draw::Fresh(salt),
         };
         let (inputs, skips) = self.inputs(items, &draw)?;
-        for skip in skips.first() {
-            if !self.skipped.first().iter().any(|s| s.name == skip.name) {
-                self.skipped.add(&skip.name, &skip.reason);
-            }
-        }
+        self.skipped.merge(&skips);
         let read = inputs.into_iter().zip(positions);
         let (inputs, known) = read.filter_map(|(input, at)| Some((input?, at))).unzip();
         Ok((Pictures::Read(inputs), known))
