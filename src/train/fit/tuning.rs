@@ -130,35 +130,3 @@ impl Tuning {
         }
     }
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_program_without_cuda_says_how_to_get_one_with_it() {
-        assert!(Compute::Cpu.open().is_ok());
-        if candle_core::utils::cuda_is_available() {
-            println!("SKIPPED: this program was built with CUDA");
-            return;
-        }
-        let why = Compute::Cuda.open().err().unwrap().to_string();
-        assert!(why.contains("--features train,candle-core/cuda"), "{why}");
-    }
-
-    #[test]
-    fn views_are_known_where_something_that_stays_is_run_on_them() {
-        let image = |image| Tuning {
-            image,
-            ..Tuning::full()
-        };
-        assert_eq!(image(true).known(false, 3, 1), None);
-        assert_eq!(image(false).known(false, 3, 1), Some(Known::mild(3, 1)));
-        assert_eq!(image(true).known(true, 3, 1), Some(Known::mild(3, 1)));
-        let plain = Tuning {
-            views: Views::Plain,
-            ..Tuning::full()
-        };
-        assert_eq!(plain.known(true, 3, 1).unwrap().count, 0);
-    }
-}
