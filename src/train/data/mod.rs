@@ -140,6 +140,15 @@ impl Skips {
         }
     }
 
+    /// Adds what is not listed yet.
+    pub fn merge(&mut self, found: &Self) {
+        for skip in found.first() {
+            if !self.first.iter().any(|s| s.name == skip.name) {
+                self.add(&skip.name, &skip.reason);
+            }
+        }
+    }
+
     /// How many.
     pub fn count(&self) -> usize {
         self.count

@@ -14,11 +14,12 @@ use indicatif::ProgressBar;
 use rand::{SeedableRng, rngs::StdRng};
 
 use super::cache::{Cache, Key, key};
+use super::tuning::Views as Kind;
 use crate::bundle::Bundle;
 use crate::config::Shape;
 use crate::encoder::{self, Embedding, ImageEncoder};
 use crate::preprocess::Preprocessor;
-use crate::train::augment::{self, Strength};
+use crate::train::augment::Strength;
 use crate::train::data::{Item, Skips, Source, photos};
 
 /// Photos between two writes to the cache.
@@ -26,9 +27,6 @@ const PHOTOS: usize = 64;
 
 /// Texts between two writes to the cache.
 const TEXTS: usize = 64;
-
-/// Changes when [`STRENGTH`] or the drawing of views does: what was cached is then made again.
-const VIEWS: &[u8] = b"views 1";
 
 /// Milder than for training a tower: a view must still show what the photo shows.
 pub(super) const STRENGTH: Strength = Strength {
@@ -39,11 +37,60 @@ pub(super) const STRENGTH: Strength = Strength {
     blur: 0.2,
 };
 
-/// A photo's embeddings: as the daemon sees it, then `views` random views of it.
+/// Views of a photo that are drawn once, so that what is made of them can be kept: the photo itself,
+/// which is view 0, and random ones. They depend on seed, kind, the photo's name and their number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// How random views are drawn.
+    pub kind: Kind,
+    /// How many of them.
+    pub count: u8,
+    /// Random seed.
+    pub seed: u64,
+}
+
+impl Known {
+    /// The photo alone.
+    pub fn plain() -> Self {
+        Self {
+            kind: Kind::Plain,
+            count: 0,
+            seed: 0,
+        }
+    }
+
+    /// `count` mild views beside the photo.
+    pub fn mild(count: u8, seed: u64) -> Self {
+        Self {
+            kind: Kind::Mild,
+            count,
+            seed,
+        }
+    }
+
+    /// View `number` of the photo called `name`, with edges of `size_px`; `None` for the photo itself.
+    pub fn draw(&self, photo: &RgbImage, size_px: u32, name: &str, number: u8) -> Option<RgbImage> {
+        if number == 0 {
+            return None;
+        }
+        let seed = self.seed.to_le_bytes();
+        let seed = key(&[self.drawing(), &seed, name.as_bytes(), &[number]]);
+        self.kind.draw(photo, size_px, StdRng::from_seed(seed))
+    }
+
+    /// Changes when [`STRENGTH`] or the drawing of views does: what was cached is then made again.
+    fn drawing(&self) -> &'static [u8] {
+        match self.kind {
+            Kind::Plain | Kind::Mild => b"views 1",
+            Kind::ClipItalian => b"clip-italian 1",
+        }
+    }
+}
+
+/// A photo's embeddings: as the daemon sees it, then random views of it.
 pub type Views = Vec<Embedding>;
 
-/// Encodes photos; `views` random views of each beside the photo itself. `None` stands for photos
-/// that cannot be read.
+/// Encodes photos and their views. `None` stands for photos that cannot be read.
 ///
 /// # Errors
 /// A bundle that cannot be run, or the cache's file system.
@@ -51,11 +98,10 @@ pub fn images(
     bundle: &Bundle,
     cache: &mut Cache,
     items: &[&Item],
-    views: u8,
-    seed: u64,
+    views: Known,
     bar: &ProgressBar,
 ) -> Result<(Vec<Option<Views>>, Skips)> {
-    let keys: Vec<Option<Vec<Key>>> = items.iter().map(|i| keys(i, views, seed)).collect();
+    let keys: Vec<Option<Vec<Key>>> = items.iter().map(|i| keys(i, views)).collect();
     let complete = |keys: &[Key]| keys.iter().all(|key| cache.get(key).is_some());
     let missing: Vec<usize> = (0..items.len())
         .filter(|i| keys[*i].as_deref().is_none_or(|keys| !complete(keys)))
@@ -70,8 +116,7 @@ pub fn images(
                 let (name, Some(keys)) = (&items[chunk[at]].name, &keys[chunk[at]]) else {
                     return Ok(Vec::new());
                 };
-                let seed = |view| key(&[VIEWS, &seed.to_le_bytes(), name.as_bytes(), &[view]]);
-                let embeddings = encoders.views(&photo, views, seed)?;
+                let embeddings = encoders.views(&photo, views, name)?;
                 bar.inc(1);
                 anyhow::Ok(keys.iter().copied().zip(embeddings).collect())
             };
@@ -121,15 +166,12 @@ pub fn texts(
 }
 
 /// A key for the photo and for each view of it. `None` where there is no such file.
-fn keys(item: &Item, views: u8, seed: u64) -> Option<Vec<Key>> {
+fn keys(item: &Item, views: Known) -> Option<Vec<Key>> {
     let photo = stamp(item)?;
-    let (seed, name) = (seed.to_le_bytes(), item.name.as_bytes());
-    let view = |view: u8| key(&[&photo, VIEWS, &seed, name, &[view]]);
-    Some(
-        std::iter::once(photo)
-            .chain((1..=views).map(view))
-            .collect(),
-    )
+    let (seed, name) = (views.seed.to_le_bytes(), item.name.as_bytes());
+    let view = |view: u8| key(&[&photo, views.drawing(), &seed, name, &[view]]);
+    let random = (1..=views.count).map(view);
+    Some(std::iter::once(photo).chain(random).collect())
 }
 
 /// Place, length and time of change of a photo's file, which stand for its content.
@@ -173,13 +215,13 @@ impl Encoders {
         })
     }
 
-    /// Embeddings of a photo and of `views` random views, each drawn from its own seed.
-    fn views(&self, photo: &RgbImage, views: u8, seed: impl Fn(u8) -> Key) -> Result<Views> {
-        let mut inputs = vec![self.preprocessor.prepare(photo, &Shape::Full)?];
-        for view in 1..=views {
-            let mut rng = StdRng::from_seed(seed(view));
-            let view = augment::picture(photo, self.size_px, true, STRENGTH, &mut rng);
-            inputs.push(self.preprocessor.prepare(&view, &Shape::Full)?);
+    /// Embeddings of all views of the photo called `name`.
+    fn views(&self, photo: &RgbImage, views: Known, name: &str) -> Result<Views> {
+        let mut inputs = Vec::new();
+        for number in 0..=views.count {
+            let view = views.draw(photo, self.size_px, name, number);
+            let view = view.as_ref().unwrap_or(photo);
+            inputs.push(self.preprocessor.prepare(view, &Shape::Full)?);
         }
         let idle = || self.idle.lock().unwrap_or_else(PoisonError::into_inner);
         let waiting = idle().pop();

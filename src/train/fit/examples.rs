@@ -34,6 +34,10 @@ pub struct Texts {
     pub classes: Vec<Vec<u32>>,
     /// Rows of the prompts that every label of the daemon competes with.
     pub negatives: Vec<u32>,
+    /// Rows of texts that nobody said of a photo: what a teacher makes of them is learnt.
+    pub general: Vec<u32>,
+    /// Such rows that are only measured with.
+    pub general_held_out: Vec<u32>,
 }
 
 /// Embedded photos, several views of each.
@@ -124,6 +128,8 @@ enum Text {
     Caption(u32),
     /// Fits nothing.
     Negative,
+    /// May fit anything.
+    General,
 }
 
 /// Texts of a batch and what belongs together.
@@ -135,8 +141,8 @@ pub struct Drawn {
 }
 
 impl Drawn {
-    /// One random prompt of every class, one random caption of every photo that has some, and all
-    /// negatives where there are classes; `said` is what is said of each photo of the batch.
+    /// One random prompt of every class, one random caption of every photo that has some, all
+    /// negatives where there are classes, and as many random general texts as photos; `said` is what is said of each photo of the batch.
     ///
     /// # Errors
     /// candle's.
@@ -157,6 +163,10 @@ impl Drawn {
         }
         kinds.extend(captions.iter().map(|row| Text::Caption(*row)));
         rows.extend(captions);
+        let general = texts.general.choose_multiple(rng, said.len());
+        let general: Vec<u32> = general.copied().collect();
+        kinds.extend(general.iter().map(|_| Text::General));
+        rows.extend(general);
 
         let mut class_of: HashMap<u32, Option<usize>> = HashMap::new();
         for said in said {
@@ -170,6 +180,7 @@ impl Drawn {
                     Some(own) => own == class,
                 },
                 Text::Negative => false,
+                Text::General => return Relation::Unknown,
                 Text::Caption(row) if said.captions.contains(&row) => true,
                 // What is said of a photo of a class may hold for others of the class.
                 Text::Caption(row) => match (said.class, class_of.get(&row)) {

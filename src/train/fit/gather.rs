@@ -7,12 +7,16 @@ use candle_core::{Device, Tensor};
 use indicatif::ProgressBar;
 
 use super::cache::Cache;
-use super::embed;
+use super::embed::{self, Known};
 use super::examples::{Photos, Said, Texts};
 use crate::bundle::Bundle;
 use crate::config::{Negatives, PromptSource};
 use crate::prompts;
 use crate::train::data::{Dataset, Item, Skips};
+use crate::train::targets::select;
+
+/// General texts that are measured with at most.
+const MAX_GENERAL_HELD_OUT: usize = 500;
 
 /// Photos of one side of the split, and the items they are.
 pub struct Side {
@@ -20,6 +24,32 @@ pub struct Side {
     pub photos: Photos,
     /// Positions in [`Dataset::items`], in the order of the photos.
     pub items: Vec<usize>,
+}
+
+impl Side {
+    /// Position among the photos of each item.
+    pub fn positions(&self) -> HashMap<usize, usize> {
+        self.items.iter().copied().zip(0..).collect()
+    }
+
+    /// Unit rows of views: item, and number of the view; `positions` are [`Self::positions`].
+    ///
+    /// # Errors
+    /// A view that is not there, or candle's.
+    pub fn select(
+        &self,
+        positions: &HashMap<usize, usize>,
+        views: &[(usize, u8)],
+    ) -> Result<Tensor> {
+        let row = |(item, number): &(usize, u8)| {
+            let (first, count) = self.photos.views[*positions.get(item)?];
+            let number = u32::from(*number);
+            (number < count).then_some(first + number)
+        };
+        let rows: Option<Vec<u32>> = views.iter().map(row).collect();
+        let rows = rows.context("a photo changed while it was learnt from; start again")?;
+        Ok(select(&self.photos.rows, &rows)?)
+    }
 }
 
 /// All texts once, by row.
@@ -41,8 +71,8 @@ impl Rows {
     }
 }
 
-/// Embeds the prompts of every class, all captions and the daemon's negatives; returns them and what
-/// is said of each item.
+/// Embeds the prompts of every class, all captions, the daemon's negatives and `general` texts; returns
+/// them and what is said of each item. Rows depend on the dataset and `general` alone.
 ///
 /// # Errors
 /// A noun that cannot be a prompt, or those of [`embed::texts`].
@@ -50,6 +80,7 @@ pub fn texts(
     bundle: &Bundle,
     cache: &mut Cache,
     dataset: &Dataset,
+    general: &[String],
     bar: &ProgressBar,
 ) -> Result<(Texts, Vec<Said>)> {
     let mut rows = Rows::default();
@@ -84,6 +115,13 @@ pub fn texts(
             captions: captions.collect::<Result<_>>()?,
         });
     }
+    let first = u32::try_from(rows.texts.len())?;
+    for text in general {
+        rows.row(text.clone())?;
+    }
+    let mut general: Vec<u32> = (first..u32::try_from(rows.texts.len())?).collect();
+    let held_out = general.len() / 10;
+    let general_held_out = general.split_off(general.len() - held_out.min(MAX_GENERAL_HELD_OUT));
     let embeddings = embed::texts(bundle, cache, &rows.texts, bar)?;
     let values: Vec<f32> = embeddings
         .iter()
@@ -96,6 +134,8 @@ pub fn texts(
         strings: rows.texts,
         classes,
         negatives,
+        general,
+        general_held_out,
     };
     Ok((texts, said))
 }
@@ -108,10 +148,8 @@ pub struct Wanted<'a> {
     pub said: &'a [Said],
     /// Positions of the items.
     pub items: &'a [usize],
-    /// Random views of each, beside the photo itself.
-    pub views: u8,
-    /// Random seed.
-    pub seed: u64,
+    /// What is embedded of each.
+    pub views: Known,
 }
 
 /// Embeds photos; those that cannot be read are listed in `skipped`.
@@ -130,7 +168,7 @@ pub fn photos(
         .iter()
         .map(|i| &wanted.dataset.items[*i])
         .collect();
-    let (views, skips) = embed::images(bundle, cache, &of, wanted.views, wanted.seed, bar)?;
+    let (views, skips) = embed::images(bundle, cache, &of, wanted.views, bar)?;
     for skip in skips.first() {
         skipped.add(&skip.name, &skip.reason);
     }

@@ -4,6 +4,7 @@ use sha2::{Digest, Sha256};
 
 use super::embed;
 use super::session::Settings;
+use super::taught::Taught;
 use super::tuning::Tuning;
 use crate::bundle::Bundle;
 use crate::train::data::{Dataset, Split};
@@ -16,6 +17,7 @@ pub fn of(
     views: u8,
     settings: &Settings,
     tuning: Option<&Tuning>,
+    taught: Option<&Taught>,
 ) -> String {
     let mut hash = Sha256::new();
     hash.update(bundle.sha256());
@@ -23,6 +25,11 @@ pub fn of(
         "{views} {settings:?} {tuning:?} {:?}",
         dataset.classes
     ));
+    if let Some(taught) = taught {
+        hash.update(&taught.sha256);
+        hash.update([u8::from(taught.decides)]);
+        hash.update(format!("{:?}", taught.texts.strings));
+    }
     for (held_out, side) in [(0, &split.train), (1, &split.held_out)] {
         for index in side {
             let item = &dataset.items[*index];

@@ -9,15 +9,18 @@
 //! In the stage [`projection`] the towers stay as they are and are run once, by the daemon's own
 //! engine; what is learnt is one linear map per tower, held at the identity as strongly as
 //! cross-validation says ([`strength`]). In the others ([`towers`]) it is the towers themselves, all of
-//! their weights or adapters beside them, from fresh views of the photos in every epoch. Held-out
+//! their weights or adapters beside them, from fresh views of the photos in every epoch. A teacher, or a
+//! tower that is not learnt, is run once on views that are then known ([`taught`]). Held-out
 //! photos decide which epoch is kept, epoch 0 being the bundle as it was: what does not beat it is not
 //! written.
 
 pub mod cache;
+pub mod distillation;
 pub mod embed;
 pub mod examples;
 pub mod gather;
 pub mod identity;
+mod learning;
 pub mod loss;
 pub mod maps;
 pub mod outcome;
@@ -26,27 +29,29 @@ pub mod put;
 pub mod report;
 pub mod score;
 pub mod session;
+pub mod shown;
 pub mod strength;
+pub mod taught;
 #[cfg(test)]
 mod tests;
 pub mod towers;
 pub mod tuning;
 pub mod write;
 
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use indicatif::{ProgressBar, ProgressStyle};
 
 use cache::Cache;
+use embed::Known;
 use gather::{Side, Wanted};
+use learning::learn;
 use loss::Loss;
 use maps::Maps;
-pub use outcome::{Embedded, Outcome};
+pub use outcome::{Embedded, Outcome, TaughtBy};
 use projection::{Examples, Projection};
-use session::{Learner, Learnt, Point, Session, Settings};
+use session::{Session, Settings};
+use taught::{Lesson, Taught, Teaching};
 use towers::{Shown, Towers};
 use tuning::Tuning;
 use write::Change;
@@ -72,7 +77,8 @@ pub struct Options {
     pub dataset: data::Options,
     /// Share of every class that is held out, 0–1.
     pub held_out: f64,
-    /// Random views of each photo, beside the photo itself, that maps are learnt from.
+    /// Random views of each photo, beside the photo itself, that maps are learnt from, or that a teacher
+    /// or an image tower that is not learnt is run on.
     pub views: u8,
     /// Passes over all views; by default as many as are useful.
     pub epochs: Option<usize>,
@@ -82,8 +88,10 @@ pub struct Options {
     pub rate: f64,
     /// The optimizer's rule; AdaBelief is run with adaptive gradient clipping at 0.01.
     pub rule: Rule,
-    /// Which loss.
+    /// Which contrastive loss.
     pub loss: Loss,
+    /// Who teaches, and what.
+    pub teaching: Teaching,
     /// Weight of the pull of maps towards the identity; by default chosen by cross-validation.
     pub strength: Option<f64>,
     /// Learn the towers themselves, so; otherwise maps behind them.
@@ -115,11 +123,29 @@ pub fn fit(path: &Path, out: &Path, options: &Options) -> Result<Outcome> {
             "{name} is {value}; legal: 0 to 1000000"
         );
     }
+    let teaching = &options.teaching;
+    teaching.check()?;
+    ensure!(
+        options.tuning.is_some() || !teaching.objective.is_taught(),
+        "--loss mse and --loss affinity are for --stage adapters and --stage full"
+    );
+    if let Some(tuning) = &options.tuning {
+        tuning.compute.open()?;
+    }
     let bundle = Bundle::open(path, &Limits::default())?;
     write::check(&bundle)?;
+    let teacher = teaching.teacher.as_deref();
+    let teacher = teacher.map(|path| Bundle::open(path, &Limits::default()));
+    let teacher = teacher.transpose()?;
+    let general = match &teaching.texts {
+        Some(path) => taught::general(path, options.seed)?,
+        None => Vec::new(),
+    };
     let staging = Staging::new(out, options.force)?;
     let mut dataset = Dataset::open(&options.data, &options.dataset)?;
-    enough(&dataset)?;
+    if !teaching.decides {
+        enough(&dataset)?;
+    }
     log::info!("{}", summary(&dataset));
     let mut skipped = std::mem::take(&mut dataset.skipped);
     let mut split = dataset.split(options.held_out, options.seed);
@@ -132,27 +158,61 @@ pub fn fit(path: &Path, out: &Path, options: &Options) -> Result<Outcome> {
     let cache = Cache::open(&options.cache, &bundle);
     let mut cache = cache.context("name another folder with --cache")?;
     let bar = progress("texts");
-    let (texts, said) = gather::texts(&bundle, &mut cache, &dataset, &bar)?;
+    let (texts, said) = gather::texts(&bundle, &mut cache, &dataset, &general, &bar)?;
     bar.finish_and_clear();
-    let mut embed = |items: &[usize], views: u8, what: &'static str| {
+    let mut embed = |items: &[usize], views: Known, what: &'static str| {
         let wanted = Wanted {
             dataset: &dataset,
             said: &said,
             items,
             views,
-            seed: options.seed,
         };
         let bar = progress(what);
         let side = gather::photos(&bundle, &mut cache, &wanted, &mut skipped, &bar);
         bar.finish_and_clear();
         side
     };
-    let held_out = embed(&split.held_out, 0, "held-out photos")?;
-    let train = match options.tuning {
-        None => Some(embed(&split.train, options.views, "photos")?),
-        Some(_) => None,
+    let held_out = embed(&split.held_out, Known::plain(), "held-out photos")?;
+    let views = match &options.tuning {
+        None => Some(Known::mild(options.views, options.seed)),
+        Some(tuning) => {
+            let taught = teaching.objective.is_taught();
+            tuning.known(taught, options.views, options.seed)
+        }
+    };
+    let same_images = teacher
+        .as_ref()
+        .is_none_or(|t| taught::same_images(t, &bundle));
+    let train = match (views, options.tuning) {
+        (Some(views), None) => Some(embed(&split.train, views, "photos")?),
+        (Some(views), Some(tuning)) if !tuning.image => {
+            let known = teaching.objective.is_taught() && same_images;
+            let embedded = (!known).then(|| embed(&split.train, views, "photos"));
+            embedded.transpose()?
+        }
+        _ => None,
     };
     drop(cache);
+    let taught = match views.filter(|_| teaching.objective.is_taught()) {
+        None => None,
+        Some(views) => {
+            let teacher = teacher.as_ref().unwrap_or(&bundle);
+            let lesson = Lesson {
+                dataset: &dataset,
+                said: &said,
+                train: &split.train,
+                held_out: &held_out.items,
+                general: &general,
+                views,
+                decides: teaching.decides,
+            };
+            let mut cache = Cache::open(&options.cache, teacher)?;
+            let mut unread = data::Skips::default();
+            let taught = Taught::gather(teacher, &mut cache, &lesson, &mut unread)?;
+            skipped.merge(&unread);
+            Some(taught)
+        }
+    };
     let classified = |side: &Side| side.photos.said.iter().any(|said| said.class.is_some());
     ensure!(
         texts.classes.is_empty() || classified(&held_out),
@@ -160,21 +220,56 @@ pub fn fit(path: &Path, out: &Path, options: &Options) -> Result<Outcome> {
     );
 
     let rows = match &train {
-        Some(train) => {
+        Some(train) if options.tuning.is_none() => {
             let views = train.photos.views.iter();
             views.map(|(_, n)| usize::try_from(*n).unwrap_or(0)).sum()
         }
-        None => split.train.len(),
+        _ => split.train.len(),
     };
     let mut settings = settings(options, &bundle, rows);
     let mut trials = Vec::new();
     let name = |settings: &Settings| {
         let tuning = options.tuning.as_ref();
-        identity::of(&bundle, &dataset, &split, options.views, settings, tuning)
+        let (views, taught) = (options.views, taught.as_ref());
+        identity::of(&bundle, &dataset, &split, views, settings, tuning, taught)
     };
     let before = Embedded::plain(held_out.photos.clone(), texts)?;
     let texts = &before.texts;
-    let (learnt, items, change, after) = if let Some(train) = train {
+    let mut agreement = None;
+    let (learnt, items, change, after) = if let Some(tuning) = options.tuning {
+        let shown = Shown {
+            bundle: &bundle,
+            dataset: &dataset,
+            said: &said,
+            train: &split.train,
+            held_out: &held_out,
+            texts,
+            views,
+            seen: train.as_ref().or(taught.as_ref().map(|t| &t.train)),
+            taught: taught.as_ref(),
+        };
+        let checkpoint = checkpoint(options, &name(&settings));
+        let session = Session::new(
+            Towers::new(shown, settings, tuning)?,
+            settings,
+            Some(&checkpoint),
+        )?;
+        let measured = if teaching.decides {
+            "cosine to the teacher"
+        } else {
+            "held-out"
+        };
+        let (learnt, towers) = learn(session, settings, &checkpoint, options.resume, measured)?;
+        skipped.merge(&towers.skipped);
+        drop(towers);
+        let whole = learnt.kept > settings.frozen_epochs;
+        let (towers, after) = Towers::tuned(shown, settings, tuning, &learnt.values, whole)?;
+        if let Some(taught) = &taught {
+            agreement = Some(taught.agreements(shown, tuning, [&before, &after])?);
+        }
+        (learnt, split.train.clone(), Change::Towers(towers), after)
+    } else {
+        let train = train.context("no photo was embedded")?;
         match options.strength {
             Some(strength) => settings.strength = strength,
             None => {
@@ -194,37 +289,18 @@ pub fn fit(path: &Path, out: &Path, options: &Options) -> Result<Outcome> {
         };
         let checkpoint = checkpoint(options, &name(&settings));
         let session = Projection::session(examples, settings, Some(&checkpoint))?;
-        let (learnt, _) = learn(session, settings, &checkpoint, options.resume)?;
+        let (learnt, _) = learn(session, settings, &checkpoint, options.resume, "held-out")?;
         let after = Embedded {
             maps: Maps::learnt(&learnt.values)?,
             ..before.clone()
         };
         let change = Change::Maps(after.maps.clone());
         (learnt, train.items, change, after)
-    } else {
-        let shown = Shown {
-            bundle: &bundle,
-            dataset: &dataset,
-            said: &said,
-            train: &split.train,
-            held_out: &held_out,
-            texts,
-        };
-        let tuning = options.tuning.context("no stage")?;
-        let checkpoint = checkpoint(options, &name(&settings));
-        let session = Session::new(
-            Towers::new(shown, settings, tuning)?,
-            settings,
-            Some(&checkpoint),
-        )?;
-        let (learnt, towers) = learn(session, settings, &checkpoint, options.resume)?;
-        for skip in towers.skipped.first() {
-            skipped.add(&skip.name, &skip.reason);
-        }
-        drop(towers);
-        let whole = learnt.kept > settings.frozen_epochs;
-        let (towers, after) = Towers::tuned(shown, settings, tuning, &learnt.values, whole)?;
-        (learnt, split.train.clone(), Change::Towers(towers), after)
+    };
+    // A student is set beside its teacher, not beside what it began with.
+    let before = match &taught {
+        Some(taught) if taught.decides => taught.embedded()?,
+        _ => before,
     };
     let scale = settings.logit_scale;
     let mut outcome = Outcome {
@@ -241,6 +317,12 @@ pub fn fit(path: &Path, out: &Path, options: &Options) -> Result<Outcome> {
         settings,
         tuning: options.tuning,
         trials,
+        taught: taught.zip(agreement).map(|(taught, agreement)| TaughtBy {
+            id: taught.id,
+            sha256: taught.sha256,
+            decides: taught.decides,
+            agreement,
+        }),
         learnt,
         skipped,
         dataset,
@@ -312,53 +394,9 @@ fn settings(options: &Options, bundle: &Bundle, rows: usize) -> Settings {
         rule: options.rule,
         clip: (options.rule == Rule::AdaBelief).then_some(0.01),
         loss: options.loss,
+        objective: options.teaching.objective,
         strength: 0.0,
         logit_scale: f64::from(bundle.manifest().scoring.logit_scale),
         seed: options.seed,
     }
-}
-
-/// Learns from the start, or from where `checkpoint` is.
-fn learn<L: Learner>(
-    mut session: Session<L>,
-    settings: Settings,
-    checkpoint: &Path,
-    resume: bool,
-) -> Result<(Learnt, L)> {
-    if resume {
-        match session.resume()? {
-            0 => log::warn!("there is nothing to resume; starting from the beginning"),
-            done => log::info!("going on after epoch {done} of {}", settings.epochs),
-        }
-    }
-    let bar = learning_bar((settings.epochs * session.steps()) as u64);
-    bar.set_position((session.epochs_done() * session.steps()) as u64);
-    let learnt = {
-        let accuracy = std::cell::Cell::new(session.first().accuracy);
-        let mut step = |loss: f64| {
-            bar.inc(1);
-            let percent = accuracy.get() * 100.0;
-            bar.set_message(format!("loss {loss:.3}, held-out {percent:.1} %"));
-        };
-        let mut each = |point: &Point| {
-            accuracy.set(point.accuracy);
-            ControlFlow::Continue(())
-        };
-        session.run(&mut step, &mut each)?
-    };
-    bar.finish_and_clear();
-    if let Err(error) = std::fs::remove_file(checkpoint) {
-        log::warn!("{} is left over: {error}", checkpoint.display());
-    }
-    Ok(learnt)
-}
-
-fn learning_bar(steps: u64) -> ProgressBar {
-    let bar = ProgressBar::new(steps);
-    let style = "learning {wide_bar} {pos}/{len} {per_sec} {eta} left {msg}";
-    if let Ok(style) = ProgressStyle::with_template(style) {
-        bar.set_style(style);
-    }
-    bar.enable_steady_tick(Duration::from_millis(500));
-    bar
 }

@@ -10,6 +10,7 @@ use super::maps::Maps;
 use super::score::{Answer, Score, answers, score};
 use super::session::{Learnt, Settings};
 use super::strength::Trial;
+use super::taught::Agreement;
 use super::tuning::Tuning;
 use crate::train::data::{Dataset, Skips};
 use crate::train::onnx::edit::Placed;
@@ -37,6 +38,9 @@ pub struct Outcome {
     pub tuning: Option<Tuning>,
     /// The strengths that were tried; none where one was given.
     pub trials: Vec<Trial>,
+    /// Its teacher, where it had one. Where that decides, `before` and the first of `answers` are the
+    /// teacher's.
+    pub taught: Option<TaughtBy>,
     /// Curve, and what was learnt.
     pub learnt: Learnt,
     /// What could not be used.
@@ -48,24 +52,63 @@ pub struct Outcome {
     pub written: Option<[Placed; 2]>,
 }
 
+/// A teacher, and how close to it the bundle was and is.
+#[derive(Clone, Debug)]
+pub struct TaughtBy {
+    /// [`crate::bundle::Bundle::id`].
+    pub id: String,
+    /// SHA-256 of its manifest.
+    pub sha256: String,
+    /// Whether agreement with it decided which epoch was kept.
+    pub decides: bool,
+    /// Before and after.
+    pub agreement: [Agreement; 2],
+}
+
 impl Outcome {
+    /// The teacher that a student was distilled from.
+    pub fn distilled_from(&self) -> Option<&TaughtBy> {
+        self.taught.as_ref().filter(|taught| taught.decides)
+    }
+
     /// Rows of the manifest's `[evaluation]`: `after` was measured on the written files with
     /// `photos` held-out photos.
     #[expect(clippy::cast_precision_loss, reason = "counts of photos")]
     pub fn table(&self, after: Score, photos: usize) -> BTreeMap<String, f64> {
         let round = |value: f64| (value * 10_000.0).round() / 10_000.0;
-        let rows = [
-            ("fit_held_out_photos", photos as f64),
-            ("fit_held_out_top1", round(after.accuracy)),
-            ("fit_held_out_top1_before", round(self.before.accuracy)),
-            ("fit_held_out_loss", round(after.loss)),
-            ("fit_held_out_loss_before", round(self.before.loss)),
-            ("fit_photos", self.train.len() as f64),
-            ("fit_classes", self.dataset.classes.len() as f64),
-            ("fit_strength", self.settings.strength),
-            ("fit_drift", round(self.drift)),
+        let (command, beside) = match self.distilled_from() {
+            Some(_) => ("distill", "teacher"),
+            None => ("fit", "before"),
+        };
+        let mut rows = vec![
+            ("held_out_photos".to_owned(), photos as f64),
+            ("held_out_top1".to_owned(), round(after.accuracy)),
+            (
+                format!("held_out_top1_{beside}"),
+                round(self.before.accuracy),
+            ),
+            ("held_out_loss".to_owned(), round(after.loss)),
+            (format!("held_out_loss_{beside}"), round(self.before.loss)),
+            ("photos".to_owned(), self.train.len() as f64),
+            ("classes".to_owned(), self.dataset.classes.len() as f64),
+            ("strength".to_owned(), self.settings.strength),
+            ("drift".to_owned(), round(self.drift)),
         ];
-        rows.map(|(name, value)| (name.to_owned(), value)).into()
+        if let Some(taught) = &self.taught {
+            let found = taught.agreement[1];
+            let cosines = [
+                ("photos", found.photos.map(|close| close.mean)),
+                ("photos_worst", found.photos.map(|close| close.worst)),
+                ("texts", found.texts.map(|close| close.mean)),
+                ("texts_worst", found.texts.map(|close| close.worst)),
+                ("same_answer", found.same),
+            ];
+            for (name, value) in cosines {
+                rows.extend(value.map(|v| (format!("to_teacher_{name}"), round(v))));
+            }
+        }
+        let named = |(name, value)| (format!("{command}_{name}"), value);
+        rows.into_iter().map(named).collect()
     }
 }
 

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use indicatif::ProgressBar;
 
 use super::cache::Cache;
+use super::embed::Known;
 use super::gather::{self, Side, Wanted};
 use super::outcome::{Embedded, Outcome};
 use super::write::Change;
@@ -52,19 +53,28 @@ pub fn put(
         change,
     } = refreshed;
     let tolerance = change.tolerance();
+    let (photos, classes) = (outcome.train.len(), outcome.dataset.classes.len());
+    let from = match outcome.distilled_from() {
+        Some(teacher) => format!(
+            "distilled from {} (SHA-256 of its manifest {})",
+            teacher.id, teacher.sha256
+        ),
+        None => format!(
+            "refreshed from {} (SHA-256 of its manifest {})",
+            bundle.id(),
+            bundle.sha256()
+        ),
+    };
+    let (what, command) = match outcome.distilled_from() {
+        Some(_) => ("Distilled", "distill"),
+        None => ("Refreshed", "fit"),
+    };
     let notes = write::Notes {
         command: options.command.clone(),
-        source: format!(
-            "refreshed from {} (SHA-256 of its manifest {}) with {} photos, {} classes",
-            bundle.id(),
-            bundle.sha256(),
-            outcome.train.len(),
-            outcome.dataset.classes.len()
-        ),
+        source: format!("{from} with {photos} photos, {classes} classes"),
         licence: format!(
-            "Refreshed with `vedetta-train fit` on {} photos of whoever ran it; no photo is in the \
-             bundle.",
-            outcome.train.len()
+            "{what} with `vedetta-train {command}` on {photos} photos of whoever ran it; no photo is in \
+             the bundle."
         ),
     };
     let bar = progress("writing");
@@ -80,13 +90,12 @@ pub fn put(
         .map(|item| outcome.dataset.items[*item].clone())
         .collect();
     let hidden = ProgressBar::hidden();
-    let (texts, said) = gather::texts(&written, &mut forgotten, &part, &hidden)?;
+    let (texts, said) = gather::texts(&written, &mut forgotten, &part, &[], &hidden)?;
     let wanted = Wanted {
         dataset: &part,
         said: &said,
         items: &(0..measured).collect::<Vec<_>>(),
-        views: 0,
-        seed: options.seed,
+        views: Known::plain(),
     };
     let bar = progress("measuring the written bundle");
     let mut unread = data::Skips::default();

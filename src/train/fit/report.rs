@@ -29,15 +29,19 @@ const MAX_SKIPPED: usize = 100;
 /// None of its own; a photo that cannot be read again is shown without a picture.
 pub fn html(outcome: &Outcome, title: &str) -> Result<String> {
     let (before, after) = (outcome.before, outcome.after);
+    let from = match outcome.distilled_from() {
+        Some(teacher) => format!("Distilled from {}", teacher.id),
+        None => format!("{} refreshed", outcome.bundle),
+    };
     let lead = format!(
-        "{} refreshed with {} photos; measured on {} held-out photos that were not learnt from.",
-        outcome.bundle,
+        "{from} with {} photos; measured on {} held-out photos that were not learnt from.",
         outcome.train.len(),
         outcome.held_out.len()
     );
     let mut page = Page::new(title, &lead);
-    let was = |value: String| format!("before {value}");
-    page.tiles(&[
+    let (first, second) = beside(outcome);
+    let was = |value: String| format!("{first} {value}");
+    let mut tiles = vec![
         (
             "right first",
             percent(after.accuracy),
@@ -58,7 +62,16 @@ pub fn html(outcome: &Outcome, title: &str) -> Result<String> {
             format!("{} of {}", outcome.learnt.best, outcome.settings.epochs),
             how(outcome),
         ),
-    ]);
+    ];
+    if let Some(taught) = &outcome.taught {
+        let [before, after] = taught.agreement.map(|found| found.cosine());
+        tiles.push((
+            "cosine to the teacher",
+            format!("{after:.3}"),
+            format!("at first {before:.3}"),
+        ));
+    }
+    page.tiles(&tiles);
     page.section("What came of it", &paragraph(&verdict(outcome)));
     page.section("How it learnt", &curves(outcome));
     if let Some([old, new]) = &outcome.answers {
@@ -80,13 +93,13 @@ pub fn html(outcome: &Outcome, title: &str) -> Result<String> {
         };
         let (old_counts, new_counts) = (confusion(old), confusion(new));
         page.section(
-            "Every class, before and after",
-            &per_class(&names, &old_counts, &new_counts),
+            &format!("Every class, {first} and {second}"),
+            &per_class(&names, &old_counts, &new_counts, [first, second]),
         );
         let matrices = format!(
             "<p class=note>Rows: what the photo shows. Columns: what it was taken for.</p>\
-             <div class=charts><figure><figcaption>before</figcaption>{}</figure>\
-             <figure><figcaption>after</figcaption>{}</figure></div>",
+             <div class=charts><figure><figcaption>{first}</figcaption>{}</figure>\
+             <figure><figcaption>{second}</figcaption>{}</figure></div>",
             old_counts.html(),
             new_counts.html()
         );
@@ -99,6 +112,14 @@ pub fn html(outcome: &Outcome, title: &str) -> Result<String> {
     }
     page.section("The photos", &photos_used(outcome));
     Ok(page.finish())
+}
+
+/// What is set side by side: a bundle before and after, or a teacher and its student.
+fn beside(outcome: &Outcome) -> (&'static str, &'static str) {
+    match outcome.distilled_from() {
+        Some(_) => ("teacher", "student"),
+        None => ("before", "after"),
+    }
 }
 
 /// What was learnt, in a few words.
@@ -132,8 +153,12 @@ fn verdict(outcome: &Outcome) -> String {
                 Placed::Throughout => "its own weights were learnt",
                 Placed::Nowhere => "it stayed as it was",
             };
+            let came = match outcome.distilled_from() {
+                Some(_) => "The student came closer to its teacher and was written.",
+                None => "The refreshed bundle was better and was written.",
+            };
             format!(
-                "The refreshed bundle was better and was written. Image tower: {}. Text tower: {}. \
+                "{came} Image tower: {}. Text tower: {}. \
                  {chosen}{few}",
                 place(places[0]),
                 place(places[1])
@@ -141,6 +166,9 @@ fn verdict(outcome: &Outcome) -> String {
         }
         Some(_) => {
             format!("The refreshed bundle is no better; it was written because of --force.{few}")
+        }
+        None if outcome.distilled_from().is_some() => {
+            format!("The student did not come closer to its teacher, so nothing was written.{few}")
         }
         None => format!(
             "The refresh was no better than the bundle it started from, so nothing was written. \
@@ -170,16 +198,24 @@ fn curves(outcome: &Outcome) -> String {
         shares: false,
     };
     let accuracy = Chart {
-        title: "held-out photos whose right answer comes first",
+        title: match outcome.distilled_from() {
+            Some(_) => "mean cosine to the teacher on what is held out",
+            None => "held-out photos whose right answer comes first",
+        },
         lines: vec![line("held-out", &|i| Some(curve[i].accuracy))],
         mark,
-        shares: true,
+        shares: outcome.distilled_from().is_none(),
     };
     format!("<div class=charts>{}{}</div>", loss.html(), accuracy.html())
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts of photos")]
-fn per_class(names: &[String], before: &Confusion, after: &Confusion) -> String {
+fn per_class(
+    names: &[String],
+    before: &Confusion,
+    after: &Confusion,
+    [first, second]: [&str; 2],
+) -> String {
     let share = |(photos, right): (usize, usize)| match photos {
         0 => "–".to_owned(),
         n => percent(right as f64 / n as f64),
@@ -194,7 +230,12 @@ fn per_class(names: &[String], before: &Confusion, after: &Confusion) -> String 
         })
         .collect();
     table(
-        &["class", "held-out photos", "right before", "right after"],
+        &[
+            "class",
+            "held-out photos",
+            &format!("right, {first}"),
+            &format!("right, {second}"),
+        ],
         &rows,
     )
 }
@@ -216,6 +257,7 @@ fn worst(
     shown.sort_by(|a, b| after[a.0].of_right.total_cmp(&after[b.0].of_right));
     let all = shown.len();
     shown.truncate(if mistakes { MAX_PHOTOS } else { 8 });
+    let (first, _) = beside(outcome);
     let noun = |class: usize| escape(&outcome.dataset.classes[class].noun);
     let mut html = String::new();
     if !mistakes {
@@ -251,7 +293,7 @@ fn worst(
         };
         let _ = write!(
             html,
-            "<div class=photo>{picture}<div>{answered}<small>before: {}, {}</small>\
+            "<div class=photo>{picture}<div>{answered}<small>{first}: {}, {}</small>\
              <small title=\"{name}\">{name}</small></div></div>",
             noun(old.class),
             sure(old.probability),

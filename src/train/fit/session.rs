@@ -9,6 +9,7 @@ use candle_core::backprop::GradStore;
 use candle_core::{Device, Tensor};
 use rand::{SeedableRng, rngs::StdRng};
 
+use super::distillation::Objective;
 use super::loss::Loss;
 use super::score::Score;
 use crate::train::descent::{Descent, Learnable, Rule};
@@ -27,8 +28,10 @@ pub struct Settings {
     pub rule: Rule,
     /// Adaptive gradient clipping.
     pub clip: Option<f32>,
-    /// Which loss.
+    /// Which contrastive loss.
     pub loss: Loss,
+    /// Weights of it and of a teacher's losses.
+    pub objective: Objective,
     /// Epochs at the beginning in which the towers' last products are learnt alone.
     pub frozen_epochs: usize,
     /// Highest learning rate of those.

@@ -5,61 +5,44 @@
 //! loss's gradient at them; then chunk by chunk, each taking its part of that gradient back through
 //! the tower. The gradient is that of the whole batch, the memory that of one chunk.
 
-use std::collections::{BTreeSet, HashMap};
+mod gradient;
+mod learner;
+
+use std::collections::HashMap;
 
 use anyhow::{Context, Result, ensure};
-use candle_core::backprop::GradStore;
-use candle_core::{DType, Device, Tensor, Var};
+use candle_core::{Device, Tensor, Var};
+use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rand::{Rng, SeedableRng, seq::SliceRandom};
 
 use super::cache::key;
-use super::examples::{Drawn, Photos, Said, Texts};
+use super::examples::{Photos, Texts};
 use super::gather::Side;
-use super::loss::{Loss, Targets};
-use super::maps::Maps;
+use super::loss::Loss;
 use super::outcome::Embedded;
-use super::score::{Score, score};
-use super::session::{Learner, Settings, Taken, steps};
-use super::tuning::{Compute, Tuning, Views};
-use crate::bundle::Bundle;
+use super::session::{Learner, Settings};
+pub use super::shown::Shown;
+use super::shown::{Draw, Pictures};
+use super::tuning::{Compute, Tuning};
 use crate::config::Shape;
 use crate::encoder::{ModelInput, Padded, TextInput, Tokens};
 use crate::preprocess::Preprocessor;
-use crate::train::data::{Dataset, Item, Skips, photos};
-use crate::train::descent::Learnable;
+use crate::train::data::{Item, Skips, photos};
 use crate::train::onnx::Model;
 use crate::train::targets::select;
-use crate::train::tower::{Learn, Tower, Track};
-
-/// Held-out photos that are looked at after every epoch at most.
-const MAX_HELD_OUT: usize = 2000;
-
-/// What is learnt from and measured with.
-#[derive(Clone, Copy)]
-pub struct Shown<'a> {
-    /// The bundle as it was.
-    pub bundle: &'a Bundle,
-    /// The photos.
-    pub dataset: &'a Dataset,
-    /// What is said of each item.
-    pub said: &'a [Said],
-    /// Positions of the items to learn from.
-    pub train: &'a [usize],
-    /// Photos that are held out, embedded by the bundle as it was.
-    pub held_out: &'a Side,
-    /// Texts, embedded by the bundle as it was.
-    pub texts: &'a Texts,
-}
+use crate::train::tower::{Tower, Track};
 
 /// Both towers, and what they are learnt from.
 pub struct Towers<'a> {
     shown: Shown<'a>,
     settings: Settings,
     tuning: Tuning,
-    image: Tower,
+    /// Nothing where the image tower is not learnt: its embeddings are known then.
+    image: Option<Tower>,
     /// Nothing where the text tower is not learnt: its embeddings are known then.
     text: Option<Tower>,
+    /// Position in [`Shown::seen`] of an item.
+    seen: HashMap<usize, usize>,
     bias: Var,
     preprocessor: Preprocessor,
     input: TextInput,
@@ -77,6 +60,18 @@ impl<'a> Towers<'a> {
     pub fn new(shown: Shown<'a>, settings: Settings, tuning: Tuning) -> Result<Self> {
         ensure!(tuning.image || tuning.text, "no tower is learnt");
         ensure!(tuning.chunk > 0, "a chunk has at least one photo");
+        ensure!(
+            tuning.image || (shown.views.is_some() && shown.seen.is_some()),
+            "the photos' embeddings are not known"
+        );
+        ensure!(
+            shown.taught.is_some() || !settings.objective.is_taught(),
+            "there is no teacher"
+        );
+        ensure!(
+            shown.taught.is_none() || shown.views.is_some(),
+            "a teacher was not run on fresh views"
+        );
         let (device, kind) = tuning.compute.open()?;
         let open = |name: &str| -> Result<Tower> {
             let listed = shown.bundle.manifest().files.get(name);
@@ -86,11 +81,12 @@ impl<'a> Towers<'a> {
                 .with_context(|| format!("{name} cannot be learnt through; use --stage projection"))
         };
         let mut towers = Self {
-            image: open("image.onnx")?,
+            image: tuning.image.then(|| open("image.onnx")).transpose()?,
             text: tuning.text.then(|| open("text.onnx")).transpose()?,
             bias: Var::from_tensor(&Tensor::new(&[0f32], &Device::Cpu)?)?,
             preprocessor: Preprocessor::new(&shown.bundle.manifest().image),
             input: TextInput::load(shown.bundle)?,
+            seen: shown.seen.map(Side::positions).unwrap_or_default(),
             tokens: HashMap::new(),
             skipped: Skips::default(),
             shown,
@@ -98,7 +94,7 @@ impl<'a> Towers<'a> {
             tuning,
         };
         towers.enter(settings.frozen_epochs > 0)?;
-        if settings.loss == Loss::Sigmoid {
+        if towers.has_bias() {
             // As SigLIP begins: every pair is expected not to belong together.
             towers.bias.set(&Tensor::new(&[-10f32], &Device::Cpu)?)?;
         }
@@ -124,41 +120,78 @@ impl<'a> Towers<'a> {
         };
         let mut towers = Self::new(shown, settings, tuning)?;
         towers.enter(!whole)?;
-        towers.image.set("image/", values)?;
-        towers.image.settle()?;
+        if let Some(image) = &mut towers.image {
+            image.set("image/", values)?;
+            image.settle()?;
+        }
         if let Some(text) = &mut towers.text {
             text.set("text/", values)?;
             text.settle()?;
         }
         let (photos, texts) = towers.held_out()?;
         let after = Embedded::plain(photos, texts)?;
-        let image = tuning.image.then_some(towers.image);
         let model = |tower: Option<Tower>| -> Result<_> {
             Ok(tower.map(Tower::into_model).transpose()?.map(Box::new))
         };
-        Ok(([model(image)?, model(towers.text)?], after))
+        Ok(([model(towers.image)?, model(towers.text)?], after))
+    }
+
+    /// Whether the loss has a bias that is learnt along.
+    fn has_bias(&self) -> bool {
+        self.settings.loss == Loss::Sigmoid && self.settings.objective.contrast > 0.0
     }
 
     /// Views of photos as the image tower takes them, `None` for those that cannot be read.
-    fn inputs(
-        &self,
-        items: &[usize],
-        views: Views,
-        salt: u64,
-    ) -> Result<(Vec<Option<ModelInput>>, Skips)> {
+    fn inputs(&self, items: &[usize], draw: &Draw) -> Result<(Vec<Option<ModelInput>>, Skips)> {
         let items: Vec<&Item> = items
             .iter()
             .map(|i| &self.shown.dataset.items[*i])
             .collect();
         let size_px = u32::try_from(self.shown.bundle.manifest().image.size_px)?;
-        let preprocessor = &self.preprocessor;
+        // A teacher's view is drawn in the size of its own pictures.
+        let drawn_px = self.shown.taught.map_or(size_px, |taught| taught.size_px);
+        let (preprocessor, fresh) = (&self.preprocessor, self.tuning.views);
         photos::decode(&items, |at, photo| {
-            let name = items[at].name.as_bytes();
-            let seed = key(&[b"tower view", &salt.to_le_bytes(), name]);
-            let view = views.draw(&photo, size_px, StdRng::from_seed(seed));
-            let view = view.as_ref().unwrap_or(&photo);
-            Ok(preprocessor.prepare(view, &Shape::Full)?)
+            let name = &items[at].name;
+            let view = match draw {
+                Draw::Plain => None,
+                Draw::Fresh(salt) => {
+                    let seed = key(&[b"tower view", &salt.to_le_bytes(), name.as_bytes()]);
+                    fresh.draw(&photo, size_px, StdRng::from_seed(seed))
+                }
+                Draw::Known(views, numbers) => views.draw(&photo, drawn_px, name, numbers[at]),
+            };
+            Ok(preprocessor.prepare(view.as_ref().unwrap_or(&photo), &Shape::Full)?)
         })
+    }
+
+    /// Pictures of `items` and which of these they are; those that cannot be read are left out.
+    /// `numbers` are those of known views.
+    fn pictures(
+        &mut self,
+        items: &[usize],
+        numbers: &[u8],
+        salt: u64,
+    ) -> Result<(Pictures, Vec<usize>)> {
+        let positions = 0..items.len();
+        if let (None, Some(seen)) = (&self.image, self.shown.seen) {
+            let known: Vec<usize> = positions
+                .filter(|at| self.seen.contains_key(&items[*at]))
+                .collect();
+            let views: Vec<(usize, u8)> =
+                known.iter().map(|at| (items[*at], numbers[*at])).collect();
+            let rows = seen.select(&self.seen, &views)?;
+            return Ok((Pictures::Known(rows), known));
+        }
+        let draw = match self.shown.views {
+            Some(views) => Draw::Known(views, numbers),
+            None => Draw::Fresh(salt),
+        };
+        let (inputs, skips) = self.inputs(items, &draw)?;
+        self.skipped.merge(&skips);
+        let read = inputs.into_iter().zip(positions);
+        let (inputs, known) = read.filter_map(|(input, at)| Some((input?, at))).unzip();
+        Ok((Pictures::Read(inputs), known))
     }
 
     fn tokenize(&mut self, rows: &[u32]) -> Result<()> {
@@ -183,8 +216,9 @@ impl<'a> Towers<'a> {
         Ok(padded.collect())
     }
 
-    fn embed_images(&self, inputs: &[&ModelInput], track: Track) -> Result<Tensor> {
-        self.image.images(inputs, track)
+    fn embed_images(&self, inputs: &[ModelInput], track: Track) -> Result<Tensor> {
+        let tower = self.image.as_ref().context("the image tower is not read")?;
+        tower.images(&inputs.iter().collect::<Vec<_>>(), track)
     }
 
     fn embed_texts(&self, rows: &[u32], track: Track) -> Result<Tensor> {
@@ -207,180 +241,40 @@ impl<'a> Towers<'a> {
         Ok(Tensor::cat(&parts, 0)?)
     }
 
-    fn loss(&self, images: &Tensor, texts: &Tensor, targets: &Targets) -> Result<Tensor> {
-        let cosines = images.matmul(&texts.t()?)?;
-        let (loss, scale) = (self.settings.loss, self.settings.logit_scale);
-        Ok(targets.loss(loss, &cosines, scale, self.bias.as_tensor())?)
-    }
-
-    /// The gradient of the batch's loss, and the loss.
-    fn gradients(
-        &self,
-        inputs: &[&ModelInput],
-        texts: &[u32],
-        targets: &Targets,
-    ) -> Result<(GradStore, f64)> {
-        let chunk = self.tuning.chunk;
-        if inputs.len() <= chunk && texts.len() <= chunk {
-            let images = self.embed_images(inputs, Track::Gradients)?;
-            let texts = self.embed_texts(texts, Track::Gradients)?;
-            let loss = self.loss(&images, &texts, targets)?;
-            let value = f64::from(loss.to_scalar::<f32>()?);
-            return Ok((loss.backward()?, value));
-        }
-        let images = Var::from_tensor(&self.in_chunks(inputs, Self::embed_images)?)?;
-        let texts_var = Var::from_tensor(&self.in_chunks(texts, Self::embed_texts)?)?;
-        let loss = self.loss(images.as_tensor(), texts_var.as_tensor(), targets)?;
-        let value = f64::from(loss.to_scalar::<f32>()?);
-        let mut gradients = loss.backward()?;
-        let mut take = |var: &Var| gradients.remove(var).context("the loss has no gradient");
-        let (at_images, at_texts) = (take(&images)?, take(&texts_var)?);
-        if self.tuning.image {
-            self.back(inputs, Self::embed_images, &at_images, &mut gradients)?;
-        }
-        if self.tuning.text {
-            self.back(texts, Self::embed_texts, &at_texts, &mut gradients)?;
-        }
-        Ok((gradients, value))
-    }
-
-    /// Takes the gradient `at` the embeddings of `all` back through a tower, chunk by chunk.
-    fn back<T>(
-        &self,
-        all: &[T],
-        embed: impl Fn(&Self, &[T], Track) -> Result<Tensor>,
-        at: &Tensor,
-        gradients: &mut GradStore,
-    ) -> Result<()> {
-        let mut first = 0;
-        for part in all.chunks(self.tuning.chunk) {
-            let embeddings = embed(self, part, Track::Gradients)?;
-            let at = at.narrow(0, first, part.len())?;
-            gradients.extend((embeddings * at)?.sum_all()?.backward()?)?;
-            first += part.len();
-        }
-        Ok(())
-    }
-
-    /// Rows of the texts that held-out photos are measured with.
-    pub fn measured_texts(&self) -> Vec<u32> {
-        let texts = self.shown.texts;
-        let mut rows: BTreeSet<u32> = texts.classes.iter().flatten().copied().collect();
-        rows.extend(&texts.negatives);
-        let said = self.held_out_said();
-        rows.extend(said.iter().flat_map(|said| &said.captions));
-        rows.into_iter().collect()
-    }
-
-    fn held_out_said(&self) -> &[Said] {
-        let said = &self.shown.held_out.photos.said;
-        &said[..said.len().min(MAX_HELD_OUT)]
-    }
-
     /// Held-out photos and the texts they are measured with, embedded by the towers as they are; rows
     /// of other texts are 0.
     ///
     /// # Errors
     /// A photo that cannot be read any more, or candle's.
     pub fn held_out(&self) -> Result<(Photos, Texts)> {
-        let said = self.held_out_said();
-        let items = &self.shown.held_out.items[..said.len()];
-        let mut rows = Vec::new();
-        for part in items.chunks(self.tuning.chunk) {
-            let (inputs, _) = self.inputs(part, Views::Plain, 0)?;
-            let inputs: Option<Vec<&ModelInput>> = inputs.iter().map(Option::as_ref).collect();
-            let inputs =
-                inputs.context("held-out photos changed while it was learnt; start again")?;
-            rows.push(self.embed_images(&inputs, Track::Nothing)?.detach());
-        }
-        let photos = Photos {
-            rows: Tensor::cat(&rows, 0)?,
-            views: (0u32..).map(|row| (row, 1)).take(said.len()).collect(),
-            said: said.to_vec(),
+        let said = self.shown.held_out_said();
+        let photos = if self.image.is_some() {
+            let items = &self.shown.held_out.items[..said.len()];
+            let mut rows = Vec::new();
+            for part in items.chunks(self.tuning.chunk) {
+                let (inputs, _) = self.inputs(part, &Draw::Plain)?;
+                let inputs: Option<Vec<ModelInput>> = inputs.into_iter().collect();
+                let inputs =
+                    inputs.context("held-out photos changed while it was learnt; start again")?;
+                rows.push(self.embed_images(&inputs, Track::Nothing)?.detach());
+            }
+            Photos {
+                rows: Tensor::cat(&rows, 0)?,
+                views: (0u32..).map(|row| (row, 1)).take(said.len()).collect(),
+                said: said.to_vec(),
+            }
+        } else {
+            let first: Vec<usize> = (0..said.len()).collect();
+            self.shown.held_out.photos.subset(&first)
         };
         let mut texts = self.shown.texts.clone();
         if self.text.is_some() {
-            let rows = self.measured_texts();
+            let rows = self.shown.measured_texts();
             let known = self.in_chunks(&rows, Self::embed_texts)?;
             let empty = texts.rows.zeros_like()?;
             let at = Tensor::new(&rows[..], &Device::Cpu)?;
             texts.rows = empty.index_add(&at, &known, 0)?;
         }
         Ok((photos, texts))
-    }
-}
-
-impl Learner for Towers<'_> {
-    fn learnables(&self) -> Vec<Learnable> {
-        let mut learnables = self.image.learnables("image/");
-        if let Some(text) = &self.text {
-            learnables.extend(text.learnables("text/"));
-        }
-        if self.settings.loss == Loss::Sigmoid {
-            learnables.push(Learnable::new("bias", &self.bias));
-        }
-        learnables
-    }
-
-    fn enter(&mut self, frozen: bool) -> Result<()> {
-        let learn = if frozen {
-            Learn::Projection
-        } else {
-            self.tuning.learn
-        };
-        let (image, seed) = (self.tuning.image, self.settings.seed);
-        self.image
-            .learn(if image { learn } else { Learn::Nothing }, seed)
-            .context("image.onnx")?;
-        if let Some(text) = &mut self.text {
-            text.learn(learn, seed).context("text.onnx")?;
-        }
-        let rows = self.measured_texts();
-        self.tokenize(&rows)
-    }
-
-    fn steps(&self) -> usize {
-        steps(self.shown.train.len(), self.settings.batch)
-    }
-
-    fn pass(&mut self, mut rng: StdRng, step: &mut Taken) -> Result<()> {
-        let salt: u64 = rng.random();
-        let shown = self.shown;
-        let mut order = shown.train.to_vec();
-        order.shuffle(&mut rng);
-        let mut taken = 0;
-        for part in order.chunks(self.settings.batch) {
-            let (inputs, skips) = self.inputs(part, self.tuning.views, salt)?;
-            for skip in skips.first() {
-                if !self.skipped.first().iter().any(|s| s.name == skip.name) {
-                    self.skipped.add(&skip.name, &skip.reason);
-                }
-            }
-            let read = inputs.iter().zip(part);
-            let read = read.filter_map(|(input, item)| Some((input.as_ref()?, *item)));
-            let (inputs, items): (Vec<&ModelInput>, Vec<usize>) = read.unzip();
-            // A single photo would have nothing to be told from.
-            if inputs.is_empty() || (inputs.len() == 1 && order.len() > 1) {
-                continue;
-            }
-            let said: Vec<&Said> = items.iter().map(|item| &shown.said[*item]).collect();
-            let drawn = Drawn::draw(&said, shown.texts, &mut rng)?;
-            self.tokenize(&drawn.texts)?;
-            let (gradients, loss) = self.gradients(&inputs, &drawn.texts, &drawn.targets)?;
-            step(&gradients, loss)?;
-            taken += 1;
-        }
-        ensure!(taken > 0, "none of {} photos can be read", order.len());
-        Ok(())
-    }
-
-    fn measure(&self) -> Result<Score> {
-        let (photos, texts) = self.held_out()?;
-        let unchanged = Maps::identity(photos.rows.dim(1)?, DType::F32)?;
-        score(&photos, &texts, &unchanged, self.settings.logit_scale)
-    }
-
-    fn decides(&self) -> bool {
-        true
     }
 }

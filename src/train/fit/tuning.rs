@@ -5,7 +5,7 @@ use candle_core::{DType, Device};
 use image::RgbImage;
 use rand::rngs::StdRng;
 
-use super::embed::STRENGTH;
+use super::embed::{Known, STRENGTH};
 use crate::train::augment;
 use crate::train::tower::{Learn, Rank};
 
@@ -28,6 +28,16 @@ impl Views {
             Self::Mild => Some(augment::picture(photo, size_px, true, STRENGTH, &mut rng)),
             Self::ClipItalian => Some(augment::clip_italian(photo, size_px, &mut rng)),
         }
+    }
+}
+
+impl Tuning {
+    /// The views that something which is not learnt is run on once: a teacher where `taught`, or the
+    /// daemon's engine on an image tower that stays as it is. `None`: every epoch has fresh ones.
+    pub fn known(&self, taught: bool, count: u8, seed: u64) -> Option<Known> {
+        let kind = self.views;
+        let count = if kind == Views::Plain { 0 } else { count };
+        (taught || !self.image).then_some(Known { kind, count, seed })
     }
 }
 

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result, bail, ensure};
 
 use super::checkpoint::{Checkpoint, Stored};
+use super::drawn::Drawn;
 use crate::train::onnx::layers::{Linear, Norm};
 
 /// Names listed in one message at most.
@@ -29,9 +30,15 @@ pub enum Fate {
 
 /// Weights that have not been taken yet.
 pub struct Weights<'a> {
-    checkpoint: &'a Checkpoint,
+    origin: Origin<'a>,
     /// By the towers' names: the name in the file, and where it lies.
     left: BTreeMap<String, (String, Stored)>,
+}
+
+/// Where weights come from.
+enum Origin<'a> {
+    Checkpoint(&'a Checkpoint),
+    Drawn(Drawn),
 }
 
 impl<'a> Weights<'a> {
@@ -54,7 +61,18 @@ impl<'a> Weights<'a> {
                 left.insert(name, (source.clone(), stored));
             }
         }
-        Ok(Self { checkpoint, left })
+        Ok(Self {
+            origin: Origin::Checkpoint(checkpoint),
+            left,
+        })
+    }
+
+    /// Random ones, of whatever shape is asked for.
+    pub fn drawn(drawn: Drawn) -> Self {
+        Self {
+            origin: Origin::Drawn(drawn),
+            left: BTreeMap::new(),
+        }
     }
 
     /// Whether `name` is there.
@@ -67,6 +85,9 @@ impl<'a> Weights<'a> {
     /// # Errors
     /// It is missing.
     pub fn shape(&self, name: &str) -> Result<&[usize]> {
+        if let Origin::Drawn(drawn) = &self.origin {
+            return drawn.shape(name).with_context(|| missing(name));
+        }
         let (_, stored) = self.left.get(name).with_context(|| missing(name))?;
         Ok(&stored.shape)
     }
@@ -76,6 +97,9 @@ impl<'a> Weights<'a> {
     /// # Errors
     /// A tensor that is missing, has another shape, or holds something that is not finite.
     pub fn take(&mut self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        if let Origin::Drawn(drawn) = &mut self.origin {
+            return Ok(drawn.table(shape));
+        }
         let (source, stored) = self.left.remove(name).with_context(|| missing(name))?;
         self.read(&source, &stored, shape)
     }
@@ -87,7 +111,10 @@ impl<'a> Weights<'a> {
             stored.shape
         );
         let context = || format!("tensor {source}");
-        let values = self.checkpoint.read(stored).with_context(context)?;
+        let Origin::Checkpoint(checkpoint) = self.origin else {
+            bail!("tensor {source} was not drawn")
+        };
+        let values = checkpoint.read(stored).with_context(context)?;
         if let Some(index) = values.iter().position(|v| !v.is_finite()) {
             bail!(
                 "tensor {source} holds {} at element {index}; the checkpoint is damaged",
@@ -125,6 +152,9 @@ impl<'a> Weights<'a> {
         outputs: usize,
         biased: bool,
     ) -> Result<Linear> {
+        if let Origin::Drawn(drawn) = &mut self.origin {
+            return Ok(drawn.linear(inputs, outputs, biased));
+        }
         let weight = format!("{name}.weight");
         let (source, stored) = self
             .left
@@ -151,6 +181,13 @@ impl<'a> Weights<'a> {
     /// # Errors
     /// As [`Self::take`].
     pub fn norm(&mut self, name: &str, width: usize, epsilon: f32) -> Result<Norm> {
+        if let Origin::Drawn(_) = self.origin {
+            return Ok(Norm {
+                weight: vec![1.0; width],
+                bias: vec![0.0; width],
+                epsilon,
+            });
+        }
         Ok(Norm {
             weight: self.take(&format!("{name}.weight"), &[width])?,
             bias: self.take(&format!("{name}.bias"), &[width])?,

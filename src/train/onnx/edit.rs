@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use anyhow::{Context, Result, bail, ensure};
 use prost::Message;
 use tract_onnx::pb::tensor_proto::DataType;
-use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TensorProto};
+use tract_onnx::pb::tensor_shape_proto::dimension;
+use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TensorProto, type_proto};
 
 use super::graph::{Model, signed};
 use super::read::floats;
@@ -85,10 +86,41 @@ pub fn with_map(bytes: Vec<u8>, map: &Map) -> Result<(Model, Placed)> {
     let placed = if fold(&mut graph, map)? {
         Placed::Folded
     } else {
-        append(&mut graph, map);
+        append(&mut graph, &[map.dim; 2], &map.transposed());
         Placed::Appended
     };
     Ok((Model::from_parts(model, graph), placed))
+}
+
+/// Reads an ONNX file and puts one more product `x·W`, `W [inputs, outputs]`, behind its output, which
+/// has then `outputs` values.
+///
+/// # Errors
+/// A file that is no ONNX graph with the output `embedding`, or values that do not fill `W`.
+pub fn with_projection(
+    bytes: &[u8],
+    [inputs, outputs]: [usize; 2],
+    values: &[f32],
+) -> Result<Model> {
+    ensure!(
+        values.len() == inputs * outputs,
+        "a projection has {inputs}×{outputs} values"
+    );
+    let mut model = ModelProto::decode(bytes).context("no ONNX file")?;
+    let mut graph = model.graph.take().context("an ONNX file without a graph")?;
+    ensure!(
+        graph.node.iter().any(|node| node.output == [OUTPUT]),
+        "no node of the graph gives {OUTPUT:?}"
+    );
+    append(&mut graph, &[inputs, outputs], values);
+    let of_output = graph.output.iter_mut().filter(|port| port.name == OUTPUT);
+    for dim in of_output.filter_map(|port| match &mut port.r#type.as_mut()?.value {
+        Some(type_proto::Value::TensorType(kind)) => kind.shape.as_mut()?.dim.last_mut(),
+        _ => None,
+    }) {
+        dim.value = Some(dimension::Value::DimValue(signed(outputs)));
+    }
+    Ok(Model::from_parts(model, graph))
 }
 
 /// A constant: an initializer, or one that is cast to f32.
@@ -221,8 +253,8 @@ fn constant(graph: &GraphProto, producers: &HashMap<&str, usize>, name: &str) ->
         .then_some(Constant { dims, values })
 }
 
-/// Renames the output everywhere and multiplies it behind.
-fn append(graph: &mut GraphProto, map: &Map) {
+/// Renames the output everywhere and multiplies it behind with a weight `[inputs, outputs]`.
+fn append(graph: &mut GraphProto, dims: &[usize; 2], values: &[f32]) {
     let before = free_name(graph, &format!("{OUTPUT}.before"));
     let rename = |name: &mut String| {
         if name == OUTPUT {
@@ -235,10 +267,7 @@ fn append(graph: &mut GraphProto, map: &Map) {
     }
     graph.value_info.retain(|info| info.name != OUTPUT);
     let weight = free_name(graph, "refresh.weight");
-    let values = map.transposed();
-    graph
-        .initializer
-        .push(tensor(&weight, &[map.dim; 2], &values));
+    graph.initializer.push(tensor(&weight, dims, values));
     graph.node.push(NodeProto {
         op_type: "MatMul".to_owned(),
         name: free_name(graph, "refresh"),

@@ -50,6 +50,11 @@ impl Weights {
         Ok(Self { tensors })
     }
 
+    /// All names.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.keys().map(String::as_str)
+    }
+
     /// Shape and values of the constant `name`.
     ///
     /// # Errors

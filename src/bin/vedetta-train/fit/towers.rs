@@ -7,25 +7,12 @@ use vedetta::train::tower::Rank;
 
 use super::Stage;
 
-/// Options of `--stage adapters` and `--stage full`.
-#[derive(Args, PartialEq)]
-#[command(next_help_heading = "Stages adapters and full")]
-pub struct Towers {
-    /// Which towers are learnt.
-    #[arg(long, value_enum)]
-    tower: Option<Which>,
-    /// A published recipe, for --stage full: clip-italian.
-    #[arg(long, value_enum)]
-    preset: Option<Preset>,
-    /// Views that are learnt from: one of each photo in each epoch.
+/// Options of whatever learns towers.
+#[derive(Args, Default, PartialEq)]
+pub struct Learning {
+    /// Views that are learnt from.
     #[arg(long, value_enum)]
     augment: Option<Augment>,
-    /// Width of an adapter [default: 8].
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
-    rank: Option<u16>,
-    /// Factor of an adapter, times its rank [default: 2 · rank].
-    #[arg(long)]
-    alpha: Option<f64>,
     /// Photos or texts that are in memory together, however large the batch is [default: 16].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     chunk: Option<u16>,
@@ -36,9 +23,29 @@ pub struct Towers {
     /// Highest learning rate of those [default: 5e-5].
     #[arg(long, value_name = "RATE")]
     frozen_rate: Option<f64>,
-    /// Where it is computed; cuda multiplies in bf16.
+    /// Where it is computed. cuda multiplies in bf16; it has not been tried on a GPU yet.
     #[arg(long, value_enum)]
     device: Option<DeviceName>,
+}
+
+/// Options of `--stage adapters` and `--stage full`.
+#[derive(Args, PartialEq)]
+#[command(next_help_heading = "Stages adapters and full")]
+pub struct Towers {
+    /// Which towers are learnt.
+    #[arg(long, value_enum)]
+    tower: Option<Which>,
+    /// A published recipe, for --stage full: clip-italian.
+    #[arg(long, value_enum)]
+    preset: Option<Preset>,
+    /// Width of an adapter [default: 8].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    rank: Option<u16>,
+    /// Factor of an adapter, times its rank [default: 2 · rank].
+    #[arg(long)]
+    alpha: Option<f64>,
+    #[command(flatten)]
+    learning: Learning,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -106,12 +113,7 @@ impl Towers {
         let rank = self.rank.unwrap_or(8);
         let mut tuning = match stage {
             Stage::Projection => {
-                let given = self.tower.is_some()
-                    || self.augment.is_some()
-                    || self.chunk.is_some()
-                    || self.frozen_epochs.is_some()
-                    || self.frozen_rate.is_some()
-                    || self.device.is_some();
+                let given = self.tower.is_some() || self.learning != Learning::default();
                 ensure!(
                     !given,
                     "--tower, --augment, --chunk, --frozen-epochs, --frozen-rate and --device are \
@@ -129,6 +131,20 @@ impl Towers {
         let which = self.tower.unwrap_or(Which::Both);
         tuning.image = which != Which::Text;
         tuning.text = which != Which::Image;
+        self.learning.apply(&mut tuning);
+        Ok(Some(tuning))
+    }
+}
+
+impl Learning {
+    /// Every weight, so.
+    pub fn full(&self) -> Tuning {
+        let mut tuning = Tuning::full();
+        self.apply(&mut tuning);
+        tuning
+    }
+
+    fn apply(&self, tuning: &mut Tuning) {
         if let Some(augment) = self.augment {
             tuning.views = match augment {
                 Augment::None => Views::Plain,
@@ -144,6 +160,5 @@ impl Towers {
         if self.device == Some(DeviceName::Cuda) {
             tuning.compute = Compute::Cuda;
         }
-        Ok(Some(tuning))
     }
 }

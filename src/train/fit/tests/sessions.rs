@@ -9,6 +9,7 @@ use rand::{Rng, SeedableRng};
 
 use crate::encoder::Embedding;
 use crate::train::descent::Rule;
+use crate::train::fit::distillation::Objective;
 use crate::train::fit::examples::{Photos, Said, Texts};
 use crate::train::fit::loss::Loss;
 use crate::train::fit::maps::Maps;
@@ -40,6 +41,7 @@ fn settings() -> Settings {
         rule: Rule::AdaBelief,
         clip: Some(0.01),
         loss: Loss::InfoNce,
+        objective: Objective::default(),
         strength: 0.01,
         logit_scale: 20.0,
         seed: 5,
@@ -63,6 +65,8 @@ fn pairs(dim: usize) -> (Photos, Texts) {
         strings: Vec::new(),
         classes: Vec::new(),
         negatives: Vec::new(),
+        general: Vec::new(),
+        general_held_out: Vec::new(),
     };
     (photos, texts)
 }
@@ -140,6 +144,8 @@ fn classes() -> (Photos, Photos, Texts) {
         strings: Vec::new(),
         classes: vec![vec![0, 3], vec![1, 4], vec![2]],
         negatives: vec![5, 6],
+        general: Vec::new(),
+        general_held_out: Vec::new(),
     };
     let made = |photos| Photos::new(photos, DIM).unwrap();
     (made(photos), made(held), texts)

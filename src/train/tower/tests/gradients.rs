@@ -5,6 +5,7 @@ use rand::{Rng, SeedableRng};
 
 use super::*;
 use crate::train::descent::{Descent, Rule};
+use crate::train::fit::distillation;
 use crate::train::fit::loss::{Loss, Relation, Targets};
 
 /// A number that depends on every value of the embeddings: their product with fixed noise.
@@ -140,6 +141,45 @@ fn adapters_have_the_gradient_that_finite_differences_have_and_merge_into_the_we
         "{}",
         distance(&merged, &beside)
     );
+}
+
+/// The whole way from every weight to a teacher's losses.
+#[test]
+fn a_teachers_losses_have_the_gradient_that_finite_differences_have_at_every_weight() {
+    let imported = Imported::new(FAMILIES[0], Store::Float);
+    let towers = ["image.onnx", "text.onnx"].map(|name| {
+        let mut tower = imported.tower(name, DType::F64);
+        tower.learn(Learn::Everything, 1).unwrap();
+        tower
+    });
+    let mut rng = StdRng::seed_from_u64(7);
+    let mut teacher = |like: &Tensor| {
+        let count = like.elem_count();
+        let values: Vec<f64> = (0..count).map(|_| rng.random_range(-1.0..1.0)).collect();
+        let values = Tensor::from_vec(values, like.dims(), &Device::Cpu).unwrap();
+        unit_rows(&values).unwrap()
+    };
+    let photos = imported.images(&towers[0], Track::Nothing).detach();
+    let texts = imported.texts(&towers[1], Track::Nothing).detach();
+    let goals = [teacher(&photos), teacher(&texts)];
+    let logits = |photos: &Tensor, texts: &Tensor| {
+        (photos.matmul(&texts.t().unwrap()).unwrap() * 20.0).unwrap()
+    };
+    let of_goals = logits(&goals[0], &goals[1]);
+    gradients_are_right("mse, image", &towers[0], &|tower, track| {
+        distillation::mse(&imported.images(tower, track), &goals[0]).unwrap()
+    });
+    gradients_are_right("mse, text", &towers[1], &|tower, track| {
+        distillation::mse(&imported.texts(tower, track), &goals[1]).unwrap()
+    });
+    gradients_are_right("affinity, image", &towers[0], &|tower, track| {
+        let logits = logits(&imported.images(tower, track), &texts);
+        distillation::affinity(&logits, &of_goals).unwrap()
+    });
+    gradients_are_right("affinity, text", &towers[1], &|tower, track| {
+        let logits = logits(&photos, &imported.texts(tower, track));
+        distillation::affinity(&logits, &of_goals).unwrap()
+    });
 }
 
 /// 16 pictures of noise and 16 texts of random tokens, at random who belongs to whom.
