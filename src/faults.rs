@@ -1,5 +1,5 @@
-//! Faults on command, for the tests of the watchdog. Only the feature `faults` compiles this, which
-//! nothing that ships has.
+//! Faults on command, for the tests of the watchdog. The feature `faults` and builds with debug
+//! assertions compile this; nothing that ships has either.
 
 use std::path::Path;
 use std::time::Duration;

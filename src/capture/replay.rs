@@ -215,8 +215,10 @@ struct Picture {
 
 /// Reads one file; a JPEG stays as it is, a PNG is decoded.
 fn load(path: &Path) -> Result<Picture, String> {
-    let mut data = Vec::new();
     let file = File::open(path).map_err(|e| e.to_string())?;
+    let length = file.metadata().map_or(0, |m| m.len()).min(MAX_FILE_BYTES);
+    // One byte more, or the end is only found after growing.
+    let mut data = Vec::with_capacity(usize::try_from(length).unwrap_or(0) + 1);
     let read = file.take(MAX_FILE_BYTES + 1).read_to_end(&mut data);
     read.map_err(|e| e.to_string())?;
     if data.len() as u64 > MAX_FILE_BYTES {

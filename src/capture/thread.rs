@@ -140,7 +140,7 @@ impl CaptureShared {
     }
 
     fn advance(&self) {
-        #[cfg(feature = "faults")]
+        #[cfg(any(feature = "faults", debug_assertions))]
         crate::faults::hang_if_told("capture");
         self.progress.fetch_add(1, Ordering::Relaxed);
     }

@@ -25,7 +25,7 @@ use crate::telemetry::Probes;
 use crate::watchdog::Pulse;
 
 /// How long the thread sleeps at most: requests and camera states are looked at this often.
-const TICK: Duration = Duration::from_millis(100);
+const TICK: Duration = Duration::from_millis(250);
 
 /// One camera's end of the capture side.
 #[derive(Clone)]
@@ -131,7 +131,7 @@ impl Inference {
     pub fn run(mut self) {
         let mut first = 0;
         loop {
-            #[cfg(feature = "faults")]
+            #[cfg(any(feature = "faults", debug_assertions))]
             crate::faults::hang_if_told("inference");
             self.pulse.advance(self.clock.uptime());
             self.bell.wait(TICK);

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::compose;
 use super::link::{
-    Happening, Link, LinkError, MAX_INCOMING_BYTES, MAX_UNACKNOWLEDGED, Terms, Wire,
+    Happening, Link, LinkError, MAX_INCOMING_BYTES, MAX_UNACKNOWLEDGED, Receipt, Terms, Wire,
 };
 use super::session::{Session, TICK};
 
@@ -73,6 +73,10 @@ pub(super) struct Conversation {
     busy: BTreeSet<u64>,
     /// Messages among both that are neither events nor pictures.
     others: usize,
+    /// Receipts kept back, in order.
+    owed: VecDeque<Receipt>,
+    /// Receipts handed to the client and not yet written.
+    receipts: usize,
     /// Events from before this connection are delayed ones.
     first_fresh: u64,
     rest_until: Option<Instant>,
@@ -98,6 +102,8 @@ impl Conversation {
             waiting: HashMap::new(),
             busy: BTreeSet::new(),
             others: 0,
+            owed: VecDeque::new(),
+            receipts: 0,
             first_fresh: 0,
             rest_until: None,
             phase: Phase::Talking,
@@ -131,7 +137,7 @@ impl Conversation {
         let mut tick = tokio::time::interval(TICK);
         let mut deadline = None;
         loop {
-            #[cfg(feature = "faults")]
+            #[cfg(any(feature = "faults", debug_assertions))]
             crate::faults::hang_if_told("mqtt");
             session.shared.progress.fetch_add(1, Ordering::Relaxed);
             deadline = deadline.or_else(|| session.shared.deadline());
@@ -147,10 +153,11 @@ impl Conversation {
             // Later than the moment itself, or the check after it would be too early.
             let leave_in = tokio::time::Instant::from_std(leave_in + Duration::from_millis(2));
             tokio::select! {
-                (wire, result) = &mut next => {
+                (mut wire, result) = &mut next => {
                     if self.listen(session, result?) {
                         return Ok(());
                     }
+                    wire.keep_receipts(self.keeps_requests_back(session));
                     next = Box::pin(step(wire));
                 }
                 () = session.shared.wake.notified() => {}

@@ -19,6 +19,9 @@ const PER_SECOND: u32 = 10;
 /// Requests at once.
 const BURST: u32 = 20;
 
+/// Code and message of a request that there is no room for.
+const BUSY: (&str, &str) = ("busy", "too many requests are waiting");
+
 /// See the module.
 pub(super) struct Inbox {
     topics: Topics,
@@ -39,13 +42,14 @@ impl Inbox {
         }
     }
 
-    /// Deals with one message; the answer, when it has to be given here.
+    /// Deals with one message; the answer, when it has to be given here. `busy` refuses everything.
     pub fn receive(
         &mut self,
         counters: &Counters,
         topic: &str,
         payload: &[u8],
         retained: bool,
+        busy: bool,
     ) -> Option<Message> {
         let request = self.topics.parse_request(topic)?;
         if retained {
@@ -66,15 +70,16 @@ impl Inbox {
             let refused = refused(request::id_of(payload), "rate-limited", &message);
             return Some(compose::reply(refused.topic.clone(), &refused.body()));
         }
+        if busy {
+            count(&counters.refused);
+            let refused = refused(request::id_of(payload), BUSY.0, BUSY.1);
+            return Some(compose::reply(refused.topic.clone(), &refused.body()));
+        }
         let outcome = request::read(&self.topics, &self.allowed, topic, payload)?;
         let refused = match outcome {
             Ok(command) => match self.commands.try_send(command) {
                 Ok(()) => return None,
-                Err(TrySendError::Full(_)) => refused(
-                    request::id_of(payload),
-                    "busy",
-                    "too many requests are waiting",
-                ),
+                Err(TrySendError::Full(_)) => refused(request::id_of(payload), BUSY.0, BUSY.1),
                 Err(TrySendError::Disconnected(_)) => refused(
                     request::id_of(payload),
                     "stopping",

@@ -18,7 +18,12 @@ pub const MAX_INCOMING_BYTES: u32 = 256 * 1024;
 const MAX_OUTGOING_BYTES: usize = 4 << 20;
 /// Messages handed to the client and not yet acknowledged, at most; see [`Link::try_publish`].
 pub const MAX_UNACKNOWLEDGED: usize = 32;
-/// Room in the client's request channel: what may be unacknowledged, subscriptions, disconnect.
+/// Messages that an MQTT 5 broker may have on their way to us without a receipt.
+pub const MAX_UNRECEIPTED: u16 = 64;
+/// Receipts handed to the client and not yet written, at most.
+pub const MAX_RECEIPTS: usize = 16;
+/// Room in the client's request channel: what may be unacknowledged, receipts, subscriptions,
+/// disconnect.
 const REQUESTS: usize = 64;
 /// Packet identifiers go round after this many. Far over [`MAX_UNACKNOWLEDGED`], so that a message
 /// never meets one that still has its identifier.
@@ -67,13 +72,26 @@ pub enum Happening {
         topic: String,
         payload: Vec<u8>,
         retained: bool,
+        /// Owed to the broker; `None` where none is, or it was given already.
+        receipt: Option<Receipt>,
     },
+    /// A receipt was written.
+    ReceiptGiven,
     /// DISCONNECT was written.
     Disconnected,
     /// Nothing to act on, from the broker: it lives.
     Heard,
     /// Nothing to act on, from ourselves.
     Nothing,
+}
+
+/// The acknowledgement of a message from the broker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// Packet identifier.
+    pub id: u16,
+    /// The first of the two steps of exactly once.
+    pub exactly_once: bool,
 }
 
 /// What the broker offers on this connection.
@@ -164,6 +182,14 @@ impl Link {
         }
     }
 
+    /// Gives the broker a receipt that was kept back, see [`Wire::keep_receipts`].
+    pub fn try_acknowledge(&self, receipt: Receipt) -> bool {
+        match self {
+            Self::V5(sender) => sender.try_acknowledge(receipt),
+            Self::V311(client) => v311::try_acknowledge(client, receipt),
+        }
+    }
+
     /// Says goodbye after everything handed over before.
     pub fn try_disconnect(&self) -> bool {
         match self {
@@ -174,6 +200,17 @@ impl Link {
 }
 
 impl Wire {
+    /// Whether receipts are kept back. A broker that gets none stops sending once it has
+    /// [`MAX_UNRECEIPTED`] messages (MQTT 3.1.1: as many as it likes) on their way. Has to be called
+    /// before every poll: what was read together is dealt with alike, so that it may hold only later.
+    pub fn keep_receipts(&mut self, keep: bool) {
+        match self {
+            Self::V5(wire, _) if wire.state.events.is_empty() => wire.state.manual_acks = keep,
+            Self::V311(wire) if wire.state.events.is_empty() => wire.state.manual_acks = keep,
+            _ => {}
+        }
+    }
+
     /// The next thing that happens. After an error the wire is of no use: it would reconnect by
     /// itself, without any delay.
     pub async fn poll(&mut self) -> Result<Happening, LinkError> {
@@ -194,6 +231,7 @@ fn translate_outgoing(outgoing: &rumqttc::Outgoing) -> Happening {
     match outgoing {
         rumqttc::Outgoing::Publish(id) => Happening::Sent(*id),
         rumqttc::Outgoing::Disconnect => Happening::Disconnected,
+        rumqttc::Outgoing::PubAck(_) | rumqttc::Outgoing::PubRec(_) => Happening::ReceiptGiven,
         _ => Happening::Nothing,
     }
 }

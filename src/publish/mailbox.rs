@@ -1,12 +1,17 @@
-//! What waits for the mqtt thread besides events: the newest payload of every retained topic, and a
-//! bounded queue of replies and health. Nobody ever waits for room in it.
+//! What waits for the mqtt thread besides events: the newest payload of every retained topic, and two
+//! bounded queues, of answers and of what passes by (health, announcements). Nobody ever waits for
+//! room in it: while it is crowded, the broker keeps requests back.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use super::link::Message;
 
-/// Replies and health messages that may wait; what does not fit is dropped and counted.
-const MAX_FLEETING: usize = 64;
+/// Messages that pass by and may wait; of more the oldest is dropped and counted.
+const MAX_PASSING: usize = 64;
+/// Packet bytes of answers from which on requests are kept back: ten thousand plain ones fit.
+const ANSWERS_BYTES: usize = 4 << 20;
+/// For the answers to what was on its way by then; what does not fit is dropped and counted.
+const ANSWERS_ROOM_BYTES: usize = 256 << 10;
 /// Retained topics that may exist: more than any configuration makes.
 const MAX_TOPICS: usize = 65_536;
 
@@ -23,7 +28,9 @@ pub(super) struct Mailbox {
     retained: BTreeMap<String, Kept>,
     /// Topics whose newest payload has to be sent, in order.
     due: VecDeque<String>,
-    fleeting: VecDeque<Message>,
+    passing: VecDeque<Message>,
+    answers: VecDeque<Message>,
+    answers_bytes: usize,
     dropped: u64,
 }
 
@@ -32,11 +39,11 @@ impl Mailbox {
     /// clears the topic.
     pub fn put(&mut self, message: Message) {
         if !message.retain {
-            if self.fleeting.len() == MAX_FLEETING {
-                self.fleeting.pop_front();
+            if self.passing.len() == MAX_PASSING {
+                self.passing.pop_front();
                 self.dropped += 1;
             }
-            self.fleeting.push_back(message);
+            self.passing.push_back(message);
             return;
         }
         let topic = message.topic.clone();
@@ -51,6 +58,23 @@ impl Mailbox {
                 .insert(topic.clone(), Kept { message, due: true });
             self.due.push_back(topic);
         }
+    }
+
+    /// Puts the answer to a request in. None is dropped as long as no requests are taken while
+    /// [`Mailbox::is_crowded`].
+    pub fn put_answer(&mut self, answer: Message) {
+        let bytes = self.answers_bytes + answer.packet_bytes();
+        if bytes > ANSWERS_BYTES + ANSWERS_ROOM_BYTES {
+            self.dropped += 1;
+            return;
+        }
+        self.answers_bytes = bytes;
+        self.answers.push_back(answer);
+    }
+
+    /// Whether so many answers wait that no more requests should be taken.
+    pub fn is_crowded(&self) -> bool {
+        self.answers_bytes >= ANSWERS_BYTES
     }
 
     /// Has the payload of `topic`, when there is one, sent again.
@@ -86,20 +110,25 @@ impl Mailbox {
 
     /// No connection: answers and health are for nobody, they are forgotten.
     pub fn forget_fleeting(&mut self) {
-        self.fleeting.clear();
+        self.passing.clear();
+        self.answers.clear();
+        self.answers_bytes = 0;
     }
 
+    /// The next message to send. Answers come last: thousands of them must not hold up a state.
     pub fn next(&mut self) -> Option<Message> {
-        if let Some(message) = self.fleeting.pop_front() {
+        if let Some(message) = self.passing.pop_front() {
             return Some(message);
         }
-        loop {
-            let topic = self.due.pop_front()?;
+        while let Some(topic) = self.due.pop_front() {
             if let Some(kept) = self.retained.get_mut(&topic) {
                 kept.due = false;
                 return Some(kept.message.clone());
             }
         }
+        let answer = self.answers.pop_front()?;
+        self.answers_bytes -= answer.packet_bytes();
+        Some(answer)
     }
 
     /// The broker took the retained payload of `topic`: a cleared topic can be forgotten.
@@ -111,7 +140,7 @@ impl Mailbox {
     }
 
     pub fn is_empty(&self) -> bool {
-        self.fleeting.is_empty() && self.due.is_empty()
+        self.passing.is_empty() && self.due.is_empty() && self.answers.is_empty()
     }
 
     /// Counts a message that could not be handed on.
@@ -184,12 +213,42 @@ mod tests {
     }
 
     #[test]
-    fn too_many_replies_drop_the_oldest_and_count_it() {
+    fn too_much_that_passes_by_drops_the_oldest_and_counts_it() {
         let mut mailbox = Mailbox::default();
-        for n in 0..MAX_FLEETING + 3 {
-            mailbox.put(message("reply", &n.to_string(), false));
+        for n in 0..MAX_PASSING + 3 {
+            mailbox.put(message("health", &n.to_string(), false));
         }
         assert_eq!(mailbox.dropped(), 3);
-        assert_eq!(drain(&mut mailbox)[0], "reply=3");
+        assert_eq!(drain(&mut mailbox)[0], "health=3");
+    }
+
+    #[test]
+    fn answers_wait_for_everything_else() {
+        let mut mailbox = Mailbox::default();
+        mailbox.put_answer(message("reply", "1", false));
+        mailbox.put(message("state", "ON", true));
+        mailbox.put(message("health", "{}", false));
+        assert_eq!(drain(&mut mailbox), ["health={}", "state=ON", "reply=1"]);
+    }
+
+    #[test]
+    fn a_crowd_of_answers_is_seen_before_any_is_dropped_and_goes_as_they_leave() {
+        let mut mailbox = Mailbox::default();
+        let mut put = 0;
+        while !mailbox.is_crowded() {
+            mailbox.put_answer(message("reply", "{}", false));
+            put += 1;
+        }
+        assert!(put > 10_000, "{put}");
+        mailbox.put_answer(message("reply", "{}", false));
+        assert_eq!(mailbox.dropped(), 0);
+        for _ in 0..2 * put {
+            mailbox.put_answer(message("reply", "{}", false));
+        }
+        assert!(mailbox.dropped() > 0);
+        let kept = drain(&mut mailbox).len() as u64;
+        assert_eq!(kept + mailbox.dropped(), 3 * put + 1);
+        assert!(!mailbox.is_crowded());
+        assert_eq!(mailbox.answers_bytes, 0);
     }
 }

@@ -237,8 +237,8 @@ impl Publisher {
 
     /// Hands messages over that belong together: their events are stored in one transaction.
     ///
-    /// Of a retained topic only the newest payload waits; replies and health wait in a bounded
-    /// queue and are forgotten while there is no connection. What does not fit is counted in
+    /// Of a retained topic only the newest payload waits; replies and health wait in bounded
+    /// queues and are forgotten when the connection is lost. What does not fit is counted in
     /// `dropped_messages`.
     pub fn send_all(&self, messages: impl IntoIterator<Item = Outgoing>) {
         let Inner {
@@ -280,8 +280,12 @@ impl Publisher {
             if is_large {
                 mailbox.count_dropped();
             }
+            let is_answer = matches!(&message, Outgoing::Reply { .. });
             for message in compose::messages(topics, &message) {
-                mailbox.put(message);
+                match is_answer {
+                    true => mailbox.put_answer(message),
+                    false => mailbox.put(message),
+                }
             }
         }
         shared.wake.notify_one();

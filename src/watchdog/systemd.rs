@@ -16,7 +16,8 @@ pub struct Systemd {
     /// Half of `WATCHDOG_USEC`, as `sd_watchdog_enabled(3)` recommends.
     feed_every: Option<Duration>,
     fed_at: Option<Duration>,
-    starving: bool,
+    /// The stage that was named last.
+    starving: Option<String>,
     status: String,
 }
 
@@ -28,7 +29,7 @@ impl Systemd {
         Self {
             feed_every: enabled.then(|| Duration::from_micros(microseconds) / 2),
             fed_at: None,
-            starving: false,
+            starving: None,
             status: String::new(),
         }
     }
@@ -72,11 +73,11 @@ impl Systemd {
     }
 
     /// Feeds the watchdog when it is due at `now` (uptime) and `verdict` allows it, however often it
-    /// is called; logs once when it starts or stops to starve.
+    /// is called; logs once when it starts or stops to starve, and when it is another stage's fault.
     pub fn tick(&mut self, now: Duration, verdict: &Verdict) {
         match verdict {
             Verdict::Feed => {
-                if std::mem::take(&mut self.starving) {
+                if self.starving.take().is_some() {
                     log::warn!("every stage advances again, the watchdog is fed");
                 }
                 let Some(every) = self.feed_every else { return };
@@ -93,7 +94,9 @@ impl Systemd {
                 silent_for,
                 died,
             } => {
-                if !std::mem::replace(&mut self.starving, true) {
+                // A slow stage may hide one that hangs: whoever is named last is who is restarted for.
+                if self.starving.as_ref() != Some(stage) {
+                    self.starving = Some(stage.clone());
                     let what = if *died { "died" } else { "hangs" };
                     let seconds = silent_for.as_secs();
                     let line = format!("{stage} {what}, silent for {seconds} s");
@@ -152,6 +155,14 @@ mod tests {
         systemd.tick(at(5), &Verdict::Feed);
         systemd.tick(at(10), &starve());
         systemd.tick(at(15), &starve());
+        systemd.tick(
+            at(16),
+            &Verdict::Starve {
+                stage: "capture-uno".to_owned(),
+                silent_for: at(30),
+                died: false,
+            },
+        );
         systemd.tick(at(20), &Verdict::Feed);
         systemd.reloading();
         systemd.stopping();
@@ -188,6 +199,7 @@ mod tests {
         assert_eq!(hear(), "WATCHDOG=1\n", "at 0 s");
         assert_eq!(hear(), "WATCHDOG=1\n", "at 5 s, not at 1 s");
         assert_eq!(hear(), "STATUS=inference hangs, silent for 40 s\n");
+        assert_eq!(hear(), "STATUS=capture-uno hangs, silent for 30 s\n");
         assert_eq!(hear(), "WATCHDOG=1\n", "at 20 s, after it moved again");
         let reload = hear();
         assert!(

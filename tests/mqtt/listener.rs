@@ -152,6 +152,12 @@ impl Listener {
         })
     }
 
+    /// How many messages came on `topic`.
+    pub fn count(&self, topic: &str) -> usize {
+        let heard = self.ears.heard.lock().unwrap();
+        heard.1.iter().filter(|h| h.topic == topic).count()
+    }
+
     pub fn all(&self) -> Vec<Heard> {
         self.ears.heard.lock().unwrap().1.clone()
     }

@@ -1,5 +1,6 @@
 //! Requests from friends, and from others.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -17,18 +18,21 @@ struct Scene {
 }
 
 fn scene(mqtt: &str) -> Option<Scene> {
-    let broker = Broker::start()?;
-    let listener = Listener::on(broker.port);
-    let device = Device::start(broker.port, mqtt);
-    listener.wait_text(&format!("{BASE}/status"), "online");
-    Some(Scene {
-        broker,
-        listener,
-        device,
-    })
+    Some(Scene::with(Broker::start()?, mqtt))
 }
 
 impl Scene {
+    fn with(broker: Broker, mqtt: &str) -> Self {
+        let listener = Listener::on(broker.port);
+        let device = Device::start(broker.port, mqtt);
+        listener.wait_text(&format!("{BASE}/status"), "online");
+        Self {
+            broker,
+            listener,
+            device,
+        }
+    }
+
     fn ask(&self, name: &str, payload: impl Into<Vec<u8>>) {
         self.listener
             .say(&format!("{BASE}/command/{name}"), payload);
@@ -193,6 +197,67 @@ fn a_flood_of_requests_is_limited_and_answered() {
     assert!(mqtt.rate_limited >= 1);
     let taken = std::iter::from_fn(|| scene.device.commands.try_recv().ok()).count();
     assert!((20..40).contains(&taken), "{taken}");
+}
+
+/// Asks ten thousand times in one go and waits for as many answers.
+fn burst(scene: &Scene, id: impl Fn(usize) -> String) {
+    const ASKED: usize = 10_000;
+    let answer_what_is_taken = || {
+        while let Ok(Command::Reload { id }) = scene.device.commands.try_recv() {
+            let body = json!({"id": id, "ok": true, "message": "reloaded"});
+            let command = vedetta::config::CommandName::Reload;
+            scene
+                .device
+                .publisher
+                .send(Outgoing::Reply { command, body });
+        }
+    };
+    for n in 0..ASKED {
+        scene.ask("reload", json!({"id": id(n)}).to_string());
+        answer_what_is_taken();
+    }
+    let topic = format!("{BASE}/reply/reload");
+    let mut answered = 0;
+    while answered < ASKED {
+        until("another answer", || {
+            answer_what_is_taken();
+            scene.listener.count(&topic) > answered
+        });
+        answered = scene.listener.count(&topic);
+    }
+    let ids: BTreeSet<String> = (scene.listener.all().iter())
+        .filter(|heard| heard.topic == topic)
+        .map(|heard| heard.json()["id"].to_string())
+        .collect();
+    assert_eq!((answered, ids.len()), (ASKED, ASKED));
+    let health = scene.health();
+    assert_eq!((health.dropped_messages, health.mqtt.connections), (0, 1));
+}
+
+#[test]
+fn every_one_of_ten_thousand_requests_is_answered() {
+    let Some(scene) = scene("") else { return };
+    burst(&scene, |n| n.to_string());
+}
+
+/// Their answers do not fit into the device all at once: the broker has to keep requests back.
+fn kept_back(version: &str) {
+    let limited = |_: &std::path::Path| "max_inflight_messages 20\n".to_owned();
+    let Some(broker) = Broker::with(limited) else {
+        return;
+    };
+    let scene = Scene::with(broker, &format!("version = \"{version}\""));
+    burst(&scene, |n| format!("{n:05}{}", "\u{1F34C}".repeat(120)));
+}
+
+#[test]
+fn ten_thousand_long_requests_are_answered_with_mqtt_5() {
+    kept_back("5");
+}
+
+#[test]
+fn ten_thousand_long_requests_are_answered_with_mqtt_3_1_1() {
+    kept_back("3.1.1");
 }
 
 #[test]

@@ -36,7 +36,7 @@ pub fn run(arguments: &RunArgs) -> ExitCode {
         }
     };
     super::logging::start(first.log_level);
-    #[cfg(feature = "faults")]
+    #[cfg(any(feature = "faults", debug_assertions))]
     log::warn!("this build hangs when it is told to; it is for tests only");
     let control = Arc::new(Control::default());
     if let Err(error) = listen_to_signals(Arc::clone(&control)) {

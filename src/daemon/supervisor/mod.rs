@@ -32,7 +32,7 @@ use heat::Thermostat;
 pub use start::{load_model, serve};
 
 /// How long the supervisor sleeps at most: signals are looked at this often.
-const TICK: Duration = Duration::from_millis(50);
+const TICK: Duration = Duration::from_millis(100);
 /// Commands that may wait.
 const COMMANDS: usize = 64;
 /// Requests that may wait for the inference thread.

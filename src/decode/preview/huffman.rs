@@ -6,6 +6,9 @@ use super::bits::Bits;
 /// Codes of up to so many bits are looked up at once.
 const FAST_BITS: u32 = 10;
 const FAST: usize = 1 << FAST_BITS;
+/// Codes of AC coefficients that end within so many bits are passed over together.
+const PASS_BITS: u32 = 11;
+const PASSES: usize = 1 << PASS_BITS;
 /// Longest code.
 const MAX_BITS: usize = 16;
 
@@ -14,8 +17,8 @@ const MAX_BITS: usize = 16;
 pub struct Table {
     /// By the next [`FAST_BITS`] bits: length of the code and its value; length 0 is a longer code.
     fast: Box<[(u8, u8); FAST]>,
-    /// The same for AC coefficients, as [`pass`] says; 0 is a longer code, or none.
-    passes: Box<[u16; FAST]>,
+    /// By the next [`PASS_BITS`] bits: AC coefficients that can be passed over; none is a longer code.
+    passes: Box<[Pass; PASSES]>,
     /// Per length: the first code that is not of this length, as [`MAX_BITS`] bits.
     limits: [u32; MAX_BITS + 1],
     /// Per length: what is added to a code for its place in `values`.
@@ -28,7 +31,7 @@ impl Table {
     pub fn new(counts: &[u8; MAX_BITS], values: &[u8]) -> Option<Self> {
         let mut table = Self {
             fast: Box::new([(0, 0); FAST]),
-            passes: Box::new([0; FAST]),
+            passes: Box::new([Pass::default(); PASSES]),
             limits: [0; MAX_BITS + 1],
             offsets: [0; MAX_BITS + 1],
             values: values.to_vec(),
@@ -48,7 +51,6 @@ impl Table {
                     let many = 1 << (FAST_BITS - length);
                     let length = u8::try_from(length).ok()?;
                     table.fast[from..from + many].fill((length, value));
-                    table.passes[from..from + many].fill(pass(length, value).unwrap_or(0));
                 }
                 code += 1;
                 place += 1;
@@ -57,7 +59,13 @@ impl Table {
             table.limits[length as usize] = code << left;
             code <<= 1;
         }
-        (place == values.len()).then_some(table)
+        if place != values.len() {
+            return None;
+        }
+        for (ahead, passed) in (0..).zip(table.passes.iter_mut()) {
+            *passed = Pass::of(ahead, &table.fast);
+        }
+        Some(table)
     }
 
     /// The next value; 32 bits have to be there. `None` for bits that are no code.
@@ -105,13 +113,15 @@ impl Table {
         let mut index = 1;
         while index < 64 {
             bits.refill();
-            let mut entry = self.passes[bits.peek(FAST_BITS)];
-            if entry == 0 {
-                let value = self.next(bits)?;
-                entry = pass(0, value)?;
+            let pass = self.passes[bits.peek(PASS_BITS)];
+            if pass.bits > 0 && index + u32::from(pass.before) < 64 {
+                bits.skip(u32::from(pass.bits));
+                index += u32::from(pass.coefficients);
+            } else {
+                let (size, coefficients) = coefficients(self.next(bits)?)?;
+                bits.skip(u32::from(size));
+                index += u32::from(coefficients);
             }
-            bits.skip(u32::from(entry & 31));
-            index += u32::from(entry >> 8);
         }
         // Anything between is a run over the end of the block.
         (index == 64 || index > END).then_some(())
@@ -121,22 +131,53 @@ impl Table {
 /// What an end of block advances by: over everything else.
 const END: u32 = 128;
 
-/// What a code of this length and value passes over: bits in the low byte, coefficients in the high one.
-/// `None` for a value that baseline pictures do not have.
-fn pass(length: u8, value: u8) -> Option<u16> {
+/// What some bits pass over: all codes that are whole among them, up to an end of block, and the bits
+/// behind the last of these codes.
+#[derive(Clone, Copy, Default)]
+struct Pass {
+    bits: u8,
+    /// Coefficients but for those of the last code: the block must not end with them.
+    before: u8,
+    coefficients: u8,
+}
+
+impl Pass {
+    /// What the [`PASS_BITS`] bits `ahead` pass over.
+    fn of(ahead: usize, fast: &[(u8, u8); FAST]) -> Self {
+        let mut pass = Self::default();
+        while u32::from(pass.bits) < PASS_BITS && u32::from(pass.coefficients) < END {
+            let left = (ahead << pass.bits) % PASSES;
+            let (length, value) = fast[left >> (PASS_BITS - FAST_BITS)];
+            let is_whole = length > 0 && u32::from(pass.bits + length) <= PASS_BITS;
+            let Some((size, coefficients)) = coefficients(value).filter(|_| is_whole) else {
+                break;
+            };
+            pass.before = pass.coefficients;
+            pass.coefficients += coefficients;
+            pass.bits += length + size;
+        }
+        pass
+    }
+}
+
+/// How many bits follow the code of an AC value, and how many coefficients it passes over. `None` for
+/// a value that baseline pictures do not have.
+fn coefficients(value: u8) -> Option<(u8, u8)> {
     let (run, size) = (value >> 4, value & 15);
-    let coefficients = match (run, size) {
-        (0, 0) => u8::try_from(END).ok()?,
-        (15, 0) => 16,
-        (_, 0) => return None,
-        _ => run + 1,
-    };
-    Some(u16::from_le_bytes([length + size, coefficients]))
+    match (run, size) {
+        (0, 0) => Some((0, u8::try_from(END).ok()?)),
+        (15, 0) => Some((0, 16)),
+        (_, 0) => None,
+        _ => Some((size, run + 1)),
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+    use crate::decode::huffman::STANDARD_SEGMENT;
 
     #[test]
     fn codes_of_every_length_are_read() {
@@ -163,6 +204,58 @@ mod tests {
         let mut bits = Bits::new(&[0xff, 0, 0xff, 0]);
         bits.refill();
         assert_eq!(table.next(&mut bits), None, "all ones are no code");
+    }
+
+    /// Passes over a block one code after the other.
+    fn pass_slowly(table: &Table, bits: &mut Bits<'_>) -> Option<()> {
+        let mut index = 1;
+        while index < 64 {
+            bits.refill();
+            let (size, coefficients) = coefficients(table.next(bits)?)?;
+            bits.skip(u32::from(size));
+            index += u32::from(coefficients);
+        }
+        (index == 64 || index > END).then_some(())
+    }
+
+    /// The AC table that begins here in the standard segment.
+    fn standard(at: usize) -> Table {
+        let (counts, values) = STANDARD_SEGMENT[at + 1..].split_first_chunk().unwrap();
+        Table::new(counts, &values[..162]).unwrap()
+    }
+
+    #[test]
+    fn a_block_that_is_full_takes_nothing_of_the_next() {
+        // 1100 0: a zero and a coefficient. 61 times 00 0: a coefficient. What follows reads like one.
+        let mut bytes = [0; 32];
+        bytes[0] = 0b1100_0000;
+        bytes[23] = 0b0000_0001;
+        let mut bits = Bits::new(&bytes);
+        assert_eq!(standard(33).pass_block(&mut bits), Some(()));
+        bits.refill();
+        assert_eq!(bits.peek(5), 0b00010);
+    }
+
+    proptest! {
+        #[test]
+        fn codes_passed_over_together_are_the_same_as_one_by_one(
+            bytes in proptest::collection::vec(0..=254_u8, 64..512),
+            is_chroma: bool,
+        ) {
+            let table = standard(if is_chroma { 241 } else { 33 });
+            let (mut together, mut slowly) = (Bits::new(&bytes), Bits::new(&bytes));
+            while !together.is_over() {
+                let passed = table.pass_block(&mut together);
+                prop_assert_eq!(passed, pass_slowly(&table, &mut slowly));
+                if passed.is_none() {
+                    break;
+                }
+                together.refill();
+                slowly.refill();
+                prop_assert_eq!(together.peek(16), slowly.peek(16));
+                prop_assert_eq!(together.is_over(), slowly.is_over());
+            }
+        }
     }
 
     #[test]

@@ -99,20 +99,29 @@ fn assemble(headers: &Headers, planes: &[Plane]) -> RgbImage {
         headers.height_px.div_ceil(SCALE),
     );
     let (most_across, most_down) = headers.most();
-    let code = |n: usize, x: u32, y: u32| {
-        let (component, plane) = (&headers.components[n], &planes[n]);
-        let x = x as usize * component.across / most_across;
-        let y = y as usize * component.down / most_down;
-        plane.codes.get(y * plane.width + x).copied().unwrap_or(0)
-    };
+    // Where a pixel of the picture is in a plane's row.
+    let places: Vec<Vec<usize>> = (headers.components.iter())
+        .map(|c| (0..width as usize).map(|x| x * c.across / most_across))
+        .map(Iterator::collect)
+        .collect();
     let rgb = full_range();
-    RgbImage::from_fn(width, height, |x, y| {
-        let luma = code(0, x, y);
-        image::Rgb(match planes.len() {
-            3 => rgb(luma, code(1, x, y), code(2, x, y)),
-            _ => [luma; 3],
-        })
-    })
+    let mut pixels = Vec::with_capacity(3 * width as usize * height as usize);
+    for y in 0..height as usize {
+        let rows = headers.components.iter().zip(planes).map(|(c, plane)| {
+            let from = y * c.down / most_down * plane.width;
+            plane.codes.get(from..from + plane.width).unwrap_or(&[])
+        });
+        let rows: Vec<&[u8]> = rows.collect();
+        let code = |n: usize, x: usize| rows[n].get(places[n][x]).copied().unwrap_or(0);
+        for x in 0..width as usize {
+            let luma = code(0, x);
+            pixels.extend(match planes.len() {
+                3 => rgb(luma, code(1, x), code(2, x)),
+                _ => [luma; 3],
+            });
+        }
+    }
+    RgbImage::from_raw(width, height, pixels).unwrap_or_default()
 }
 
 #[cfg(test)]

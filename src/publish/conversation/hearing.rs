@@ -13,7 +13,10 @@ impl Conversation {
     pub(super) fn listen(&mut self, session: &mut Session, happening: Happening) -> bool {
         if !matches!(
             happening,
-            Happening::Sent(_) | Happening::Nothing | Happening::Disconnected
+            Happening::Sent(_)
+                | Happening::ReceiptGiven
+                | Happening::Nothing
+                | Happening::Disconnected
         ) {
             self.heard = Instant::now();
         }
@@ -42,9 +45,14 @@ impl Conversation {
                 topic,
                 payload,
                 retained,
+                receipt,
             } => {
+                if self.owed.len() < usize::from(u16::MAX) {
+                    self.owed.extend(receipt);
+                }
                 self.receive(session, &topic, &payload, retained);
             }
+            Happening::ReceiptGiven => self.receipts = self.receipts.saturating_sub(1),
             Happening::Disconnected => return true,
             Happening::Heard | Happening::Nothing => {}
         }
@@ -122,8 +130,11 @@ impl Conversation {
             }
         }
         let counters = &session.shared.counters;
-        if let Some(reply) = session.inbox.receive(counters, topic, payload, retained) {
-            session.shared.mailbox().put(reply);
+        // What is kept back may come again after a lost connection: it is only refused, not done.
+        let busy = !self.owed.is_empty() || session.shared.mailbox().is_crowded();
+        let answer = (session.inbox).receive(counters, topic, payload, retained, busy);
+        if let Some(answer) = answer {
+            session.shared.mailbox().put_answer(answer);
         }
     }
 }

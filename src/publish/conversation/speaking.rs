@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::{Conversation, EVENT_WINDOW, FAREWELL, OTHER_WINDOW, Phase, Token};
 use crate::publish::compose;
-use crate::publish::link::Message;
+use crate::publish::link::{MAX_RECEIPTS, Message};
 use crate::publish::outbox::Ready;
 use crate::publish::session::Session;
 
@@ -14,6 +14,7 @@ impl Conversation {
         if self.terms.is_none() || self.phase != Phase::Talking {
             return;
         }
+        self.give_receipts(session);
         while self.others < OTHER_WINDOW {
             let Some(message) = session.shared.mailbox().next() else {
                 break;
@@ -39,6 +40,26 @@ impl Conversation {
             let offline = compose::retained(session.topics.status(), "offline");
             self.phase = Phase::Leaving;
             self.hand_over(session, offline, Token::Offline);
+        }
+    }
+
+    /// Whether the broker gets no receipts for now: more answers wait than there is room for, or older
+    /// receipts have to go first.
+    pub(super) fn keeps_requests_back(&self, session: &Session) -> bool {
+        !self.owed.is_empty() || self.receipts > 0 || session.shared.mailbox().is_crowded()
+    }
+
+    /// Lets the broker go on as far as there is room for answers.
+    fn give_receipts(&mut self, session: &Session) {
+        while self.receipts < MAX_RECEIPTS && !session.shared.mailbox().is_crowded() {
+            let Some(receipt) = self.owed.front() else {
+                return;
+            };
+            if !self.link.try_acknowledge(*receipt) {
+                return;
+            }
+            self.receipts += 1;
+            self.owed.pop_front();
         }
     }
 

@@ -1,13 +1,13 @@
 //! MQTT 3.1.1: no properties, no reasons; the broker takes everything or hangs up.
 
 use rumqttc::{
-    AsyncClient, ConnectionError, Event, EventLoop, LastWill, MqttOptions, Packet, QoS, StateError,
-    SubscribeFilter, SubscribeReasonCode,
+    AsyncClient, ConnectionError, Event, EventLoop, LastWill, MqttOptions, Packet, Publish, QoS,
+    StateError, SubscribeFilter, SubscribeReasonCode,
 };
 
 use super::{
     CONNECT_TIMEOUT_S, Happening, Link, LinkError, MAX_INCOMING_BYTES, MAX_OUTGOING_BYTES, Message,
-    Options, PACKET_IDS, REQUESTS, Terms, Wire, plain, translate_outgoing,
+    Options, PACKET_IDS, REQUESTS, Receipt, Terms, Wire, plain, translate_outgoing,
 };
 
 pub fn try_publish(client: &AsyncClient, message: Message) -> bool {
@@ -25,6 +25,16 @@ pub fn try_subscribe(client: &AsyncClient, filters: &[String]) -> bool {
     client
         .try_subscribe_many(filters.iter().map(filter))
         .is_ok()
+}
+
+pub fn try_acknowledge(client: &AsyncClient, receipt: Receipt) -> bool {
+    let qos = match receipt.exactly_once {
+        true => QoS::ExactlyOnce,
+        false => QoS::AtLeastOnce,
+    };
+    let mut received = Publish::new("", qos, Vec::new());
+    received.pkid = receipt.id;
+    client.try_ack(&received).is_ok()
 }
 
 pub fn prepare(options: &Options) -> (Link, Wire) {
@@ -62,6 +72,12 @@ pub fn translate(event: Event, wire: &EventLoop) -> Happening {
             }
         }
         Event::Incoming(Packet::Publish(message)) => Happening::Received {
+            receipt: (wire.state.manual_acks && message.qos != QoS::AtMostOnce).then_some(
+                Receipt {
+                    id: message.pkid,
+                    exactly_once: message.qos == QoS::ExactlyOnce,
+                },
+            ),
             topic: message.topic,
             payload: message.payload.into(),
             retained: message.retain,

@@ -5,14 +5,14 @@ use std::time::Duration;
 use rumqttc::v5::mqttbytes::QoS;
 use rumqttc::v5::mqttbytes::v5::{
     ConnectProperties, DisconnectReasonCode, Filter, LastWill, LastWillProperties, Packet,
-    PubAckReason, PublishProperties, SubscribeReasonCode,
+    PubAckReason, Publish, PublishProperties, SubscribeReasonCode,
 };
 use rumqttc::v5::{AsyncClient, ConnectionError, Event, EventLoop, MqttOptions, StateError};
 
 use super::{
-    CONNECT_TIMEOUT_S, Happening, Link, LinkError, MAX_INCOMING_BYTES, MAX_OUTGOING_BYTES, Message,
-    Options, PACKET_IDS, REQUESTS, Refusal, SESSION_EXPIRY_S, Terms, WILL_DELAY_S, Wire, plain,
-    translate_outgoing,
+    CONNECT_TIMEOUT_S, Happening, Link, LinkError, MAX_INCOMING_BYTES, MAX_OUTGOING_BYTES,
+    MAX_UNRECEIPTED, Message, Options, PACKET_IDS, REQUESTS, Receipt, Refusal, SESSION_EXPIRY_S,
+    Terms, WILL_DELAY_S, Wire, plain, translate_outgoing,
 };
 use crate::event::SCHEMA;
 
@@ -55,6 +55,18 @@ impl Sender {
             .is_ok()
     }
 
+    pub fn try_acknowledge(&self, receipt: Receipt) -> bool {
+        let qos = match receipt.exactly_once {
+            true => QoS::ExactlyOnce,
+            false => QoS::AtLeastOnce,
+        };
+        let received = Publish {
+            pkid: receipt.id,
+            ..Publish::new("", qos, Vec::new(), None)
+        };
+        self.client.try_ack(&received).is_ok()
+    }
+
     pub fn try_disconnect(&self) -> bool {
         self.client.try_disconnect().is_ok()
     }
@@ -92,6 +104,7 @@ pub fn prepare(options: &Options, resume: bool) -> (Link, Wire) {
     let mut connect = ConnectProperties::new();
     connect.session_expiry_interval = Some(SESSION_EXPIRY_S);
     connect.max_packet_size = Some(MAX_INCOMING_BYTES);
+    connect.receive_maximum = Some(MAX_UNRECEIPTED);
     settings.set_connect_properties(connect);
     if let Some(login) = &mqtt.credentials {
         settings.set_credentials(&login.username, &login.password);
@@ -153,6 +166,12 @@ pub fn translate(event: Event, wire: &mut EventLoop, keep_alive: Duration) -> Ha
             }
         }
         Event::Incoming(Packet::Publish(message)) => Happening::Received {
+            receipt: (wire.state.manual_acks && message.qos != QoS::AtMostOnce).then_some(
+                Receipt {
+                    id: message.pkid,
+                    exactly_once: message.qos == QoS::ExactlyOnce,
+                },
+            ),
             topic: String::from_utf8_lossy(&message.topic).into_owned(),
             payload: message.payload.into(),
             retained: message.retain,

@@ -84,14 +84,20 @@ normal() {
     flows 120
 }
 
+ear_listens() { publish -t vedetta/up -m up && told '^vedetta/up up'; }
 broker_killed() {
-    # It must not forget that the ear subscribed.
-    kill -USR1 "$broker"
     fault "broker killed (SIGKILL), back after 5 s"
     broker_stop KILL
     until_true 20 logged 'lost the connection\|cannot reach' || complain "not noticed"
     sleep 5
     note "$(first_warning)"
+    # It has forgotten who subscribed. The daemon's door opens when the ear is back, or events that the
+    # broker acknowledges would be for nobody.
+    port=$((port + 5000)) write_broker 'allow_anonymous true'
+    broker_start
+    until_true 30 ear_listens || complain "the subscriber is not back"
+    broker_stop TERM
+    write_broker 'allow_anonymous true'
     broker_start
     heal
     flows 90
@@ -205,6 +211,29 @@ stopped_and_started() {
     heal
     flows 60
     note "events ended by the stop or the start: $(heard_since | grep -ac '"reason":"restart"')"
+    row 60
+}
+
+thermal_throttling() {
+    fault "thermal throttling signalled (a folder stands for /sys), then over"
+    local zone=$work/sysfs/class/thermal/thermal_zone0 cooler=$work/sysfs/class/thermal/cooling_device0
+    heat() { echo "$1" >"$zone/temp" && echo "$2" >"$cooler/cur_state"; }
+    mkdir -p "$zone" "$cooler"
+    echo cpu-thermal >"$zone/type"
+    echo Processor >"$cooler/type"
+    heat 45000 0
+    stop || complain "exit code $?"
+    VEDETTA_SYSFS=$work/sysfs start
+    flows 60
+    heat 97000 3
+    expect_log 60 'slows itself down'
+    expect_told 60 '"frame_share":0.5'
+    note "$(log_since | grep 'slows itself down' | head -n 1 | sed 's/^\[[^]]*\] //')"
+    flows 60
+    heat 45000 0
+    heal
+    expect_log 180 'all frames are looked at again'
+    expect_told 30 '"frame_share":1.0'
     row 60
 }
 

@@ -41,7 +41,7 @@ commands_in_a_burst() {
     flows 60
     answers() { heard_since | grep -ac '/reply/set '; }
     answered() { [ "$(answers)" -ge 10000 ]; }
-    until_true 60 answered || true
+    until_true 120 answered || complain "not every command is answered"
     sleep 2
     note "$(answers) answered ($(heard_since | grep -ac '"code":"rate-limited"') of them rate-limited), $(health | sed 's/.*"dropped_messages":\([0-9]*\).*/\1/') answers dropped and counted"
     row 60
