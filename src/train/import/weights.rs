@@ -38,7 +38,7 @@ pub struct Weights<'a> {
 /// Where weights come from.
 enum Origin<'a> {
     Checkpoint(&'a Checkpoint),
-    Drawn(Drawn),
+    Drawn(Box<Drawn>),
 }
 
 impl<'a> Weights<'a> {
@@ -70,7 +70,7 @@ impl<'a> Weights<'a> {
     /// Random ones, of whatever shape is asked for.
     pub fn drawn(drawn: Drawn) -> Self {
         Self {
-            origin: Origin::Drawn(drawn),
+            origin: Origin::Drawn(Box::new(drawn)),
             left: BTreeMap::new(),
         }
     }
