@@ -59,7 +59,9 @@ fn closer(outcome: &Outcome) {
     let [before, after] = taught.agreement;
     println!("{before:?} → {after:?}");
     assert!(after.cosine() > before.cosine() + 0.05);
-    assert_eq!(outcome.learnt.curve[0].accuracy, before.cosine());
+    // Measured twice, the photos in other batches: the same but for rounding.
+    let first = outcome.learnt.curve[0].accuracy;
+    assert!((first - before.cosine()).abs() < 1e-6, "{first}");
     assert!(outcome.written.is_some());
 }
 
