@@ -63,7 +63,7 @@ struct Demo {
     #[arg(long, value_name = "BUNDLE")]
     refresh: Option<PathBuf>,
     /// With --refresh: which. The text tower goes on from its weights (steps text and pack), the image
-    /// tower begins with the published ones (steps image, head and pack).
+    /// tower begins with the published ones (steps image and pack).
     #[arg(long, value_enum, default_value_t = Tower::Text, requires = "refresh")]
     tower: Tower,
     /// Run only this step.
@@ -129,7 +129,7 @@ enum Step {
     Text,
     /// Fine-tune image tower and head.
     Image,
-    /// Fit the head again to the texts as they are now.
+    /// Fit the head again, to texts that changed after the tower was tuned; only when asked for.
     Head,
     /// Write the bundle and measure it.
     Pack,
@@ -224,7 +224,7 @@ fn make_demo(demo: &Demo) -> Result<()> {
     if wanted(Step::Image) {
         workshop.tune(&settings)?;
     }
-    if wanted(Step::Head) {
+    if demo.step == Some(Step::Head) {
         workshop.head(&settings)?;
     }
     if wanted(Step::Pack) {
