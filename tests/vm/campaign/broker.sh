@@ -230,6 +230,7 @@ thermal_throttling() {
     expect_told 60 '"frame_share":0.5'
     note "$(log_since | grep 'slows itself down' | head -n 1 | sed 's/^\[[^]]*\] //')"
     flows 60
+    mark
     heat 45000 0
     heal
     expect_log 180 'all frames are looked at again'

@@ -42,8 +42,9 @@ alive() { kill -0 "$daemon" 2>/dev/null || complain "the daemon died"; }
 # Lines of the log and of the subscriber since the fault began.
 log_since() { tail -n "+$((log_mark + 1))" "$work/log"; }
 heard_since() { tail -n "+$((heard_mark + 1))" "$heard"; }
-logged() { log_since | grep -q -- "$1"; }
-told() { heard_since | grep -aq -- "$1"; }
+# Not grep -q: it would end before what it reads from, which counts as a failure with pipefail.
+logged() { log_since | grep -- "$1" >/dev/null; }
+told() { heard_since | grep -a -- "$1" >/dev/null; }
 mark() {
     log_mark=$(wc -l <"$work/log")
     heard_mark=$(wc -l <"$heard")
