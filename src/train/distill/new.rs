@@ -222,7 +222,7 @@ pub fn image(
 /// teacher does where that is a BERT with a pooler, otherwise in the mean of the tokens.
 ///
 /// # Errors
-/// As [`image`].
+/// As [`image()`].
 pub fn text(
     size: &Size,
     teacher: &Bundle,
