@@ -24,6 +24,10 @@ STAMPS = "./usr/share/tuxpaint/stamps/"
 MARGIN = 1.25
 
 
+def folder(name: str) -> str:
+    return re.sub("[^a-z]+", "-", name.lower())
+
+
 def on_white(picture: Image.Image) -> Image.Image:
     picture = picture.convert("RGBA")
     picture = picture.crop(picture.getchannel("A").getbbox())
@@ -48,14 +52,13 @@ def main() -> None:
             path = member.name.removeprefix(STAMPS)
             if path not in wanted or not member.isfile():
                 continue
-            folder = re.sub("[^a-z]+", "-", wanted[path].lower())
-            file = out / "photos" / folder / path.replace("/", "-")
+            file = out / "photos" / folder(wanted[path]) / path.replace("/", "-")
             file.parent.mkdir(parents=True, exist_ok=True)
             on_white(Image.open(io.BytesIO(archive.extractfile(member).read()))).save(file)
             found.add(path)
     if packed.wait() != 0 or found != wanted.keys():
         sys.exit(f"{package} lacks {', '.join(sorted(wanted.keys() - found)) or 'an end'}")
-    names = {re.sub("[^a-z]+", "-", name.lower()): name for name in wanted.values()}
+    names = {folder(name): name for name in wanted.values()}
     (out / "names.tsv").write_text("".join(f"{f}\t{n}\n" for f, n in sorted(names.items())), encoding="utf-8")
     (out / "templates.txt").write_text("una foto di {}\n", encoding="utf-8")
     print(f"{len(found)} photos of {len(names)} things in {out}")

@@ -23,7 +23,6 @@ pub mod decide;
 pub mod decode;
 pub mod encoder;
 pub mod event;
-#[cfg(any(feature = "faults", debug_assertions))]
 pub mod faults;
 pub mod frame;
 pub mod gate;

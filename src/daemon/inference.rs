@@ -131,7 +131,6 @@ impl Inference {
     pub fn run(mut self) {
         let mut first = 0;
         loop {
-            #[cfg(any(feature = "faults", debug_assertions))]
             crate::faults::hang_if_told("inference");
             self.pulse.advance(self.clock.uptime());
             self.bell.wait(TICK);

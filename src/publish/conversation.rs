@@ -137,7 +137,6 @@ impl Conversation {
         let mut tick = tokio::time::interval(TICK);
         let mut deadline = None;
         loop {
-            #[cfg(any(feature = "faults", debug_assertions))]
             crate::faults::hang_if_told("mqtt");
             session.shared.progress.fetch_add(1, Ordering::Relaxed);
             deadline = deadline.or_else(|| session.shared.deadline());

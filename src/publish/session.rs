@@ -149,7 +149,6 @@ impl Session {
     async fn pause(&mut self, lived: Option<Duration>) -> bool {
         let until = Instant::now() + self.backoff.delay(lived, chance());
         loop {
-            #[cfg(any(feature = "faults", debug_assertions))]
             crate::faults::hang_if_told("mqtt");
             self.shared.progress.fetch_add(1, Ordering::Relaxed);
             if self.shared.deadline().is_some() {

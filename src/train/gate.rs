@@ -27,7 +27,8 @@ use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TensorProto};
 use tract_onnx::prelude::*;
 
 use super::grocery::{Photo, decode};
-use super::onnx::{self, Model};
+use super::head::everyday_names;
+use super::onnx::{self, Model, Store};
 use super::targets::{Bank, EVERYDAY, select, unit_rows};
 use crate::bundle::manifest::Image;
 use crate::config::Shape;
@@ -131,9 +132,10 @@ pub fn weights(rows: &[Vec<f32>]) -> Result<Vec<f32>> {
 /// # Errors
 /// candle's.
 pub fn names(bank: &Bank, texts: &Table) -> Result<Table> {
+    let own = everyday_names(bank, texts)?;
     let mut rows = Vec::with_capacity(EVERYDAY);
     for id in 0..EVERYDAY {
-        let mut row = unit_rows(&select(texts, bank.everyday_rows(id))?.mean_keepdim(0)?)?;
+        let mut row = own.narrow(0, id, 1)?;
         if !bank.basic_rows(id).is_empty() {
             row = (row + select(texts, bank.basic_rows(id))?.mean_keepdim(0)?)?;
         }
@@ -170,13 +172,13 @@ pub fn insert(onnx: &[u8], weights: &[f32], names: &[f32]) -> Result<Model> {
     let last = last.context("the image tower does not end in the sum of two branches")?;
     last.name = "trained".to_owned();
     last.output = vec![last.name.clone()];
-    let classes = i64::try_from(EVERYDAY)?;
-    let dim = i64::try_from(names.len() / EVERYDAY)?;
+    let stored = format!("{NAMES}.f16");
+    let dims = [EVERYDAY, names.len() / EVERYDAY];
     graph.initializer.extend([
-        tensor(WEIGHT, &[classes, 1], weights),
-        tensor(ONE, &[], &[1.0]),
-        tensor(SHARPNESS, &[], &[SHARPER]),
-        halves(&format!("{NAMES}.f16"), &[classes, dim], names),
+        float(WEIGHT, &[EVERYDAY, 1], weights),
+        float(ONE, &[], &[1.0]),
+        float(SHARPNESS, &[], &[SHARPER]),
+        onnx::tensor(&stored, &dims, DataType::Float16, Store::Half.bytes(names)),
     ]);
     graph.node.extend([
         node("MatMul", &[PROBABILITIES, WEIGHT], "gate.ratio"),
@@ -190,7 +192,7 @@ pub fn insert(onnx: &[u8], weights: &[f32], names: &[f32]) -> Result<Model> {
             -1,
         ),
         with(
-            node("Cast", &[&format!("{NAMES}.f16")], NAMES),
+            node("Cast", &[&stored], NAMES),
             "to",
             DataType::Float as i64,
         ),
@@ -216,25 +218,8 @@ fn node(op: &str, inputs: &[&str], output: &str) -> NodeProto {
     }
 }
 
-fn tensor(name: &str, dims: &[i64], values: &[f32]) -> TensorProto {
-    TensorProto {
-        name: name.to_owned(),
-        dims: dims.to_vec(),
-        data_type: DataType::Float as i32,
-        raw_data: values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-        ..TensorProto::default()
-    }
-}
-
-fn halves(name: &str, dims: &[i64], values: &[f32]) -> TensorProto {
-    TensorProto {
-        data_type: DataType::Float16 as i32,
-        raw_data: values
-            .iter()
-            .flat_map(|v| f16::from_f32(*v).to_le_bytes())
-            .collect(),
-        ..tensor(name, dims, &[])
-    }
+fn float(name: &str, dims: &[usize], values: &[f32]) -> TensorProto {
+    onnx::tensor(name, dims, DataType::Float, Store::Float.bytes(values))
 }
 
 fn with(mut node: NodeProto, attribute: &str, value: i64) -> NodeProto {

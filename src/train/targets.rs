@@ -229,6 +229,12 @@ mod tests {
         assert!(error.is_some_and(|e| e.contains("no text names")));
     }
 
+    fn bank(texts: &[Text]) -> Bank {
+        let coarse_of: Vec<usize> = (0..FINE).map(|f| f % COARSE).collect();
+        let names: Vec<String> = (0..COARSE).map(|c| format!("c{c}")).collect();
+        Bank::new(texts, &coarse_of, &names).expect("complete texts")
+    }
+
     /// A text for every class.
     fn complete() -> Vec<Text> {
         let mut texts: Vec<Text> = (0..FINE)
@@ -261,9 +267,7 @@ mod tests {
         let mut several = text("caption", None, None, None, "agrume");
         several.coarse = vec![3, 4];
         texts.push(several);
-        let coarse_of: Vec<usize> = (0..FINE).map(|f| f % COARSE).collect();
-        let names: Vec<String> = (0..COARSE).map(|c| format!("c{c}")).collect();
-        let bank = Bank::new(&texts, &coarse_of, &names).expect("complete texts");
+        let bank = bank(&texts);
         let last = u32::try_from(texts.len() - 1).expect("few texts");
         assert!(bank.rows.iter().all(|rows| !rows.contains(&last)));
     }
@@ -274,9 +278,7 @@ mod tests {
         let mut dogs = text("basic", None, None, None, "un cane");
         dogs.imagenet = vec![151, 268];
         texts.push(dogs);
-        let coarse_of: Vec<usize> = (0..FINE).map(|f| f % COARSE).collect();
-        let names: Vec<String> = (0..COARSE).map(|c| format!("c{c}")).collect();
-        let bank = Bank::new(&texts, &coarse_of, &names).expect("complete texts");
+        let bank = bank(&texts);
         let last = u32::try_from(texts.len() - 1).expect("few texts");
         assert_eq!(bank.basic_rows(151), [last]);
         assert_eq!(bank.basic_rows(268), [last]);
@@ -309,9 +311,7 @@ mod tests {
         for id in 0..EVERYDAY {
             texts.push(text("everyday", None, None, Some(id), &format!("e{id}")));
         }
-        let coarse_of: Vec<usize> = (0..FINE).map(|f| f % COARSE).collect();
-        let names: Vec<String> = (0..COARSE).map(|c| format!("c{c}")).collect();
-        let bank = Bank::new(&texts, &coarse_of, &names).expect("complete texts");
+        let bank = bank(&texts);
         assert!(bank.related(3).contains(&(FINE + COARSE + 948)));
         assert!(bank.related(3 + COARSE).contains(&(FINE + COARSE + 948)));
         assert!(!bank.related(4).contains(&(FINE + COARSE + 948)));

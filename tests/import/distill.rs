@@ -174,12 +174,7 @@ fn a_new_tower_of_the_teachers_own_size_begins_as_the_teacher() {
         image: Origin::New(size("16x2x2/8")),
         text: Origin::New(size("16x2x2")),
     };
-    let begun = Begun {
-        teacher: &teacher,
-        student: &student,
-        name: None,
-        seed: 1,
-    };
+    let begun = Begun::new(&teacher, &student, None, 1).unwrap();
     let begins = folder.path().join("begins");
     let notes = begun.write(&begins).unwrap();
     for note in &notes {

@@ -4,14 +4,13 @@ use std::path::PathBuf;
 
 use anyhow::{Result, bail, ensure};
 use clap::{Args, ValueEnum};
-use vedetta::train::data;
 use vedetta::train::distill::{Options, Origin, Size, Student, distill};
 use vedetta::train::fit;
 use vedetta::train::fit::Outcome;
 
 use super::fit::losses::{Losses, Name};
 use super::fit::towers::Learning;
-use super::fit::{Layout, Optimizer, agreement, cache, skipped, write_report};
+use super::fit::{Optimizer, Source, agreement, cache, skipped, write_report};
 
 /// Teach a smaller bundle what a larger one makes of photos and texts.
 ///
@@ -27,9 +26,8 @@ pub struct Distill {
     /// Where the new bundle is written; the report goes beside it.
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
-    /// Photos: a folder per class, a list of captions, COCO's JSON, tar files.
-    #[arg(long, value_name = "PATH")]
-    data: PathBuf,
+    #[command(flatten)]
+    source: Source,
     /// Float bundle whose towers learn. Where its space has other dimensions than the teacher's, a
     /// projection is put behind each.
     #[arg(long, value_name = "BUNDLE")]
@@ -46,15 +44,6 @@ pub struct Distill {
     /// Name of the new bundle [default: the teacher's with -student behind it].
     #[arg(long)]
     name: Option<String>,
-    /// How the photos are laid out; by default found out.
-    #[arg(long, value_enum)]
-    format: Option<Layout>,
-    /// Italian names of the classes (folder, tab, name); by default names.tsv in the folder.
-    #[arg(long, value_name = "FILE")]
-    names: Option<PathBuf>,
-    /// Share of the photos of every class that is held out, percent.
-    #[arg(long, value_name = "PERCENT", default_value_t = 20, value_parser = clap::value_parser!(u8).range(1..=90))]
-    held_out: u8,
     /// Random views of each photo that the teacher is run on beside the photo itself.
     #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u8).range(0..=100))]
     views: u8,
@@ -127,16 +116,14 @@ pub fn run(arguments: Distill) -> Result<()> {
     let student = arguments.student()?;
     let usual = [(Name::Mse, 1.0), (Name::Affinity, 1.0)];
     let (loss, teaching) = arguments.losses.read(&usual)?;
+    let (data, dataset, held_out) = arguments.source.read();
     let options = Options {
         student,
         name: arguments.name,
         fit: fit::Options {
-            data: arguments.data,
-            dataset: data::Options {
-                format: arguments.format.map(Into::into),
-                names: arguments.names,
-            },
-            held_out: f64::from(arguments.held_out) / 100.0,
+            data,
+            dataset,
+            held_out,
             views: arguments.views,
             epochs: Some(arguments.epochs),
             batch: usize::from(arguments.batch),

@@ -25,22 +25,11 @@ pub struct Fit {
     /// Where the new bundle is written; the report goes beside it.
     #[arg(short, long, value_name = "DIR")]
     output: PathBuf,
-    /// Photos: a folder per class, a list of captions, COCO's JSON, tar files.
-    #[arg(long, value_name = "PATH")]
-    data: PathBuf,
+    #[command(flatten)]
+    source: Source,
     /// What is learnt.
     #[arg(long, value_enum, default_value = "projection")]
     stage: Stage,
-    /// How the photos are laid out; by default found out.
-    #[arg(long, value_enum)]
-    format: Option<Layout>,
-    /// Italian names of the classes (folder, tab, name); by default names.tsv in the folder, and
-    /// without it the folders' names.
-    #[arg(long, value_name = "FILE")]
-    names: Option<PathBuf>,
-    /// Share of the photos of every class that is held out, percent.
-    #[arg(long, value_name = "PERCENT", default_value_t = 20, value_parser = clap::value_parser!(u8).range(1..=90))]
-    held_out: u8,
     /// Random views of each photo that are drawn once, beside the photo itself: those that the
     /// projection is learnt from [default: 7], or that a teacher or an image tower which is not learnt
     /// is run on [default: 3].
@@ -84,6 +73,35 @@ pub struct Fit {
     force: bool,
 }
 
+/// What is learnt from and measured with.
+#[derive(Args)]
+pub struct Source {
+    /// Photos: a folder per class, a list of captions, COCO's JSON, tar files.
+    #[arg(long, value_name = "PATH")]
+    data: PathBuf,
+    /// How the photos are laid out; by default found out.
+    #[arg(long, value_enum)]
+    format: Option<Layout>,
+    /// Italian names of the classes (folder, tab, name); by default names.tsv in the folder, and
+    /// without it the folders' names.
+    #[arg(long, value_name = "FILE")]
+    names: Option<PathBuf>,
+    /// Share of the photos of every class that is held out, percent.
+    #[arg(long, value_name = "PERCENT", default_value_t = 20, value_parser = clap::value_parser!(u8).range(1..=90))]
+    held_out: u8,
+}
+
+impl Source {
+    /// Where the photos are, how they are read, and the share that is held out.
+    pub fn read(self) -> (PathBuf, data::Options, f64) {
+        let options = data::Options {
+            format: self.format.map(Into::into),
+            names: self.names,
+        };
+        (self.data, options, f64::from(self.held_out) / 100.0)
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Stage {
     /// A linear map behind each tower.
@@ -95,7 +113,7 @@ pub enum Stage {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Layout {
+enum Layout {
     /// DIR/CLASS/photo.jpg
     Folders,
     /// A .tsv, .csv or .jsonl with the columns image and caption.
@@ -160,13 +178,11 @@ pub fn run(arguments: Fit) -> Result<()> {
         known.is_some() || arguments.views.is_none(),
         "--views is for what is run once: --stage projection, a teacher, --tower text; see --augment"
     );
+    let (data, dataset, held_out) = arguments.source.read();
     let options = Options {
-        data: arguments.data,
-        dataset: data::Options {
-            format: arguments.format.map(Into::into),
-            names: arguments.names,
-        },
-        held_out: f64::from(arguments.held_out) / 100.0,
+        data,
+        dataset,
+        held_out,
         views: arguments.views.or(known).unwrap_or(0),
         epochs: arguments.epochs,
         batch: usize::from(arguments.batch.unwrap_or(usual.batch)),
@@ -265,8 +281,8 @@ pub fn agreement(taught: &TaughtBy) {
     println!("  to the teacher, {}:", taught.id);
     let [before, after] = taught.agreement;
     for (what, before, after) in [
-        ("photos", before.photos, after.photos),
-        ("texts", before.texts, after.texts),
+        ("photos", before.close.photos, after.close.photos),
+        ("texts", before.close.texts, after.close.texts),
     ] {
         if let (Some(before), Some(after)) = (before, after) {
             println!(

@@ -7,9 +7,8 @@ use anyhow::{Context, Result};
 use prost::Message;
 use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::{ModelProto, TensorProto};
-use tract_onnx::prelude::f16;
 
-use crate::train::onnx::{Model, Weights};
+use crate::train::onnx::{Model, Store, Weights};
 
 /// Learned positions of tokens: a shorter table is the beginning of a longer one.
 const POSITIONS: &str = "text.positions";
@@ -53,12 +52,8 @@ pub fn inherit(model: Model, teacher: &Weights) -> Result<(Model, Inherited)> {
             None => name.to_owned(),
         };
         if let Some(values) = fitting(tensor, &name, teacher) {
-            tensor.raw_data = if half {
-                let halves = values.iter().map(|v| f16::from_f32(*v).to_le_bytes());
-                halves.flatten().collect()
-            } else {
-                values.iter().flat_map(|v| v.to_le_bytes()).collect()
-            };
+            let store = if half { Store::Half } else { Store::Float };
+            tensor.raw_data = store.bytes(values);
             found.taken += 1;
         }
     }

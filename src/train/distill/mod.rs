@@ -51,13 +51,9 @@ pub fn distill(teacher: &Path, out: &Path, options: &Options) -> Result<(Outcome
     fitting.teaching.decides = true;
     let teacher = Bundle::open(teacher, &Limits::default())?;
     // The same command makes the same student, so that an interrupted one can go on.
-    let begun = student::Begun {
-        teacher: &teacher,
-        student: &options.student,
-        name: options.name.as_deref(),
-        seed: fitting.seed,
-    };
-    let folder = fitting.cache.join(begun.folder_name()?);
+    let name = options.name.as_deref();
+    let begun = student::Begun::new(&teacher, &options.student, name, fitting.seed)?;
+    let folder = fitting.cache.join(begun.folder_name());
     let notes = begun.write(&folder)?;
     for note in &notes {
         log::info!("{note}");

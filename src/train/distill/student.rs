@@ -43,37 +43,46 @@ pub struct Student {
 
 /// A student that begins.
 pub struct Begun<'a> {
-    /// Its teacher.
-    pub teacher: &'a Bundle,
-    /// Its towers.
-    pub student: &'a Student,
-    /// Its name; by default the teacher's with `-student` behind it.
-    pub name: Option<&'a str>,
-    /// Random seed.
-    pub seed: u64,
+    teacher: &'a Bundle,
+    student: &'a Student,
+    /// The bundle that [`Student::bundle`] names.
+    other: Option<Bundle>,
+    name: Option<&'a str>,
+    seed: u64,
 }
 
-impl Begun<'_> {
-    fn other(&self) -> Result<Option<Bundle>> {
-        let path = self.student.bundle.as_deref();
-        let bundle = path.map(|path| Bundle::open(path, &Limits::default()));
-        Ok(bundle.transpose()?)
-    }
-
-    /// A folder's name for exactly this student.
+impl<'a> Begun<'a> {
+    /// `student` of `teacher`. Its `name` is by default the teacher's with `-student` behind it.
     ///
     /// # Errors
     /// A bundle that cannot be opened.
-    pub fn folder_name(&self) -> Result<String> {
-        let other = self.other()?;
+    pub fn new(
+        teacher: &'a Bundle,
+        student: &'a Student,
+        name: Option<&'a str>,
+        seed: u64,
+    ) -> Result<Self> {
+        let path = student.bundle.as_deref();
+        let other = path.map(|path| Bundle::open(path, &Limits::default()));
+        Ok(Self {
+            teacher,
+            student,
+            other: other.transpose()?,
+            name,
+            seed,
+        })
+    }
+
+    /// A folder's name for exactly this student.
+    pub fn folder_name(&self) -> String {
         let mut hash = Sha256::new();
         hash.update(self.teacher.sha256());
-        hash.update(other.as_ref().map_or("", Bundle::sha256));
+        hash.update(self.other.as_ref().map_or("", Bundle::sha256));
         let (image, text) = (self.student.image, self.student.text);
         hash.update(format!("{image:?} {text:?} {:?} {}", self.name, self.seed));
         let hash = hash.finalize();
         let digits = hash.iter().take(8).map(|b| format!("{b:02x}"));
-        Ok(format!("student-{}", digits.collect::<String>()))
+        format!("student-{}", digits.collect::<String>())
     }
 
     /// Writes the bundle to `folder`; returns what people should know of it.
@@ -86,27 +95,27 @@ impl Begun<'_> {
             image != Origin::Teacher || text != Origin::Teacher,
             "no tower is made smaller; give --student, --vit or --bert"
         );
-        let other = self.other()?;
-        if let Some(other) = &other {
+        let other = self.other.as_ref();
+        if let Some(other) = other {
             check(other)?;
         }
         let mut notes = Vec::new();
         std::fs::create_dir_all(folder.parent().unwrap_or(folder))
             .with_context(|| format!("cannot make {}", folder.display()))?;
         let staging = Staging::new(folder, true)?;
-        let mut manifest = self.manifest(other.as_ref())?;
+        let mut manifest = self.manifest()?;
         for (name, origin) in [("image.onnx", image), ("text.onnx", text)] {
-            let (files, note) = self.tower(name, origin, other.as_ref(), &staging)?;
+            let (files, note) = self.tower(name, origin, &staging)?;
             manifest.files.extend(files);
             notes.extend(note);
         }
-        let tokenizer = match (text, &other) {
+        let tokenizer = match (text, other) {
             (Origin::Bundle, Some(other)) => other,
             _ => self.teacher,
         };
         for (from, name) in [(tokenizer, "tokenizer.json"), (self.teacher, "LICENSES.md")] {
             let mut bytes = read(from, name)?;
-            if let ("LICENSES.md", Some(other)) = (name, &other) {
+            if let ("LICENSES.md", Some(other)) = (name, other) {
                 bytes.extend(format!("\nThe student, {}:\n\n", other.id()).into_bytes());
                 bytes.extend(read(other, name)?);
             }
@@ -119,8 +128,9 @@ impl Begun<'_> {
     }
 
     /// The manifest but for its files.
-    fn manifest(&self, other: Option<&Bundle>) -> Result<Manifest> {
+    fn manifest(&self) -> Result<Manifest> {
         let (teacher, student) = (self.teacher.manifest(), self.student);
+        let other = self.other.as_ref();
         let from = |origin: Origin| match (origin, other) {
             (Origin::Bundle, Some(other)) => other.manifest(),
             _ => teacher,
@@ -165,7 +175,6 @@ impl Begun<'_> {
         &self,
         name: &str,
         origin: Origin,
-        other: Option<&Bundle>,
         staging: &Staging,
     ) -> Result<(BTreeMap<String, manifest::File>, Option<String>)> {
         let bar = ProgressBar::hidden();
@@ -181,6 +190,7 @@ impl Begun<'_> {
                 (staging.file(name, &read(self.teacher, name)?)?, None)
             }
             Origin::Bundle => {
+                let other = self.other.as_ref();
                 let other = other.context("name the student's bundle with --student")?;
                 let bytes = read(other, name)?;
                 let (inputs, outputs) = (other.manifest().embedding_dim, teacher.embedding_dim);

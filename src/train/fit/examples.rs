@@ -142,7 +142,8 @@ pub struct Drawn {
 
 impl Drawn {
     /// One random prompt of every class, one random caption of every photo that has some, all
-    /// negatives where there are classes, and as many random general texts as photos; `said` is what is said of each photo of the batch.
+    /// negatives where there are classes, and as many random general texts as photos; `said` is what is
+    /// said of each photo of the batch.
     ///
     /// # Errors
     /// candle's.

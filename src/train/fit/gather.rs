@@ -24,25 +24,32 @@ pub struct Side {
     pub photos: Photos,
     /// Positions in [`Dataset::items`], in the order of the photos.
     pub items: Vec<usize>,
+    /// Position among the photos of each item.
+    positions: HashMap<usize, usize>,
 }
 
 impl Side {
-    /// Position among the photos of each item.
-    pub fn positions(&self) -> HashMap<usize, usize> {
-        self.items.iter().copied().zip(0..).collect()
+    /// `photos` of `items`, in the same order.
+    pub fn new(photos: Photos, items: Vec<usize>) -> Self {
+        Self {
+            photos,
+            positions: items.iter().copied().zip(0..).collect(),
+            items,
+        }
     }
 
-    /// Unit rows of views: item, and number of the view; `positions` are [`Self::positions`].
+    /// Whether there is a photo of `item`.
+    pub fn has(&self, item: usize) -> bool {
+        self.positions.contains_key(&item)
+    }
+
+    /// Unit rows of views: item, and number of the view.
     ///
     /// # Errors
     /// A view that is not there, or candle's.
-    pub fn select(
-        &self,
-        positions: &HashMap<usize, usize>,
-        views: &[(usize, u8)],
-    ) -> Result<Tensor> {
+    pub fn select(&self, views: &[(usize, u8)]) -> Result<Tensor> {
         let row = |(item, number): &(usize, u8)| {
-            let (first, count) = self.photos.views[*positions.get(item)?];
+            let (first, count) = self.photos.views[*self.positions.get(item)?];
             let number = u32::from(*number);
             (number < count).then_some(first + number)
         };
@@ -181,8 +188,5 @@ pub fn photos(
     }
     ensure!(!items.is_empty(), "none of {} photos can be read", of.len());
     let dim = bundle.manifest().embedding_dim;
-    Ok(Side {
-        photos: Photos::new(photos, dim)?,
-        items,
-    })
+    Ok(Side::new(Photos::new(photos, dim)?, items))
 }

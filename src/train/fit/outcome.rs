@@ -96,11 +96,12 @@ impl Outcome {
         ];
         if let Some(taught) = &self.taught {
             let found = taught.agreement[1];
+            let close = found.close;
             let cosines = [
-                ("photos", found.photos.map(|close| close.mean)),
-                ("photos_worst", found.photos.map(|close| close.worst)),
-                ("texts", found.texts.map(|close| close.mean)),
-                ("texts_worst", found.texts.map(|close| close.worst)),
+                ("photos", close.photos.map(|close| close.mean)),
+                ("photos_worst", close.photos.map(|close| close.worst)),
+                ("texts", close.texts.map(|close| close.mean)),
+                ("texts_worst", close.texts.map(|close| close.worst)),
                 ("same_answer", found.same),
             ];
             for (name, value) in cosines {

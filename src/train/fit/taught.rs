@@ -1,7 +1,6 @@
 //! What a teacher makes of the photos and texts that are learnt from: computed once, by the daemon's
 //! engine.
 
-use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
@@ -91,8 +90,6 @@ pub struct Taught {
     /// Whether agreement with it decides which epoch is kept, instead of the photos' classes and
     /// captions.
     pub decides: bool,
-    /// Position in `train` of an item.
-    pub(super) position: HashMap<usize, usize>,
 }
 
 /// What [`Taught::gather`] is asked for.
@@ -154,7 +151,6 @@ impl Taught {
         Ok(Self {
             id: bundle.id(),
             sha256: bundle.sha256().to_owned(),
-            position: train.positions(),
             train,
             held_out,
             texts,
@@ -169,7 +165,7 @@ impl Taught {
     /// # Errors
     /// An item that is not among those to learn from, or candle's.
     pub fn photos(&self, views: &[(usize, u8)]) -> Result<Tensor> {
-        self.train.select(&self.position, views)
+        self.train.select(views)
     }
 
     /// How close held-out photos and the texts in `rows`, embedded by the learner, are to the teacher's.
@@ -177,7 +173,7 @@ impl Taught {
     ///
     /// # Errors
     /// candle's.
-    pub fn agreement(&self, seen: &Seen) -> Result<Agreement> {
+    pub fn closeness(&self, seen: &Seen) -> Result<Closeness> {
         let cosines = |ours: &Tensor, theirs: &Tensor| -> Result<Close> {
             let cosines = (ours * theirs)?.sum(D::Minus1)?;
             Ok(Close {
@@ -185,30 +181,40 @@ impl Taught {
                 worst: f64::from(cosines.min_all()?.to_scalar::<f32>()?),
             })
         };
-        let ours = seen.photos.themselves()?;
-        let count = ours.dim(0)?;
-        let theirs = self.held_out.photos.themselves()?.narrow(0, 0, count)?;
+        let photos = || {
+            let ours = seen.photos.themselves()?;
+            let theirs = self.held_out.photos.themselves()?;
+            cosines(&ours, &theirs.narrow(0, 0, ours.dim(0)?)?)
+        };
         let texts = || {
             cosines(
                 &select(&seen.texts.rows, seen.rows)?,
                 &self.texts(seen.rows)?,
             )
         };
+        Ok(Closeness {
+            photos: seen.image.then(photos).transpose()?,
+            texts: seen.text.then(texts).transpose()?,
+        })
+    }
+
+    /// The same, and which photos both take for the same class.
+    ///
+    /// # Errors
+    /// candle's.
+    pub fn agreement(&self, seen: &Seen) -> Result<Agreement> {
         let same = if self.texts.classes.is_empty() {
             None
         } else {
-            let maps = Maps::identity(ours.dim(1)?, DType::F32)?;
+            let maps = Maps::identity(seen.photos.rows.dim(1)?, DType::F32)?;
             let own = answers(seen.photos, seen.texts, &maps, self.scale)?;
             let theirs = answers(&self.held_out.photos, &self.texts, &maps, self.scale)?;
             let same = own.iter().zip(&theirs).filter(|(a, b)| a.class == b.class);
             #[expect(clippy::cast_precision_loss, reason = "counts of photos")]
             Some(same.count() as f64 / own.len().max(1) as f64)
         };
-        Ok(Agreement {
-            photos: seen.image.then(|| cosines(&ours, &theirs)).transpose()?,
-            texts: seen.text.then(texts).transpose()?,
-            same,
-        })
+        let close = self.closeness(seen)?;
+        Ok(Agreement { close, same })
     }
 
     /// How close a bundle was, and how close it is.
@@ -278,15 +284,29 @@ pub struct Close {
 /// How close a learner is to its teacher.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Agreement {
-    /// Of held-out photos, where the image tower is learnt.
-    pub photos: Option<Close>,
-    /// Of texts, where the text tower is learnt.
-    pub texts: Option<Close>,
+    /// By their embeddings.
+    pub close: Closeness,
     /// Share of held-out photos that both take for the same class, where there are classes.
     pub same: Option<f64>,
 }
 
 impl Agreement {
+    /// As [`Closeness::cosine`].
+    pub fn cosine(&self) -> f64 {
+        self.close.cosine()
+    }
+}
+
+/// How close a learner's embeddings are to its teacher's.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Closeness {
+    /// Of held-out photos, where the image tower is learnt.
+    pub photos: Option<Close>,
+    /// Of texts, where the text tower is learnt.
+    pub texts: Option<Close>,
+}
+
+impl Closeness {
     /// Mean of the learnt towers' mean cosines.
     pub fn cosine(&self) -> f64 {
         let towers = [self.photos, self.texts];

@@ -17,7 +17,6 @@ use rand::rngs::StdRng;
 
 use super::cache::key;
 use super::examples::{Photos, Texts};
-use super::gather::Side;
 use super::loss::Loss;
 use super::outcome::Embedded;
 use super::session::{Learner, Settings};
@@ -41,8 +40,6 @@ pub struct Towers<'a> {
     image: Option<Tower>,
     /// Nothing where the text tower is not learnt: its embeddings are known then.
     text: Option<Tower>,
-    /// Position in [`Shown::seen`] of an item.
-    seen: HashMap<usize, usize>,
     bias: Var,
     preprocessor: Preprocessor,
     input: TextInput,
@@ -86,7 +83,6 @@ impl<'a> Towers<'a> {
             bias: Var::from_tensor(&Tensor::new(&[0f32], &Device::Cpu)?)?,
             preprocessor: Preprocessor::new(&shown.bundle.manifest().image),
             input: TextInput::load(shown.bundle)?,
-            seen: shown.seen.map(Side::positions).unwrap_or_default(),
             tokens: HashMap::new(),
             skipped: Skips::default(),
             shown,
@@ -175,12 +171,10 @@ impl<'a> Towers<'a> {
     ) -> Result<(Pictures, Vec<usize>)> {
         let positions = 0..items.len();
         if let (None, Some(seen)) = (&self.image, self.shown.seen) {
-            let known: Vec<usize> = positions
-                .filter(|at| self.seen.contains_key(&items[*at]))
-                .collect();
+            let known: Vec<usize> = positions.filter(|at| seen.has(items[*at])).collect();
             let views: Vec<(usize, u8)> =
                 known.iter().map(|at| (items[*at], numbers[*at])).collect();
-            let rows = seen.select(&self.seen, &views)?;
+            let rows = seen.select(&views)?;
             return Ok((Pictures::Known(rows), known));
         }
         let draw = match self.shown.views {

@@ -8,7 +8,7 @@ use tract_onnx::pb::tensor_proto::DataType;
 use tract_onnx::pb::tensor_shape_proto::dimension;
 use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TensorProto, type_proto};
 
-use super::graph::{Model, signed};
+use super::graph::{Model, Store, signed, tensor};
 use super::read::floats;
 
 /// The graph's output, by [`crate::bundle::Manifest`]'s contract.
@@ -206,7 +206,7 @@ fn fold(graph: &mut GraphProto, map: &Map) -> Result<bool> {
         );
         graph
             .initializer
-            .push(tensor(&name, &constant.dims, &constant.values));
+            .push(float(&name, &constant.dims, &constant.values));
         let before = std::mem::replace(&mut graph.node[node].input[input], name);
         forget(graph, &before);
     }
@@ -267,7 +267,7 @@ fn append(graph: &mut GraphProto, dims: &[usize; 2], values: &[f32]) {
     }
     graph.value_info.retain(|info| info.name != OUTPUT);
     let weight = free_name(graph, "refresh.weight");
-    graph.initializer.push(tensor(&weight, dims, values));
+    graph.initializer.push(float(&weight, dims, values));
     graph.node.push(NodeProto {
         op_type: "MatMul".to_owned(),
         name: free_name(graph, "refresh"),
@@ -317,14 +317,8 @@ fn free_name(graph: &GraphProto, wanted: &str) -> String {
     names.find(|name| !taken(name)).unwrap_or_default()
 }
 
-fn tensor(name: &str, dims: &[usize], values: &[f32]) -> TensorProto {
-    TensorProto {
-        name: name.to_owned(),
-        dims: dims.iter().copied().map(signed).collect(),
-        data_type: DataType::Float as i32,
-        raw_data: values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-        ..TensorProto::default()
-    }
+fn float(name: &str, dims: &[usize], values: &[f32]) -> TensorProto {
+    tensor(name, dims, DataType::Float, Store::Float.bytes(values))
 }
 
 #[cfg(test)]

@@ -30,6 +30,30 @@ pub enum Store {
     Half,
 }
 
+impl Store {
+    /// Values as bytes of a tensor, little-endian.
+    pub fn bytes(self, values: &[f32]) -> Vec<u8> {
+        match self {
+            Self::Float => values.iter().flat_map(|v| v.to_le_bytes()).collect(),
+            Self::Half => values
+                .iter()
+                .flat_map(|v| f16::from_f32(*v).to_le_bytes())
+                .collect(),
+        }
+    }
+}
+
+/// A constant from its bytes, little-endian.
+pub fn tensor(name: &str, dims: &[usize], kind: DataType, raw: Vec<u8>) -> TensorProto {
+    TensorProto {
+        name: name.to_owned(),
+        dims: dims.iter().copied().map(signed).collect(),
+        data_type: kind as i32,
+        raw_data: raw,
+        ..TensorProto::default()
+    }
+}
+
 /// One dimension of an input or output.
 #[derive(Clone, Copy, Debug)]
 pub enum Dim {
@@ -117,13 +141,7 @@ impl Graph {
     /// When the name is taken.
     pub fn weight(&mut self, name: &str, dims: &[usize], kind: DataType, raw: Vec<u8>) -> String {
         assert!(!self.has(name), "{name} twice");
-        self.weights.push(TensorProto {
-            name: name.to_owned(),
-            dims: dims.iter().copied().map(signed).collect(),
-            data_type: kind as i32,
-            raw_data: raw,
-            ..TensorProto::default()
-        });
+        self.weights.push(tensor(name, dims, kind, raw));
         name.to_owned()
     }
 
@@ -133,8 +151,7 @@ impl Graph {
     /// When `values` do not fill `dims`.
     pub fn float(&mut self, name: &str, dims: &[usize], values: &[f32]) -> String {
         check(name, dims, values);
-        let raw = values.iter().flat_map(|v| v.to_le_bytes()).collect();
-        self.weight(name, dims, DataType::Float, raw)
+        self.weight(name, dims, DataType::Float, Store::Float.bytes(values))
     }
 
     /// Adds a weight stored as IEEE half and cast to f32 on load; returns its name.
@@ -143,10 +160,7 @@ impl Graph {
     /// When `values` do not fill `dims`.
     pub fn half(&mut self, name: &str, dims: &[usize], values: &[f32]) -> String {
         check(name, dims, values);
-        let raw = values
-            .iter()
-            .flat_map(|v| f16::from_f32(*v).to_le_bytes())
-            .collect();
+        let raw = Store::Half.bytes(values);
         let stored = self.weight(&format!("{name}.f16"), dims, DataType::Float16, raw);
         self.cast(&stored, DataType::Float, name)
     }

@@ -12,6 +12,7 @@ use tract_onnx::prelude::f16;
 use super::compute::product;
 use super::value::{Ints, Value};
 use crate::train::descent::{Learnable, Unit};
+use crate::train::onnx::Store;
 use crate::train::onnx::layers::MASKED_SCORE;
 
 /// A weight of the graph.
@@ -160,14 +161,8 @@ impl Parameter {
     /// A value that is not finite, or candle's.
     pub fn bytes(&self) -> Result<Vec<u8>> {
         let values = self.var.flatten_all()?.to_vec1::<f32>()?;
-        let bytes: Vec<u8> = if self.half {
-            values
-                .iter()
-                .flat_map(|v| f16::from_f32(*v).to_le_bytes())
-                .collect()
-        } else {
-            values.iter().flat_map(|v| v.to_le_bytes()).collect()
-        };
+        let store = if self.half { Store::Half } else { Store::Float };
+        let bytes = store.bytes(&values);
         let finite = |v: &f32| v.is_finite() && (!self.half || f16::from_f32(*v).is_finite());
         ensure!(
             values.iter().all(finite),

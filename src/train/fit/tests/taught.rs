@@ -183,16 +183,10 @@ fn what_is_learnt_from_a_teacher_comes_closer_to_it() {
         };
         // Noise can be learnt by heart only: it is measured on what is learnt from.
         let own = Taught {
-            held_out: Side {
-                photos: taught.train.photos.clone(),
-                items: taught.train.items.clone(),
-            },
+            held_out: Side::new(taught.train.photos.clone(), taught.train.items.clone()),
             ..teacher(&shop)
         };
-        let held_out = Side {
-            photos: seen.photos.clone(),
-            items: seen.items.clone(),
-        };
+        let held_out = Side::new(seen.photos.clone(), seen.items.clone());
         let shown = Shown {
             held_out: &held_out,
             ..shown(&shop, &seen, Some(&own))

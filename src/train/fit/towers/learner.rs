@@ -20,7 +20,7 @@ impl Towers<'_> {
     /// Mean cosine to the teacher's embeddings, and the distance that is learnt to be short.
     fn measure_against(&self, taught: &Taught, photos: &Photos, texts: &Texts) -> Result<Score> {
         let rows = self.shown.measured_texts();
-        let agreement = taught.agreement(&Seen {
+        let close = taught.closeness(&Seen {
             photos,
             texts,
             rows: &rows,
@@ -39,7 +39,7 @@ impl Towers<'_> {
             loss += f64::from(term.to_scalar::<f32>()?);
         }
         Ok(Score {
-            accuracy: agreement.cosine(),
+            accuracy: close.cosine(),
             loss,
         })
     }
