@@ -24,7 +24,7 @@ mod split;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -121,37 +121,34 @@ pub struct Skipped {
     pub reason: String,
 }
 
-/// Entries that are not used: all counted, the first with their reasons.
+/// Entries that are not used: each counted once, however often it is met; the first with their reasons.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Skips {
-    count: usize,
+    names: HashSet<String>,
     first: Vec<Skipped>,
 }
 
 impl Skips {
-    /// Adds one.
+    /// Adds one; nothing where its name is there already.
     pub fn add(&mut self, name: impl Into<String>, reason: impl fmt::Display) {
-        self.count += 1;
-        if self.first.len() < MAX_REMEMBERED {
-            self.first.push(Skipped {
-                name: name.into(),
-                reason: reason.to_string(),
-            });
+        let name = name.into();
+        if self.names.insert(name.clone()) && self.first.len() < MAX_REMEMBERED {
+            let reason = reason.to_string();
+            self.first.push(Skipped { name, reason });
         }
     }
 
-    /// Adds what is not listed yet.
+    /// Adds what another pass over the photos found.
     pub fn merge(&mut self, found: &Self) {
         for skip in found.first() {
-            if !self.first.iter().any(|s| s.name == skip.name) {
-                self.add(&skip.name, &skip.reason);
-            }
+            self.add(&skip.name, &skip.reason);
         }
+        self.names.extend(found.names.iter().cloned());
     }
 
     /// How many.
     pub fn count(&self) -> usize {
-        self.count
+        self.names.len()
     }
 
     /// The first thousand.
@@ -272,12 +269,15 @@ impl Draft {
         let Some(caption) = caption else {
             return Ok(());
         };
+        let named = || {
+            let shown: String = caption.chars().take(40).collect();
+            format!("caption of {}: {}", row.name, shown.escape_debug())
+        };
         match prompts::clean(caption) {
-            Err(error) => self.skipped.add(format!("caption of {}", row.name), error),
-            Ok(_) if row.captions.len() == MAX_CAPTIONS => self.skipped.add(
-                format!("caption of {}", row.name),
-                format_args!("it has {MAX_CAPTIONS} already"),
-            ),
+            Err(error) => self.skipped.add(named(), error),
+            Ok(_) if row.captions.len() == MAX_CAPTIONS => self
+                .skipped
+                .add(named(), format_args!("it has {MAX_CAPTIONS} already")),
             Ok(caption) if row.captions.contains(&caption) => {}
             Ok(caption) => row.captions.push(caption),
         }

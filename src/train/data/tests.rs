@@ -354,3 +354,22 @@ fn copies_of_what_is_learnt_from_are_not_held_out() {
         );
     }
 }
+
+#[test]
+fn what_two_passes_skip_is_counted_once_and_beyond_what_is_listed() {
+    let pass = || {
+        let mut skips = Skips::default();
+        for photo in 0..MAX_REMEMBERED + 500 {
+            skips.add(format!("{photo}.jpg"), "not a photo");
+        }
+        skips
+    };
+    let mut skips = pass();
+    skips.merge(&pass());
+    skips.add("0.jpg", "not a photo either");
+    assert_eq!(skips.count(), MAX_REMEMBERED + 500);
+    assert_eq!(skips.first().len(), MAX_REMEMBERED);
+    let mut both = Skips::default();
+    both.merge(&skips);
+    assert_eq!(both, skips);
+}

@@ -74,9 +74,7 @@ pub fn evaluate(bundle: &Bundle, dataset: &Dataset) -> Result<Report> {
     let items: Vec<&Item> = dataset.items.iter().collect();
     let (embeddings, unread) = embed::photos(bundle, &items, &Shape::Full)?;
     let mut skipped = dataset.skipped.clone();
-    for one in unread.first() {
-        skipped.add(&one.name, &one.reason);
-    }
+    skipped.merge(&unread);
     let (mut images, mut captions) = (Vec::new(), Vec::new());
     for (item, embedding) in items.iter().zip(embeddings) {
         let Some(embedding) = embedding else { continue };

@@ -172,9 +172,7 @@ pub fn evaluate(bundle: &Bundle, question: &Question, dataset: &Dataset) -> Resu
     );
     let bank = bank(bundle, question)?;
     let (embeddings, unread) = embed::photos(bundle, &items, &Shape::Full)?;
-    for one in unread.first() {
-        skipped.add(&one.name, &one.reason);
-    }
+    skipped.merge(&unread);
     let ranks: Vec<(usize, Rank)> = embeddings
         .par_iter()
         .zip(&right)

@@ -121,9 +121,7 @@ pub fn images(
                 anyhow::Ok(keys.iter().copied().zip(embeddings).collect())
             };
             let (made, skipped) = photos::decode(&photos, encode)?;
-            for skip in skipped.first() {
-                skips.add(&skip.name, &skip.reason);
-            }
+            skips.merge(&skipped);
             cache.add(made.into_iter().flatten().flatten())?;
         }
     }

@@ -176,9 +176,7 @@ pub fn photos(
         .map(|i| &wanted.dataset.items[*i])
         .collect();
     let (views, skips) = embed::images(bundle, cache, &of, wanted.views, bar)?;
-    for skip in skips.first() {
-        skipped.add(&skip.name, &skip.reason);
-    }
+    skipped.merge(&skips);
     let (mut photos, mut items) = (Vec::new(), Vec::new());
     for (views, item) in views.into_iter().zip(wanted.items) {
         if let Some(views) = views {
