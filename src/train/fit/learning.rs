@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
 use super::session::{Learner, Learnt, Point, Session, Settings};
 
@@ -34,6 +34,12 @@ pub(super) fn learn<L: Learner>(
         };
         let mut each = |point: &Point| {
             accuracy.set(point.accuracy);
+            if bar.is_hidden() {
+                log::info!(
+                    "{}",
+                    epoch_line(point, settings.epochs, measured, bar.eta())
+                );
+            }
             ControlFlow::Continue(())
         };
         session.run(&mut step, &mut each)?
@@ -45,6 +51,20 @@ pub(super) fn learn<L: Learner>(
     Ok(learnt)
 }
 
+/// What a log says of an epoch, where no terminal shows the bar.
+fn epoch_line(point: &Point, epochs: usize, measured: &str, left: Duration) -> String {
+    let loss = point
+        .loss
+        .map_or_else(String::new, |loss| format!("loss {loss:.3}, "));
+    format!(
+        "epoch {} of {epochs}: {loss}{measured} {:.1} %, held-out loss {:.3}, {} left",
+        point.epoch,
+        point.accuracy * 100.0,
+        point.held_out_loss,
+        HumanDuration(left)
+    )
+}
+
 fn learning_bar(steps: u64) -> ProgressBar {
     let bar = ProgressBar::new(steps);
     let style = "learning {wide_bar} {pos}/{len} {per_sec} {eta} left {msg}";
@@ -53,4 +73,29 @@ fn learning_bar(steps: u64) -> ProgressBar {
     }
     bar.enable_steady_tick(Duration::from_millis(500));
     bar
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_epochs_line_says_how_far_it_is_and_how_long_it_takes() {
+        let mut point = Point {
+            epoch: 0,
+            loss: None,
+            accuracy: 0.5,
+            held_out_loss: 1.25,
+        };
+        let line = |point: &Point| epoch_line(point, 8, "accuracy", Duration::from_secs(180));
+        assert_eq!(
+            line(&point),
+            "epoch 0 of 8: accuracy 50.0 %, held-out loss 1.250, 3 minutes left"
+        );
+        (point.epoch, point.loss) = (3, Some(0.75));
+        assert_eq!(
+            line(&point),
+            "epoch 3 of 8: loss 0.750, accuracy 50.0 %, held-out loss 1.250, 3 minutes left"
+        );
+    }
 }
