@@ -6,7 +6,6 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use anyhow::bail;
-use tract_linalg::multithread::Executor;
 use tract_onnx::prelude::*;
 use tract_onnx::tract_core::internal::{Cost, TDim, ToDim, TypedModelPatch};
 use tract_onnx::tract_core::ops::cast::Cast;
@@ -91,6 +90,8 @@ pub(super) struct Prepared {
     pub plan: Arc<TypedRunnableModel>,
     /// Of one run, batch and all.
     pub workload: Workload,
+    /// Our own operator computes its convolutions.
+    pub convolutional: bool,
 }
 
 /// Fixes the inputs, replaces convolutional towers by our own operator, folds constants and
@@ -101,7 +102,6 @@ pub(super) fn plan(
     file: &str,
     inputs: &[Input],
     dim: usize,
-    executor: Option<Executor>,
 ) -> Result<Prepared, EncodeError> {
     guarded(&format!("preparing {file}"), || {
         let mut model = typed(model.clone(), inputs)?;
@@ -114,8 +114,12 @@ pub(super) fn plan(
         let batch = inputs
             .first()
             .map_or(1.to_dim(), |input| input.shape[0].clone());
-        let plan = optimised(model, &[batch, dim.to_dim()], executor)?;
-        Ok(Prepared { plan, workload })
+        let plan = optimised(model, &[batch, dim.to_dim()])?;
+        Ok(Prepared {
+            plan,
+            workload,
+            convolutional: report.taken > 0,
+        })
     })
 }
 
@@ -123,7 +127,6 @@ pub(super) fn plan(
 pub(in crate::encoder) fn optimised(
     model: TypedModel,
     shape: &[TDim],
-    executor: Option<Executor>,
 ) -> TractResult<Arc<TypedRunnableModel>> {
     let model = model.into_optimized()?;
     let fact = model.output_fact(0)?;
@@ -132,11 +135,7 @@ pub(in crate::encoder) fn optimised(
         let wanted = wanted.join(", ");
         bail!("gives {fact:?} where embedding_dim asks for [{wanted}] f32");
     }
-    let options = RunOptions {
-        executor,
-        ..RunOptions::default()
-    };
-    TypedSimplePlan::new_with_options(model, &options)
+    TypedSimplePlan::new_with_options(model, &RunOptions::default())
 }
 
 /// Fixes the inputs and selects the output, as for [`plan`], and finds every type and shape.

@@ -3,11 +3,11 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use tract_linalg::multithread::Executor;
 use tract_onnx::prelude::*;
 
 use super::ENGINE;
 use super::graph::{Prepared, engine_error, guarded, image_input, parse, plan};
+use super::products::Products;
 use crate::bundle::Bundle;
 use crate::encoder::conv::threads;
 use crate::encoder::int8::kernels::{Context, Isa};
@@ -25,7 +25,7 @@ const FILE: &str = "image.onnx";
 pub struct TractImageEncoder {
     plan: Arc<TypedRunnableModel>,
     /// Splits single products over all threads; `None` with one thread.
-    pool: Option<Executor>,
+    products: Option<Products>,
     /// The same for our own operators.
     context: Option<Arc<Context>>,
     threads: NonZeroUsize,
@@ -45,19 +45,24 @@ impl TractImageEncoder {
         let size = manifest.image.size_px;
         let model = parse(bundle, FILE)?;
         let inputs = [image_input(size)];
-        let Prepared { plan, workload } =
-            plan(&model, FILE, &inputs, manifest.embedding_dim, None)?;
-        let pool = (threads.get() > 1)
-            .then(|| {
-                guarded("starting threads", || {
-                    Ok(Executor::multithread(threads.get()))
-                })
-            })
+        let Prepared {
+            plan,
+            workload,
+            convolutional,
+        } = plan(&model, FILE, &inputs, manifest.embedding_dim)?;
+        let products = (threads.get() > 1)
+            .then(|| guarded("starting threads", || Ok(Products::new(threads))))
             .transpose()?;
+        if threads.get() > 1 && !convolutional && !Products::ON_THREADS {
+            log::warn!(
+                "{FILE} is a float transformer, and this build computes one on a single thread: \
+                 `vedetta-train quantize` makes a bundle that takes all threads and a third of the time"
+            );
+        }
         let context = (threads.get() > 1).then(|| Context::new(Isa::detect(), threads));
         let mut encoder = Self {
             plan,
-            pool,
+            products,
             context: context.map(Arc::new),
             threads,
             size_px: size,
@@ -94,11 +99,10 @@ impl ImageEncoder for TractImageEncoder {
                     .map(|input| encode(&self.plan, input))
                     .collect()
             };
-            let (Some(pool), Some(context)) = (&self.pool, &self.context) else {
+            let (Some(products), Some(context)) = (&self.products, &self.context) else {
                 return run();
             };
-            let run = || threads::scope(Arc::clone(context) as Arc<_>, run);
-            return tract_linalg::multithread::multithread_tract_scope(pool.clone(), run);
+            return products.scope(|| threads::scope(Arc::clone(context) as Arc<_>, run));
         }
         let plan = &self.plan;
         let share = batch.len().div_ceil(count);
@@ -141,7 +145,7 @@ impl ImageEncoder for TractImageEncoder {
     fn fork(&self) -> Box<dyn ImageEncoder> {
         Box::new(Self {
             plan: Arc::clone(&self.plan),
-            pool: None,
+            products: None,
             context: None,
             threads: NonZeroUsize::MIN,
             size_px: self.size_px,

@@ -2,6 +2,7 @@
 
 pub(super) mod graph;
 mod image;
+mod products;
 mod text;
 
 pub use image::TractImageEncoder;

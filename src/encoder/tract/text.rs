@@ -62,7 +62,7 @@ impl Tower {
         }
         self.plan = None;
         let inputs = text_inputs(length);
-        let fresh = plan(&self.model, FILE, &inputs, self.dim, None)?.plan;
+        let fresh = plan(&self.model, FILE, &inputs, self.dim)?.plan;
         self.plan = Some((length, Arc::clone(&fresh)));
         Ok(fresh)
     }
