@@ -7,10 +7,8 @@ use tract_onnx::prelude::*;
 
 use super::ENGINE;
 use super::graph::{Prepared, engine_error, guarded, image_input, parse, plan};
-use super::products::Products;
+use super::split::Split;
 use crate::bundle::Bundle;
-use crate::encoder::conv::threads;
-use crate::encoder::int8::kernels::{Context, Isa};
 use crate::encoder::{Embedding, EncodeError, ImageEncoder, ModelInput, Workload};
 
 /// The file inside a bundle.
@@ -24,10 +22,8 @@ const FILE: &str = "image.onnx";
 /// images of a batch first; a batch with fewer images than threads splits each product instead.
 pub struct TractImageEncoder {
     plan: Arc<TypedRunnableModel>,
-    /// Splits single products over all threads; `None` with one thread.
-    products: Option<Products>,
-    /// The same for our own operators.
-    context: Option<Arc<Context>>,
+    /// Splits single images over all threads; `None` with one thread.
+    split: Option<Split>,
     threads: NonZeroUsize,
     size_px: usize,
     precision: String,
@@ -50,20 +46,18 @@ impl TractImageEncoder {
             workload,
             convolutional,
         } = plan(&model, FILE, &inputs, manifest.embedding_dim)?;
-        let products = (threads.get() > 1)
-            .then(|| guarded("starting threads", || Ok(Products::new(threads))))
+        let split = (threads.get() > 1)
+            .then(|| guarded("starting threads", || Ok(Split::new(threads))))
             .transpose()?;
-        if threads.get() > 1 && !convolutional && !Products::ON_THREADS {
+        if split.is_some() && !convolutional && !Split::PRODUCTS {
             log::warn!(
                 "{FILE} is a float transformer, and this build computes one on a single thread: \
                  `vedetta-train quantize` makes a bundle that takes all threads and a third of the time"
             );
         }
-        let context = (threads.get() > 1).then(|| Context::new(Isa::detect(), threads));
         let mut encoder = Self {
             plan,
-            products,
-            context: context.map(Arc::new),
+            split,
             threads,
             size_px: size,
             precision: manifest.precision.image.clone(),
@@ -99,10 +93,10 @@ impl ImageEncoder for TractImageEncoder {
                     .map(|input| encode(&self.plan, input))
                     .collect()
             };
-            let (Some(products), Some(context)) = (&self.products, &self.context) else {
-                return run();
+            return match &self.split {
+                Some(split) => split.scope(run),
+                None => run(),
             };
-            return products.scope(|| threads::scope(Arc::clone(context) as Arc<_>, run));
         }
         let plan = &self.plan;
         let share = batch.len().div_ceil(count);
@@ -145,8 +139,7 @@ impl ImageEncoder for TractImageEncoder {
     fn fork(&self) -> Box<dyn ImageEncoder> {
         Box::new(Self {
             plan: Arc::clone(&self.plan),
-            products: None,
-            context: None,
+            split: None,
             threads: NonZeroUsize::MIN,
             size_px: self.size_px,
             precision: self.precision.clone(),

@@ -2,7 +2,7 @@
 
 pub(super) mod graph;
 mod image;
-mod products;
+mod split;
 mod text;
 
 pub use image::TractImageEncoder;

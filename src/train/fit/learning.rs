@@ -2,12 +2,15 @@
 
 use std::ops::ControlFlow;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use indicatif::{HumanDuration, ProgressBar, ProgressStyle};
 
 use super::session::{Learner, Learnt, Point, Session, Settings};
+
+/// Time between two lines of a log that say how far it is.
+const BETWEEN_LINES: Duration = Duration::from_secs(30);
 
 /// Learns from the start, or from where `checkpoint` is.
 pub(super) fn learn<L: Learner>(
@@ -32,9 +35,11 @@ pub(super) fn learn<L: Learner>(
             let percent = accuracy.get() * 100.0;
             bar.set_message(format!("loss {loss:.3}, {measured} {percent:.1} %"));
         };
+        let mut said = Instant::now();
         let mut each = |point: &Point| {
             accuracy.set(point.accuracy);
-            if bar.is_hidden() {
+            if bar.is_hidden() && said.elapsed() >= BETWEEN_LINES {
+                said = Instant::now();
                 log::info!(
                     "{}",
                     epoch_line(point, settings.epochs, measured, bar.eta())
