@@ -72,10 +72,11 @@ pub fn attention_int8(
     }
     let width = shape.width;
     let blocks = tokens.div_ceil(BLOCK);
-    let parts = parts(cx.threads(), batch * heads, blocks);
+    let units = batch * heads;
+    let parts = parts(cx.threads(), units, blocks);
     let out = Disjoint::new(out);
-    cx.parallel(batch * heads * parts, |task| {
-        let (unit, part) = (task / parts, task % parts);
+    cx.parallel(units * parts, |task| {
+        let (part, unit) = (task / units, task % units);
         let (image, head) = (unit / heads, unit % heads);
         let queries = (
             part * blocks / parts * BLOCK,
