@@ -15,30 +15,34 @@ const BLOCK: usize = 16;
 /// A key whose scaled mask is so far below that of another has no weight beside it.
 const NO_WEIGHT: f32 = 1000.0;
 
-/// Attention of every head as [`attention`](super::attention()) has it, without a causal mask, both
+/// Attention of every head as [`attention`](super::attention()) has it but for the causal mask, with both
 /// products in int8: for many tokens, and close instead of exact.
 ///
 /// ```text
-/// k[j] ≈ mean k + a[j] · K[j]     v[j] ≈ mean v + b · 2^l[j] · V[j]    K, V in −127..=127
-/// t[j] = log₂e · (scale · q · a[j] K[j] + mask[j]) + l[j]              q in 0..=255 less its zero
-/// p[j] = 32767 · 2^(t[j] − max t) P[j] = round(p[j])                   in two bytes
-/// out  = mean v + b · Σⱼ P[j] V[j] / Σⱼ p[j] 2^−l[j]
+/// k[j] ≈ k̄ + a[j] · K[j]          v[j] ≈ v̄ + b · 2^l[j] · V[j]        K, V in −127..=127
+/// s[j] = log₂e · (scale · q · a[j] K[j] + mask[j]) + l[j]             q as u8 less its zero
+/// p[j] = 32767 · 2^(s[j] − max s)          P[j] = round(p[j])         P as two bytes
+/// out  = v̄ + b · Σⱼ P[j] V[j] / Σⱼ p[j] 2^−l[j]
 /// ```
 ///
-/// - Softmax does not change when all scores do, so the mean key is left out (SageAttention, Zhang et
-///   al., ICLR 2025); the weights of the values add up to one, so their mean goes past the product.
-///   Means are over the keys that take part. What is left is small where a channel is large in all
-///   tokens, as it is in trained towers, and is quantized per token and head.
-/// - The scale of a value, a power of two that need not be whole, moves into the score of its key: the
-///   sixteen bits of a weight are relative to what its value adds to the result. A key that draws nine
-///   tenths of the attention to a value near nothing does not take the bits from all others.
-/// - Sixteen bits and not eight, because many small weights may together add more than the largest.
+/// - q is quantized as activations are, per token and head.
+/// - k̄ is the mean key. Softmax does not change when all scores do, so it is left out (SageAttention,
+///   Zhang et al., ICLR 2025): trained towers have channels that are large in all tokens, and what
+///   deviates from them is small. a is a scale per token and head.
+/// - v̄ is the mean of the channels whose mean is larger than the deviations from it, else 0. The weights
+///   add up to one, so it goes past the product.
+/// - The scale of a value per token and head is b · 2^l with l ≤ 0. Its power moves into the score of
+///   the key, so that the bits of a weight are relative to what its value adds to the result: a key that
+///   draws nearly all attention to a value near nothing (a sink) does not take them from all others.
+/// - Fifteen bits and not eight, because many small weights may together add more than the largest.
 ///   They are two rows of bytes to the product.
 ///
-/// Integer sums are exact (at most 255 · 127 · 65536), everything else is the same sequence of IEEE 754
-/// operations everywhere, so every instruction set gives the same bits here too. Keys and values of a
-/// head are packed once per task as the weights of a product are, then some queries at a time meet
-/// them; scores and weights stay in the first-level cache.
+/// Means and ranges are those of the keys that the mask does not leave out.
+///
+/// Integer sums are exact: at most 255 · 127 · 65536 < 2³¹. Everything else is the same sequence of IEEE
+/// 754 operations everywhere, so every instruction set gives the same bits here too. Keys and values of
+/// a head are packed once per task as the weights of a product are; then as many queries as the
+/// kernel has rows meet all of them, and their scores and weights stay in the first-level cache.
 ///
 /// # Panics
 /// When a slice has not the length that the shape asks for, or `tokens` or `dim` exceeds [`MAX_K`].
@@ -111,7 +115,7 @@ thread_local! {
 pub(super) struct Scratch {
     /// log₂e · mask, `[T] f32`, −∞ past the tokens.
     pub(super) mask: Aligned<f32>,
-    /// Means over the keys that take part, `[D] f32` each, zeros past the head.
+    /// k̄ and v̄, `[D] f32` each, zeros past the head.
     pub(super) key_mean: Aligned<f32>,
     pub(super) value_mean: Aligned<f32>,
     /// Rows of k, then of v, less the mean, `[T][D] f32`.

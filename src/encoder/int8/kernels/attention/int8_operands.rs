@@ -9,9 +9,8 @@ use super::int8::Head;
 const LEAST_LOGARITHM: f32 = -12.0;
 
 impl Head<'_> {
-    /// What goes past the products: the mean key, and the mean of each channel of the values that is
-    /// larger than the deviations from it. A small one is not worth it: a value near nothing would
-    /// become as large as the mean.
+    /// What goes past the products: k̄ and v̄. A mean that is smaller than the deviations does not: it
+    /// would make a value near nothing as large as itself.
     ///
     /// # Safety
     /// The CPU has the instruction set; the mask is there.
