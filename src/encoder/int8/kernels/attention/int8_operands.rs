@@ -18,7 +18,6 @@ impl Head<'_> {
     pub(super) unsafe fn take_means<L: Lanes>(&mut self) {
         let (tokens, dim) = (self.shape.tokens, self.shape.dim);
         let count = (0..tokens).filter(|&token| self.takes_part(token)).count();
-        #[expect(clippy::cast_precision_loss, reason = "at most 65536")]
         let part = if count > 0 { 1.0 / count as f32 } else { 0.0 };
         for start in (0..dim).step_by(PANEL) {
             // SAFETY: the caller has the instruction set; the means hold whole panels.
@@ -276,15 +275,11 @@ unsafe fn load<L: Lanes>(row: &[f32], at: usize) -> L {
 /// log₂ x or up to 0.0861 more, for x ≥ 0: the exponent and, for the logarithm of the fraction, the
 /// fraction itself, which is at most so much below it (Mitchell, 1962).
 #[inline(always)]
-#[expect(
-    clippy::cast_possible_wrap,
-    clippy::cast_precision_loss,
-    reason = "the bits of a positive f32 are those of a positive i32; the error is far below the slack"
-)]
 fn log2_from_above(x: f32) -> f32 {
     const MOST_BELOW: f32 = 0.0861;
     const UNIT: f32 = 1.0 / (1 << 23) as f32;
-    (x.to_bits() as i32 - 1.0_f32.to_bits() as i32) as f32 * UNIT + MOST_BELOW
+    let bits = |x: f32| x.to_bits().cast_signed();
+    bits(x).wrapping_sub(bits(1.0)) as f32 * UNIT + MOST_BELOW
 }
 
 /// Sums of codes are small integers; those of rows that are not finite do not matter.
