@@ -363,6 +363,27 @@ unsafe fn tile<L: Lanes, const C: usize>(
     done: impl Fn(usize, usize, L),
 ) {
     // SAFETY: as the caller promises.
+    let sums = unsafe { tile_sums::<L, C>(a, depth, b, stride) };
+    for (i, sums) in sums.iter().enumerate() {
+        for (j, &sum) in sums.iter().enumerate() {
+            done(i, j * LANES, sum);
+        }
+    }
+}
+
+/// The sums of a tile. By value: where they are also looked at by reference, the compiler may keep
+/// them in memory and store all of them in every step.
+///
+/// # Safety
+/// As [`product`].
+#[inline(always)]
+unsafe fn tile_sums<L: Lanes, const C: usize>(
+    a: [*const f32; BLOCK],
+    depth: usize,
+    b: *const f32,
+    stride: usize,
+) -> [[L; C]; BLOCK] {
+    // SAFETY: as the caller promises.
     unsafe {
         let mut sums = [[L::splat(0.0); C]; BLOCK];
         for l in 0..depth {
@@ -374,10 +395,6 @@ unsafe fn tile<L: Lanes, const C: usize>(
                 }
             }
         }
-        for (i, sums) in sums.iter().enumerate() {
-            for (j, &sum) in sums.iter().enumerate() {
-                done(i, j * LANES, sum);
-            }
-        }
+        sums
     }
 }
