@@ -12,8 +12,9 @@ use super::kernels::{
 };
 
 /// Tokens from which the products of attention are int8 ones: with fewer, packing keys and values
-/// costs what the products save. It depends on the shape alone, so that all processors agree.
-const INT8_ATTENTION_FROM: usize = 128;
+/// costs what the products save. A causal mask saves the f32 products half their work. It depends on
+/// the operator and the shape alone, so that all processors agree.
+const INT8_ATTENTION_FROM: usize = 96;
 
 /// Layer normalisation over the last axis.
 #[derive(Clone, Debug, PartialEq)]
@@ -245,10 +246,9 @@ impl Attention {
         let mask = self
             .masked
             .then(|| mask.expect("a mask for a masked attention"));
-        scratch.hidden.resize(rows * 3 * inner, 0.0);
-        scratch.context.resize(rows * inner, 0.0);
         let qkv = &self.qkv;
-        let (hidden, context) = (&mut scratch.hidden, &mut scratch.context);
+        let hidden = first(&mut scratch.hidden, rows * 3 * inner);
+        let context = first(&mut scratch.context, rows * inner);
         linear(
             cx,
             &scratch.rows,
@@ -257,34 +257,36 @@ impl Attention {
             Activation::None,
             hidden,
         );
-        let attend = if shape.tokens < INT8_ATTENTION_FROM {
-            attention
+        let Batch { batch, tokens } = shape;
+        let (heads, dim, scale) = (self.heads, self.dim, self.scale);
+        if self.causal || tokens < INT8_ATTENTION_FROM {
+            let causal = self.causal;
+            attention(
+                cx, hidden, batch, tokens, heads, dim, scale, mask, causal, context,
+            );
         } else {
-            attention_int8
-        };
-        attend(
-            cx,
-            hidden,
-            shape.batch,
-            shape.tokens,
-            self.heads,
-            self.dim,
-            self.scale,
-            mask,
-            self.causal,
-            context,
-        );
+            attention_int8(cx, hidden, batch, tokens, heads, dim, scale, mask, context);
+        }
         scratch.rows.quantize(cx, context, rows, inner);
         linear_add(cx, &scratch.rows, &self.out.weights, &self.out.bias, x);
     }
+}
+
+/// The first `len` values of a buffer that grows where it has to: what is written first needs no
+/// zeros.
+fn first(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
+    if buffer.len() < len {
+        buffer.resize(len, 0.0);
+    }
+    &mut buffer[..len]
 }
 
 impl FeedForward {
     /// Adds the result of the two layers over `scratch.rows` to `x`.
     fn run(&self, cx: &Context, scratch: &mut Scratch, x: &mut [f32], rows: usize) {
         let n = self.up.weights.n();
-        scratch.hidden.resize(rows * n, 0.0);
-        let (up, down, hidden) = (&self.up, &self.down, &mut scratch.hidden);
+        let (up, down) = (&self.up, &self.down);
+        let hidden = first(&mut scratch.hidden, rows * n);
         linear(
             cx,
             &scratch.rows,

@@ -74,7 +74,7 @@ fn product(
     let panels = w.panels();
     let chunks = chunks(cx.threads(), panels, rows);
     cx.parallel(panels * chunks, |task| {
-        let (panel, chunk) = (task / chunks, task % chunks);
+        let (chunk, panel) = (task / panels, task % panels);
         let rows = chunk * rows / chunks..(chunk + 1) * rows / chunks;
         // SAFETY: the context supports its instruction set, the inner sizes agree, and tasks have
         // different panels or rows.
@@ -91,13 +91,15 @@ fn product(
     });
 }
 
-/// Into how many parts the rows are split.
+/// Into how many parts the rows are split: if they are enough, a thread has its own from stage to stage,
+/// and finds them in its cache.
 fn chunks(threads: usize, panels: usize, rows: usize) -> usize {
     if threads == 1 {
         return 1;
     }
     (TASKS_PER_THREAD * threads)
         .div_ceil(panels)
+        .max(threads)
         .min(rows / LEAST_ROWS)
         .max(1)
 }

@@ -100,6 +100,15 @@ pub(super) fn weight<L: Lanes>(p: L) -> L {
     horner(p.sub(n), &EXP2).mul(n.exp2_of_integer())
 }
 
+/// 32767 · 2ᵖ for p ≤ 0: between 0 and 32767.3, the error below 8·10⁻⁵ of the result. NaN gives NaN.
+#[inline(always)]
+pub(super) fn weight_code<L: Lanes>(p: L) -> L {
+    const P: [f32; 4] = [32_764.643, 22_716.082, 7_949.640_6, 1_807.810_8];
+    let p = p.same(-100.0).max(p);
+    let n = p.round();
+    horner(p.sub(n), &P).scale_by_exp2(n)
+}
+
 /// x · σ(factor · y) = x / (1 + 2^(−log₂e · factor · y)); the power stays within 2^±126.
 #[inline(always)]
 fn gated<L: Lanes>(x: L, y: L, factor: f32) -> L {

@@ -262,12 +262,13 @@ pub(super) unsafe fn quantize_row<L: Lanes>(x: *const f32, k: usize, codes: *mut
     while at + 4 * LANES <= k {
         // SAFETY: the caller gives 64 f32 and bytes from `at`.
         unsafe {
-            let four: [L; 4] = std::array::from_fn(|j| L::load(x.add(at + j * LANES)));
-            for (poison, v) in poison.iter_mut().zip(four) {
-                *poison = v.mul_add(zero, *poison);
+            let mut four = [zero; 4];
+            for (j, (v, poison)) in four.iter_mut().zip(&mut poison).enumerate() {
+                let x = L::load(x.add(at + j * LANES));
+                *poison = x.mul_add(zero, *poison);
+                *v = x.mul_add(inverse, shift);
             }
-            let codes = codes.add(at);
-            L::store_four_codes(four.map(|v| v.mul_add(inverse, shift)), codes);
+            L::store_four_codes(four, codes.add(at));
         }
         at += 4 * LANES;
     }

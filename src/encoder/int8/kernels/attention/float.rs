@@ -58,10 +58,11 @@ pub fn attention(
         return;
     }
     let blocks = tokens.div_ceil(BLOCK);
-    let parts = parts(cx.threads(), batch * heads, blocks);
+    let units = batch * heads;
+    let parts = parts(cx.threads(), units, blocks);
     let out = Disjoint::new(out);
-    cx.parallel(batch * heads * parts, |task| {
-        let (unit, part) = (task / parts, task % parts);
+    cx.parallel(units * parts, |task| {
+        let (part, unit) = (task / units, task % units);
         let (image, head) = (unit / heads, unit % heads);
         SCRATCH.with_borrow_mut(|scratch| {
             cx.run_stage(Head {
@@ -362,6 +363,27 @@ unsafe fn tile<L: Lanes, const C: usize>(
     done: impl Fn(usize, usize, L),
 ) {
     // SAFETY: as the caller promises.
+    let sums = unsafe { tile_sums::<L, C>(a, depth, b, stride) };
+    for (i, sums) in sums.iter().enumerate() {
+        for (j, &sum) in sums.iter().enumerate() {
+            done(i, j * LANES, sum);
+        }
+    }
+}
+
+/// The sums of a tile. By value: where they are also looked at by reference, the compiler may keep
+/// them in memory and store all of them in every step.
+///
+/// # Safety
+/// As [`product`].
+#[inline(always)]
+unsafe fn tile_sums<L: Lanes, const C: usize>(
+    a: [*const f32; BLOCK],
+    depth: usize,
+    b: *const f32,
+    stride: usize,
+) -> [[L; C]; BLOCK] {
+    // SAFETY: as the caller promises.
     unsafe {
         let mut sums = [[L::splat(0.0); C]; BLOCK];
         for l in 0..depth {
@@ -373,10 +395,6 @@ unsafe fn tile<L: Lanes, const C: usize>(
                 }
             }
         }
-        for (i, sums) in sums.iter().enumerate() {
-            for (j, &sum) in sums.iter().enumerate() {
-                done(i, j * LANES, sum);
-            }
-        }
+        sums
     }
 }

@@ -12,20 +12,40 @@ use super::{Shape, parts, scaled_mask};
 
 /// Queries per task at least.
 const BLOCK: usize = 16;
+/// A key whose scaled mask is so far below that of another has no weight beside it.
+const NO_WEIGHT: f32 = 1000.0;
 
-/// As [`attention`](super::attention()), with both products in int8: faster where int8 products are
-/// much faster than f32 ones and the tokens are many, and no longer exact.
+/// Attention of every head as [`attention`](super::attention()) has it but for the causal mask, with both
+/// products in int8: for many tokens, and close instead of exact.
 ///
-/// - q is quantized like activations (per token and head, u8), k per token and head to symmetric s8,
-///   v per channel over the tokens of the image to symmetric s8;
-/// - probabilities are held in 16 bits, p ≈ code / 65535, as two rows of bytes: eight bits would lose
-///   the many small ones that together weigh as much as the largest. The divisor is the sum of the
-///   codes, so that weights sum to one exactly.
+/// ```text
+/// k[j] ≈ k̄ + a[j] · K[j]          v[j] ≈ v̄ + b · 2^l[j] · V[j]        K, V in −127..=127
+/// s[j] = log₂e · (scale · q · a[j] K[j] + mask[j]) + l[j]             q as u8 less its zero
+/// p[j] = 32767 · 2^(s[j] − max s)          P[j] = round(p[j])         P as two bytes
+/// out  = v̄ + b · Σⱼ P[j] V[j] / Σⱼ p[j] 2^−l[j]
+/// ```
 ///
-/// Integer sums are exact, so every instruction set gives the same bits here too.
+/// - q is quantized as activations are, per token and head.
+/// - k̄ is the mean key. Softmax does not change when all scores do, so it is left out (SageAttention,
+///   Zhang et al., ICLR 2025): trained towers have channels that are large in all tokens, and what
+///   deviates from them is small. a is a scale per token and head.
+/// - v̄ is the mean of the channels whose mean is larger than the deviations from it, else 0. The weights
+///   add up to one, so it goes past the product.
+/// - The scale of a value per token and head is b · 2^l with l ≤ 0. Its power moves into the score of
+///   the key, so that the bits of a weight are relative to what its value adds to the result: a key that
+///   draws nearly all attention to a value near nothing (a sink) does not take them from all others.
+/// - Fifteen bits and not eight, because many small weights may together add more than the largest.
+///   They are two rows of bytes to the product.
+///
+/// Means and ranges are those of the keys that the mask does not leave out.
+///
+/// Integer sums are exact: at most 255 · 127 · 65536 < 2³¹. Everything else is the same sequence of IEEE
+/// 754 operations everywhere, so every instruction set gives the same bits here too. Keys and values of
+/// a head are packed once per task as the weights of a product are; then as many queries as the
+/// kernel has rows meet all of them, and their scores and weights stay in the first-level cache.
 ///
 /// # Panics
-/// As [`attention`](super::attention()), or when `tokens` or `dim` exceeds [`MAX_K`].
+/// When a slice has not the length that the shape asks for, or `tokens` or `dim` exceeds [`MAX_K`].
 #[expect(
     clippy::too_many_arguments,
     reason = "the shape and parameters of one operator"
@@ -39,7 +59,6 @@ pub fn attention_int8(
     dim: usize,
     scale: f32,
     mask: Option<&[f32]>,
-    causal: bool,
     out: &mut [f32],
 ) {
     let shape = Shape {
@@ -57,10 +76,11 @@ pub fn attention_int8(
     }
     let width = shape.width;
     let blocks = tokens.div_ceil(BLOCK);
-    let parts = parts(cx.threads(), batch * heads, blocks);
+    let units = batch * heads;
+    let parts = parts(cx.threads(), units, blocks);
     let out = Disjoint::new(out);
-    cx.parallel(batch * heads * parts, |task| {
-        let (unit, part) = (task / parts, task % parts);
+    cx.parallel(units * parts, |task| {
+        let (part, unit) = (task / units, task % units);
         let (image, head) = (unit / heads, unit % heads);
         let queries = (
             part * blocks / parts * BLOCK,
@@ -73,10 +93,11 @@ pub fn attention_int8(
                 column: head * dim,
                 scale,
                 mask: mask.map(|mask| &mask[image * tokens..][..tokens]),
-                causal,
                 queries,
                 out,
                 out_row: image * tokens,
+                least_mask: f32::NEG_INFINITY,
+                value_scale: 0.0,
                 scratch,
             };
             // SAFETY: the context supports its instruction set; heads and parts have different
@@ -92,6 +113,13 @@ thread_local! {
 
 /// Memory that a thread keeps between calls. T is the tokens padded to 64, D the head padded to 64.
 pub(super) struct Scratch {
+    /// log₂e · mask, `[T] f32`, −∞ past the tokens.
+    pub(super) mask: Aligned<f32>,
+    /// k̄ and v̄, `[D] f32` each, zeros past the head.
+    pub(super) key_mean: Aligned<f32>,
+    pub(super) value_mean: Aligned<f32>,
+    /// Rows of k, then of v, less the mean, `[T][D] f32`.
+    pub(super) centred: Aligned<f32>,
     /// `[T / 64][D / 4][64][4] s8`: k as the weights of a product.
     pub(super) keys: Aligned<i8>,
     /// `[T] f32`, `[T] i32`.
@@ -99,50 +127,63 @@ pub(super) struct Scratch {
     pub(super) key_sums: Aligned<i32>,
     /// `[D / 64][T / 4][64][4] s8`: v as the weights of a product.
     pub(super) values: Aligned<i8>,
-    /// `[D] f32`, `[D] i32`.
-    pub(super) value_scales: Aligned<f32>,
+    /// `[D] i32`.
     pub(super) value_sums: Aligned<i32>,
-    /// Added to the scores, `[T] f32`, −∞ past the tokens.
-    pub(super) mask: Aligned<f32>,
+    /// log₂e · mask + l, `[T] f32`.
+    pub(super) offsets: Aligned<f32>,
+    /// 2^−l, `[T] f32`.
+    pub(super) shares: Aligned<f32>,
     /// Sixteen rows of k, `[16][D] s8`.
     pub(super) rows: Aligned<i8>,
     /// `[rows][D + 64] u8`.
     pub(super) queries: Aligned<u8>,
     /// `[rows][T] f32`.
     pub(super) scores: Aligned<f32>,
+    /// The largest scores of a row by lane, `[rows][16] f32`.
+    pub(super) largest: Aligned<f32>,
     /// High and low bytes in turn, `[2 · rows][T + 64] u8`.
-    pub(super) probabilities: Aligned<u8>,
+    pub(super) weights: Aligned<u8>,
 }
 
 impl Scratch {
     const fn new() -> Self {
         Self {
+            mask: Aligned::new(),
+            key_mean: Aligned::new(),
+            value_mean: Aligned::new(),
+            centred: Aligned::new(),
             keys: Aligned::new(),
             key_scales: Aligned::new(),
             key_sums: Aligned::new(),
             values: Aligned::new(),
-            value_scales: Aligned::new(),
             value_sums: Aligned::new(),
-            mask: Aligned::new(),
+            offsets: Aligned::new(),
+            shares: Aligned::new(),
             rows: Aligned::new(),
             queries: Aligned::new(),
             scores: Aligned::new(),
-            probabilities: Aligned::new(),
+            largest: Aligned::new(),
+            weights: Aligned::new(),
         }
     }
 
     fn resize(&mut self, tokens: usize, dim: usize, rows: usize) {
+        self.mask.resize(tokens);
+        self.key_mean.resize(dim);
+        self.value_mean.resize(dim);
+        self.centred.resize(tokens * dim);
         self.keys.resize(tokens * dim);
         self.key_scales.resize(tokens);
         self.key_sums.resize(tokens);
         self.values.resize(tokens * dim);
-        self.value_scales.resize(dim);
         self.value_sums.resize(dim);
-        self.mask.resize(tokens);
+        self.offsets.resize(tokens);
+        self.shares.resize(tokens);
         self.rows.resize(LANES * dim);
         self.queries.resize(rows * stride(dim));
         self.scores.resize(rows * tokens);
-        self.probabilities.resize(2 * rows * stride(tokens));
+        self.largest.resize(rows * LANES);
+        self.weights.resize(2 * rows * stride(tokens));
     }
 }
 
@@ -156,13 +197,16 @@ pub(super) struct Head<'a> {
     pub(super) scale: f32,
     /// `[tokens]`.
     pub(super) mask: Option<&'a [f32]>,
-    pub(super) causal: bool,
     /// From and to.
     pub(super) queries: (usize, usize),
     /// `[batch · tokens, width]`.
     pub(super) out: Disjoint<'a, f32>,
     /// The row of the image's first token in the output.
     pub(super) out_row: usize,
+    /// Keys with a smaller mask are left out.
+    pub(super) least_mask: f32,
+    /// b, once the values are packed.
+    pub(super) value_scale: f32,
     pub(super) scratch: &'a mut Scratch,
 }
 
@@ -178,8 +222,10 @@ impl TileStage for Head<'_> {
             Some(given) => scaled_mask(given, mask),
             None => mask.fill(0.0),
         }
+        self.least_mask = mask.iter().fold(f32::NEG_INFINITY, |a, b| a.max(*b)) - NO_WEIGHT;
         // SAFETY: the caller has the instruction set.
         unsafe {
+            self.take_means::<M::Lanes>();
             self.pack_keys::<M::Lanes>();
             self.pack_values::<M::Lanes>();
             let mut kernel = M::begin();
@@ -198,5 +244,11 @@ impl Head<'_> {
     /// Row `token` of q (0), k (1) or v (2).
     pub(super) fn row(&self, token: usize, which: usize) -> &[f32] {
         self.shape.row(self.qkv, self.column, token, which)
+    }
+
+    /// Whether a key has a part in means and ranges: all have where all are masked alike.
+    #[inline(always)]
+    pub(super) fn takes_part(&self, token: usize) -> bool {
+        self.scratch.mask[token] >= self.least_mask
     }
 }

@@ -1,22 +1,29 @@
-//! Scores, probabilities and the mix of the values, for some queries of a head.
+//! Scores, weights and the mix of the values, for some queries of a head.
 
 use std::f32::consts::LOG2_E;
 
 use super::super::gemm::{MOST_ROWS, Microkernel, Sums, Tile};
 use super::super::lanes::{LANES, Lanes};
 use super::super::layout::{GROUP, PANEL, padded_k};
-use super::super::math::exp2;
-use super::super::norm::fold;
+use super::super::math::weight_code;
 use super::super::rows::{quantize_row, stride};
 use super::int8::Head;
 
-/// Steps of a probability: codes are 0..=65535, in two bytes.
-const STEPS: f32 = 65_535.0;
+/// Column vectors of a panel.
+const VECTORS: usize = PANEL / LANES;
+
+/// Scale and zero point of the quantized queries of a tile.
+#[derive(Clone, Copy)]
+struct Query {
+    scale: f32,
+    zero: i32,
+}
+
 impl Head<'_> {
-    /// Scores of `count` queries from `first`, turned into probabilities.
+    /// Scores of `count` queries from `first`, and the largest of each.
     ///
     /// # Safety
-    /// The CPU has the instruction set; keys, values and mask are packed.
+    /// The CPU has the instruction set; keys and values are packed.
     #[inline(always)]
     pub(super) unsafe fn scores<M: Microkernel>(
         &mut self,
@@ -25,55 +32,88 @@ impl Head<'_> {
         count: usize,
     ) {
         let (tokens, dim) = (self.shape.tokens, self.shape.dim);
-        let (padded, depth) = (padded_k(tokens), padded_k(dim));
-        let mut row_scales = [0.0; MOST_ROWS];
-        let mut row_zeros = [0; MOST_ROWS];
-        for i in 0..count {
+        let depth = padded_k(dim);
+        let mut queries = [Query {
+            scale: 0.0,
+            zero: 0,
+        }; MOST_ROWS];
+        let queries = &mut queries[..count];
+        for (i, query) in queries.iter_mut().enumerate() {
             let q = self.row(first + i, 0).as_ptr();
             let codes = self.scratch.queries[i * stride(depth)..].as_mut_ptr();
             // SAFETY: the caller has the instruction set; the row holds `dim` values, the codes
             // `dim` rounded up to 64.
             let (scale, zero) = unsafe { quantize_row::<M::Lanes>(q, dim, codes) };
-            (row_scales[i], row_zeros[i]) = (scale * (self.scale * LOG2_E), zero);
+            query.scale = scale * (self.scale * LOG2_E);
+            query.zero = zero - i32::from(M::Lanes::CENTRE);
         }
+        self.scratch.largest[..count * LANES].fill(f32::NEG_INFINITY);
         let mut sums = Sums::new();
         let sums = sums.as_mut_ptr();
-        for panel in 0..padded / PANEL {
-            let weights = self.scratch.keys[panel * PANEL * depth..].as_ptr();
+        for start in (0..tokens).step_by(PANEL) {
+            let panel = self.scratch.keys[start * depth..].as_ptr();
             let tile = Tile {
                 rows: self.scratch.queries.as_ptr(),
                 stride: stride(depth),
                 count,
-                panel: weights,
+                panel,
                 groups: depth / GROUP,
                 sums,
-                ahead: weights,
+                ahead: panel,
                 ahead_len: 0,
                 out: std::ptr::null(),
                 out_stride: 0,
             };
-            let end = tokens.min((panel + 1) * PANEL);
-            let vectors = (end - panel * PANEL).div_ceil(LANES);
-            // SAFETY: the caller has the instruction set; queries and keys have `depth` values.
-            unsafe { kernel.narrow_tile(tile, vectors) };
-            for at in (panel * PANEL..end).step_by(LANES) {
-                let scratch = &mut *self.scratch;
-                let key_sums = scratch.key_sums[at..at + LANES].as_ptr();
-                let scores = &mut scratch.scores[at..(count - 1) * padded + at + LANES];
-                // SAFETY: the caller has the instruction set; everything holds sixteen from `at`, the
-                // scores in each of `count` rows.
-                unsafe {
-                    let mask = M::Lanes::load(scratch.mask[at..at + LANES].as_ptr());
-                    let key_scale = M::Lanes::load(scratch.key_scales[at..at + LANES].as_ptr());
-                    for i in 0..count {
-                        let zero = row_zeros[i] - i32::from(M::Lanes::CENTRE);
-                        let row = sums.add(i * PANEL + at % PANEL);
-                        let exact = M::Lanes::dequantize(row, key_sums, zero);
-                        let factor = key_scale.mul(mask.same(row_scales[i]));
-                        let out = scores.as_mut_ptr().add(i * padded);
-                        exact.mul_add(factor, mask).store(out);
+            let vectors = (tokens - start).min(PANEL).div_ceil(LANES);
+            // SAFETY: the caller has the instruction set; queries and keys have `depth` values; the
+            // sums hold `count` rows of a panel.
+            unsafe {
+                kernel.narrow_tile(tile, vectors);
+                if vectors == VECTORS {
+                    self.finish_scores::<M::Lanes, VECTORS>(sums, start, queries);
+                } else {
+                    for vector in 0..vectors {
+                        let (at, sums) = (start + vector * LANES, sums.add(vector * LANES));
+                        self.finish_scores::<M::Lanes, 1>(sums, at, queries);
                     }
                 }
+            }
+        }
+    }
+
+    /// Scores from the sums of `V` vectors of keys from `at` on.
+    ///
+    /// # Safety
+    /// The CPU has the instruction set; `sums` holds these columns of a row of 64 for each query.
+    #[inline(always)]
+    unsafe fn finish_scores<L: Lanes, const V: usize>(
+        &mut self,
+        sums: *const i32,
+        at: usize,
+        queries: &[Query],
+    ) {
+        let padded = padded_k(self.shape.tokens);
+        let scratch = &mut *self.scratch;
+        let key_sums = &scratch.key_sums[at..at + V * LANES];
+        let key_scales = &scratch.key_scales[at..at + V * LANES];
+        let offsets = &scratch.offsets[at..at + V * LANES];
+        // SAFETY: the caller has the instruction set; everything holds `V` vectors.
+        unsafe {
+            let key_scales: [L; V] = load_vectors(key_scales);
+            let offsets: [L; V] = load_vectors(offsets);
+            for (i, query) in queries.iter().enumerate() {
+                let out = &mut scratch.scores[i * padded + at..][..V * LANES];
+                let largest = &mut scratch.largest[i * LANES..(i + 1) * LANES];
+                let mut most = L::load(largest.as_ptr());
+                for j in 0..V {
+                    let (row, key_sums) = (sums.add(i * PANEL + j * LANES), &key_sums[j * LANES..]);
+                    let exact = L::dequantize(row, key_sums.as_ptr(), query.zero);
+                    let factor = key_scales[j].mul(most.same(query.scale));
+                    let score = exact.mul_add(factor, offsets[j]);
+                    score.store(out[j * LANES..].as_mut_ptr());
+                    most = score.max(most);
+                }
+                most.store(largest.as_mut_ptr());
             }
         }
     }
@@ -96,15 +136,9 @@ impl Head<'_> {
             .div_ceil(GROUP)
             .next_multiple_of(M::GROUPS.max(LANES / GROUP));
         let mut factors = [0.0; MOST_ROWS];
-        for i in 0..count {
-            let columns = tokens.next_multiple_of(LANES);
-            let scores = &mut self.scratch.scores[i * padded..][..columns];
-            if self.causal {
-                scores[first + i + 1..].fill(f32::NEG_INFINITY);
-            }
-            let codes = &mut self.scratch.probabilities[2 * i * step..2 * (i + 1) * step];
+        for (i, factor) in factors.iter_mut().enumerate().take(count) {
             // SAFETY: the caller has the instruction set.
-            factors[i] = 1.0 / unsafe { probabilities::<M::Lanes>(scores, codes, step) };
+            *factor = self.value_scale / unsafe { self.weights::<M::Lanes>(i) };
         }
         let mut sums = Sums::new();
         let sums = sums.as_mut_ptr();
@@ -112,9 +146,9 @@ impl Head<'_> {
             let weights = self.scratch.values[panel * PANEL * padded..].as_ptr();
             let mut row = 0;
             while row < count {
-                let rows = (count - row).min((M::ROWS / 2).max(1));
+                let rows = (count - row).min(M::PAIRS);
                 let tile = Tile {
-                    rows: self.scratch.probabilities[2 * row * step..].as_ptr(),
+                    rows: self.scratch.weights[2 * row * step..].as_ptr(),
                     stride: step,
                     count: 2 * rows,
                     panel: weights,
@@ -126,16 +160,16 @@ impl Head<'_> {
                     out_stride: 0,
                 };
                 // SAFETY: the caller has the instruction set; both sides have `padded` values, and
-                // `2 · rows` is at most the kernel's.
-                unsafe { kernel.tile(tile) };
+                // `rows` is at most what the kernel takes.
+                unsafe { kernel.pairs(tile) };
                 for at in (panel * PANEL..dim.min((panel + 1) * PANEL)).step_by(LANES) {
                     let n = (dim - at).min(LANES);
-                    // SAFETY: the caller has the instruction set; scales and sums hold sixteen from
+                    // SAFETY: the caller has the instruction set; mean and sums hold sixteen from
                     // `at`; this part of the output belongs to this head and these queries.
                     unsafe {
-                        let scale = M::Lanes::load(self.scratch.value_scales[at..].as_ptr());
+                        let mean = M::Lanes::load(self.scratch.value_mean[at..].as_ptr());
+                        let value_sums = self.scratch.value_sums[at..].as_ptr();
                         for (i, &factor) in factors.iter().enumerate().skip(row).take(rows) {
-                            let value_sums = self.scratch.value_sums[at..].as_ptr();
                             let exact = |byte: usize| {
                                 M::Lanes::dequantize(
                                     sums.add((2 * (i - row) + byte) * PANEL + at % PANEL),
@@ -143,8 +177,8 @@ impl Head<'_> {
                                     -i32::from(M::Lanes::CENTRE),
                                 )
                             };
-                            let sum = exact(0).mul_add(scale.same(256.0), exact(1));
-                            let value = sum.mul(scale).mul(scale.same(factor));
+                            let sum = exact(0).mul_add(mean.same(256.0), exact(1));
+                            let value = sum.mul_add(mean.same(factor), mean);
                             let place = (self.out_row + first + i) * self.shape.width;
                             let out = self.out.part(place + self.column + at, n);
                             if n == LANES {
@@ -159,61 +193,73 @@ impl Head<'_> {
             }
         }
     }
-}
 
-/// Softmax of one query in codes of 16 bits: high bytes to the first `step` bytes of `codes`, low
-/// bytes to the next. Returns the sum of the codes.
-///
-/// # Safety
-/// The CPU has the instruction set.
-#[inline(always)]
-unsafe fn probabilities<L: Lanes>(scores: &[f32], codes: &mut [u8], step: usize) -> f32 {
-    let n = scores.len();
-    let (high, low) = codes.split_at_mut(step);
-    assert!(n.is_multiple_of(LANES) && n <= high.len() && n <= low.len());
-    // SAFETY: the caller has the instruction set; all three hold `n` values, whole vectors.
-    unsafe {
-        let lowest = L::splat(f32::NEG_INFINITY);
-        let [a, b, c, d] = fold::<L>(scores.as_ptr(), n, 0.0, lowest, |m, s| s.max(m));
-        let max = lowest.same(a.max(b).max(c.max(d)).reduce_max());
-        let zero = lowest.same(0.0);
-        let mut sums = [zero; 4];
-        let mut at = 0;
-        while at + 4 * LANES <= n {
-            let four = [
-                code(&scores[at..], max),
-                code(&scores[at + LANES..], max),
-                code(&scores[at + 2 * LANES..], max),
-                code(&scores[at + 3 * LANES..], max),
-            ];
-            L::store_four_halves(four, high[at..].as_mut_ptr(), low[at..].as_mut_ptr());
-            for (sum, code) in sums.iter_mut().zip(four) {
-                *sum = sum.add(code);
+    /// The weights of query `i` of a tile, in two rows of bytes. Returns what they add up to without
+    /// the scales of the values.
+    ///
+    /// # Safety
+    /// The CPU has the instruction set; the scores are there.
+    #[inline(always)]
+    unsafe fn weights<L: Lanes>(&mut self, i: usize) -> f32 {
+        let padded = padded_k(self.shape.tokens);
+        let step = stride(padded);
+        let columns = self.shape.tokens.next_multiple_of(LANES);
+        let scratch = &mut *self.scratch;
+        let scores = &scratch.scores[i * padded..][..columns];
+        let shares = &scratch.shares[..columns];
+        let (high, low) = scratch.weights[2 * i * step..2 * (i + 1) * step].split_at_mut(step);
+        let largest = scratch.largest[i * LANES..(i + 1) * LANES].as_ptr();
+        // SAFETY: the caller has the instruction set; slices are as long as what is read and written
+        // of them.
+        unsafe {
+            let most = L::load(largest);
+            let most = most.same(most.reduce_max());
+            let zero = most.same(0.0);
+            let mut sums = [zero; 4];
+            let mut at = 0;
+            while at + 4 * LANES <= columns {
+                let mut four: [L; 4] = load_vectors(&scores[at..at + 4 * LANES]);
+                let shares: [L; 4] = load_vectors(&shares[at..at + 4 * LANES]);
+                for ((sum, code), share) in sums.iter_mut().zip(&mut four).zip(shares) {
+                    *code = weight_code(code.sub(most));
+                    *sum = code.mul_add(share, *sum);
+                }
+                let (high, low) = (&mut high[at..at + 4 * LANES], &mut low[at..at + 4 * LANES]);
+                L::store_four_halves(four, high.as_mut_ptr(), low.as_mut_ptr());
+                at += 4 * LANES;
             }
-            at += 4 * LANES;
+            while at < columns {
+                let code = weight_code(L::load(scores[at..at + LANES].as_ptr()).sub(most));
+                let shares = L::load(shares[at..at + LANES].as_ptr());
+                sums[0] = code.mul_add(shares, sums[0]);
+                let (high, low) = (&mut high[at..at + LANES], &mut low[at..at + LANES]);
+                code.store_halves(high.as_mut_ptr(), low.as_mut_ptr());
+                at += LANES;
+            }
+            let [a, b, c, d] = sums;
+            a.add(b).add(c.add(d)).reduce_add()
         }
-        while at < n {
-            let code = code(&scores[at..], max);
-            code.store_halves(high[at..].as_mut_ptr(), low[at..].as_mut_ptr());
-            sums[0] = sums[0].add(code);
-            at += LANES;
-        }
-        let [a, b, c, d] = sums;
-        a.add(b).add(c.add(d)).reduce_add()
     }
 }
 
-/// The codes of sixteen probabilities.
+/// `V` vectors from the start of `values`.
 ///
 /// # Safety
 /// The CPU has the instruction set.
 ///
 /// # Panics
-/// When there are fewer scores.
+/// When there are fewer values.
 #[inline(always)]
-unsafe fn code<L: Lanes>(scores: &[f32], max: L) -> L {
-    // SAFETY: the caller has the instruction set; there are sixteen scores.
-    let power = unsafe { L::load(scores[..LANES].as_ptr()) }.sub(max);
-    let power = power.same(-126.0).max(power);
-    exp2(power).mul(power.same(STEPS)).round()
+unsafe fn load_vectors<L: Lanes, const V: usize>(values: &[f32]) -> [L; V] {
+    // SAFETY: the caller has the instruction set; each part is sixteen values.
+    unsafe {
+        let mut vectors = [L::splat(0.0); V];
+        for (vector, part) in vectors
+            .iter_mut()
+            .zip(values[..V * LANES].chunks_exact(LANES))
+        {
+            *vector = L::load(part.as_ptr());
+        }
+        vectors
+    }
 }

@@ -51,7 +51,9 @@ pub(super) fn scaled_mask(mask: &[f32], scaled: &mut [f32]) {
     }
 }
 
-/// Into how many parts the queries of a head are split; each transposes the keys for itself.
+/// Into how many parts the queries of a head are split; each packs the keys for itself. Parts come
+/// before heads in the order of tasks, so that a thread has the queries of the rows that it had in the
+/// product before, and will have in the one after.
 pub(super) fn parts(threads: usize, units: usize, blocks: usize) -> usize {
     if threads == 1 {
         return 1;

@@ -101,6 +101,8 @@ pub(super) trait Microkernel {
     const ROWS_AT_ONCE: usize = 1;
     /// Groups that it takes at a time, a divisor of 16.
     const GROUPS: usize = 4;
+    /// Most pairs of rows that [`Microkernel::pairs`] takes.
+    const PAIRS: usize = Self::ROWS / 2;
     /// # Safety
     /// The CPU has the instruction set.
     unsafe fn begin() -> Self;
@@ -122,6 +124,19 @@ pub(super) trait Microkernel {
     unsafe fn narrow_tile(&mut self, tile: Tile, vectors: usize) {
         let _ = vectors;
         // SAFETY: as the caller promises.
+        unsafe { self.tile(tile) };
+    }
+
+    /// As [`Microkernel::tile`] for rows of numbers below 2¹⁵, each as two rows of bytes, high ones
+    /// first: 256 times the sums of the first row and those of the second are together the sums of the
+    /// numbers. How they are divided between the two is the kernel's choice, as long as each is below
+    /// 2²⁴ wherever the bytes' own sums are.
+    ///
+    /// # Safety
+    /// As [`Microkernel::tile`], for an even count up to 2 · [`Microkernel::PAIRS`].
+    #[inline(always)]
+    unsafe fn pairs(&mut self, tile: Tile) {
+        // SAFETY: as the caller promises; the default takes no more rows than a tile has.
         unsafe { self.tile(tile) };
     }
 }

@@ -108,19 +108,11 @@ impl Lanes for Avx2 {
 
     #[inline(always)]
     unsafe fn store_groups(four: [Self; 4], p: *mut i8) {
+        let [a, b, c, d] = four;
         // SAFETY: values exist, so the CPU has AVX2; the caller gives 64 writable bytes.
         unsafe {
-            let half = |v: [__m256; 4]| {
-                let low = _mm256_set1_epi32(0xff);
-                let [a, b, c, d] = v.map(|v| _mm256_cvtps_epi32(v));
-                let a = _mm256_and_si256(a, low);
-                let b = _mm256_slli_epi32::<8>(_mm256_and_si256(b, low));
-                let c = _mm256_slli_epi32::<16>(_mm256_and_si256(c, low));
-                let d = _mm256_slli_epi32::<24>(d);
-                _mm256_or_si256(_mm256_or_si256(a, b), _mm256_or_si256(c, d))
-            };
-            _mm256_storeu_si256(p.cast(), half(four.map(|v| v.0)));
-            _mm256_storeu_si256(p.add(32).cast(), half(four.map(|v| v.1)));
+            _mm256_storeu_si256(p.cast(), groups(a.0, b.0, c.0, d.0));
+            _mm256_storeu_si256(p.add(32).cast(), groups(a.1, b.1, c.1, d.1));
         }
     }
 
@@ -128,13 +120,10 @@ impl Lanes for Avx2 {
     unsafe fn dequantize(acc: *const i32, sums: *const i32, zero: i32) -> Self {
         // SAFETY: the caller has AVX2 and gives 16 readable i32 in each.
         unsafe {
-            let half = |at: usize| {
-                let sums = _mm256_loadu_si256(sums.add(at).cast());
-                let shift = _mm256_mullo_epi32(sums, _mm256_set1_epi32(zero));
-                let acc = _mm256_loadu_si256(acc.add(at).cast());
-                _mm256_cvtepi32_ps(_mm256_sub_epi32(acc, shift))
-            };
-            Self(half(0), half(8))
+            Self(
+                dequantize_eight(acc, sums, zero),
+                dequantize_eight(acc.add(8), sums.add(8), zero),
+            )
         }
     }
 
@@ -230,5 +219,37 @@ impl Lanes for Avx2 {
             };
             (half(self.0, other.0), half(self.1, other.1))
         }
+    }
+}
+
+/// Byte `4 i + j` is lane `i` of vector `j`, rounded to nearest even.
+///
+/// # Safety
+/// The CPU has AVX2.
+#[inline(always)]
+unsafe fn groups(a: __m256, b: __m256, c: __m256, d: __m256) -> __m256i {
+    // SAFETY: the caller has AVX2.
+    unsafe {
+        let low = _mm256_set1_epi32(0xff);
+        let a = _mm256_and_si256(_mm256_cvtps_epi32(a), low);
+        let b = _mm256_slli_epi32::<8>(_mm256_and_si256(_mm256_cvtps_epi32(b), low));
+        let c = _mm256_slli_epi32::<16>(_mm256_and_si256(_mm256_cvtps_epi32(c), low));
+        let d = _mm256_slli_epi32::<24>(_mm256_cvtps_epi32(d));
+        _mm256_or_si256(_mm256_or_si256(a, b), _mm256_or_si256(c, d))
+    }
+}
+
+/// Half of [`Lanes::dequantize`].
+///
+/// # Safety
+/// The CPU has AVX2; both pointers are readable for 8 i32.
+#[inline(always)]
+unsafe fn dequantize_eight(acc: *const i32, sums: *const i32, zero: i32) -> __m256 {
+    // SAFETY: as the caller promises.
+    unsafe {
+        let sums = _mm256_loadu_si256(sums.cast());
+        let shift = _mm256_mullo_epi32(sums, _mm256_set1_epi32(zero));
+        let exact = _mm256_sub_epi32(_mm256_loadu_si256(acc.cast()), shift);
+        _mm256_cvtepi32_ps(exact)
     }
 }

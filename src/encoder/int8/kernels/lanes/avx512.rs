@@ -85,7 +85,7 @@ impl Lanes for Avx512 {
         // SAFETY: values exist, so the CPU has AVX-512; the caller gives 64 writable bytes.
         unsafe {
             // Both packs saturate, which is what clamps.
-            let [a, b, c, d] = four.map(|v| _mm512_cvtps_epi32(v.0));
+            let [a, b, c, d] = integers(four);
             let words = (_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d));
             let bytes = _mm512_packus_epi16(words.0, words.1);
             _mm512_storeu_si512(p.cast(), in_order(bytes));
@@ -96,13 +96,14 @@ impl Lanes for Avx512 {
     unsafe fn store_four_halves(four: [Self; 4], high: *mut u8, low: *mut u8) {
         // SAFETY: values exist, so the CPU has AVX-512; the caller gives 64 writable bytes in each.
         unsafe {
-            let [a, b, c, d] = four.map(|v| _mm512_cvtps_epi32(v.0));
+            let [a, b, c, d] = integers(four);
             let words = [_mm512_packus_epi32(a, b), _mm512_packus_epi32(c, d)];
-            let above = words.map(|w| _mm512_srli_epi16::<8>(w));
-            let below = words.map(|w| _mm512_and_si512(w, _mm512_set1_epi16(0xff)));
-            for ([a, b], p) in [(above, high), (below, low)] {
-                _mm512_storeu_si512(p.cast(), in_order(_mm512_packus_epi16(a, b)));
-            }
+            let [a, b] = words;
+            let above = _mm512_packus_epi16(_mm512_srli_epi16::<8>(a), _mm512_srli_epi16::<8>(b));
+            let byte = _mm512_set1_epi16(0xff);
+            let below = _mm512_packus_epi16(_mm512_and_si512(a, byte), _mm512_and_si512(b, byte));
+            _mm512_storeu_si512(high.cast(), in_order(above));
+            _mm512_storeu_si512(low.cast(), in_order(below));
         }
     }
 
@@ -111,7 +112,7 @@ impl Lanes for Avx512 {
         // SAFETY: values exist, so the CPU has AVX-512; the caller gives 64 writable bytes.
         unsafe {
             let low = _mm512_set1_epi32(0xff);
-            let [a, b, c, d] = four.map(|v| _mm512_cvtps_epi32(v.0));
+            let [a, b, c, d] = integers(four);
             let a = _mm512_and_si512(a, low);
             let b = _mm512_slli_epi32::<8>(_mm512_and_si512(b, low));
             let c = _mm512_slli_epi32::<16>(_mm512_and_si512(c, low));
@@ -230,6 +231,20 @@ impl Lanes for Avx512 {
                 Self(_mm512_permutex2var_ps(self.0, high, other.0)),
             )
         }
+    }
+}
+
+/// Rounded to nearest even.
+#[inline(always)]
+fn integers([a, b, c, d]: [Avx512; 4]) -> [__m512i; 4] {
+    // SAFETY: values exist, so the CPU has AVX-512.
+    unsafe {
+        [
+            _mm512_cvtps_epi32(a.0),
+            _mm512_cvtps_epi32(b.0),
+            _mm512_cvtps_epi32(c.0),
+            _mm512_cvtps_epi32(d.0),
+        ]
     }
 }
 
