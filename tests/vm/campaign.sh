@@ -87,7 +87,7 @@ cut_power() {
     "$binaries/examples/vmtool" bundle "$root/bundle"
     "$binaries/examples/vmtool" photos "$root/photos"
     machine_root power-guest.sh
-    pack_root "$cache/power.gz"
+    pack_root "$cache/power-$arch.gz"
     rm -rf "$root"
     (power "$cuts")
 }

@@ -7,7 +7,7 @@ power_boot() {
     qemu-img create -q -f qcow2 -o cluster_size=4096 -b "$work/disk.raw" -F raw "$work/disk.qcow2"
     : >"$work/boot.log"
     second_serial "$work/boot.log"
-    machine "$cache/power.gz" "broker=$port log=$serial_port $1" -display none -monitor none \
+    machine "$cache/power-$arch.gz" "broker=$port log=$serial_port $1" -display none -monitor none \
         -serial "file:$work/console.log" "${serial[@]}" \
         -drive "file=$work/disk.qcow2,if=virtio,format=qcow2,cache=writeback" \
         -netdev user,id=net -device virtio-net-pci,netdev=net "${@:2}"
