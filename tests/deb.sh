@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # What cross/deb makes, looked at without installing it. Prints one line per check and one of counts.
 #
-#   tests/deb.sh BINARY GENERATOR   a device build for this machine, and a vedetta with the feature docs
+#   tests/deb.sh BINARY GENERATOR   a device build, and a vedetta of this machine with the feature docs
+#
+# A build for arm64 is run by qemu where this machine is another: cross/build says what that takes.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 binary=$1 generator=$2
@@ -132,15 +134,26 @@ fi
 check "bash completes commands" bash -c "source '$root/usr/share/bash-completion/completions/vedetta' &&
     COMP_WORDS=(vedetta c) COMP_CWORD=1 && _vedetta vedetta c vedetta && [[ \" \${COMPREPLY[*]} \" == *' cameras '* ]]"
 
+runner=()
+if [ "$(field Architecture)" != "$(dpkg --print-architecture)" ]; then
+    runner=(qemu-aarch64-static -cpu cortex-a76 -L /usr/aarch64-linux-gnu)
+fi
+runs() { ${runner:+"${runner[@]}"} "$root/usr/bin/vedetta" "$@"; }
 # The package's own tree, from elsewhere: the binary finds the model that is packaged with it.
+# Not grep -q: it would end before what it reads from, which counts as a failure with pipefail.
 answers() {
     local photo=$PWD/models/photos/01-banana.jpg
-    (cd / && "$root/usr/bin/vedetta" score "$photo" --label "una banana" --label "una mela") | tee /dev/stderr |
-        grep -q 'una banana'
+    (cd / && runs score "$photo" --label "una banana" --label "una mela") | tee /dev/stderr |
+        grep ' una banana  *9[0-9]\.[0-9] %' >/dev/null
 }
-check "the starter configuration is legal" \
-    "$root/usr/bin/vedetta" check --effective --config "$root/etc/vedetta/vedetta.toml"
-check "the binary scores a photo with the packaged model" answers
+if runs --version >/dev/null 2>&1; then
+    check "the starter configuration is legal" runs check --effective --config "$root/etc/vedetta/vedetta.toml"
+    check "the binary scores a photo with the packaged model" answers
+elif [ ${#runner[@]} -gt 0 ] && ! command -v "${runner[0]}" >/dev/null; then
+    skip "the binary runs" "no ${runner[0]} here"
+else
+    check "the binary runs" runs --version
+fi
 
 if command -v lintian >/dev/null; then
     # The maintainer's address would be a publisher's own.

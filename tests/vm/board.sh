@@ -3,7 +3,7 @@
 # an owner of a board would: it starts, detects, survives, is upgraded and removed. Prints one line
 # per check and a line of counts.
 #
-#   tests/vm/board.sh [--arch amd64|arm64] [--deb FILE] [SCENARIO…]
+#   tests/vm/board.sh [--arch amd64|arm64] [--deb FILE] [SCENARIO…]      VM_ARCH=arm64 is --arch arm64
 #
 # Without SCENARIO all of board/guest.sh are run; without --deb a package of the development build is
 # made, with the features VM_FEATURES, which must bring `docs` (train does); threads of the profile dev
@@ -23,7 +23,7 @@ skip() {
     exit 0
 }
 
-arch=amd64 deb='' scenarios=()
+arch=${VM_ARCH:-amd64} deb='' scenarios=()
 while [ $# -gt 0 ]; do
     case $1 in
     --arch) arch=$2; shift 2 ;;
@@ -65,12 +65,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 # A small first stage that mounts both disks and hands over to systemd.
-busybox=$cache/busybox-$arch
-if [ ! -e "$busybox" ]; then
-    (cd "$work" && apt-get download -q "busybox-static:$arch") >"$cache/fetch.log" 2>&1 \
-        || skip "apt-get could not fetch busybox-static: see $cache/fetch.log"
-    dpkg -x "$work"/busybox-static_*.deb "$work/busybox" && cp "$work/busybox/bin/busybox" "$busybox"
-fi
+fetch_busybox "$arch"
 first=$work/first
 mkdir -p "$first"/{bin,dev,proc,sys,root,modules}
 cp "$busybox" "$first/bin/busybox"
@@ -95,7 +90,8 @@ boot() { # LOG APPEND DRIVE…
 # Debian as it comes: the smallest root, systemd, and the broker that stands for the one in the shop.
 # A foreign one is unpacked here and configures itself in the virtual machine.
 codename=$(. /etc/os-release && echo "$VERSION_CODENAME")
-disk=$cache/debian-$codename-$arch.ext4
+packages=systemd,systemd-sysv,udev,kmod,dbus,mosquitto,mosquitto-clients,v4l-utils
+disk=$cache/debian-$codename-$arch-$(cksum <<<"$packages" | cut -d' ' -f1).ext4
 if [ ! -e "$disk" ]; then
     echo "vm: making a Debian root ($codename, $arch)"
     # Where this machine's own packages come from.
@@ -103,7 +99,7 @@ if [ ! -e "$disk" ]; then
     foreign=()
     [ "$arch" = amd64 ] || foreign=(--foreign)
     debootstrap --variant=minbase --arch="$arch" "${foreign[@]}" \
-        --include=systemd,systemd-sysv,udev,kmod,dbus,mosquitto,mosquitto-clients \
+        --include="$packages" \
         "$codename" "$work/root" "$mirror" >"$cache/debootstrap.log" 2>&1 \
         || skip "debootstrap could not make a root: see $cache/debootstrap.log"
     rm -f "$work/root/etc/machine-id" && systemd-id128 new >"$work/root/etc/machine-id"
@@ -120,7 +116,8 @@ if [ ! -e "$disk" ]; then
     fi
     mke2fs -q -t ext4 -E lazy_itable_init=1 -d "$work/root" "$disk.new" 1500M
     if [ -d "$work/root/debootstrap" ]; then
-        boot "$cache/second-stage.log" init=/second-stage "file=$disk.new"
+        echo "vm: it configures itself (emulated, some minutes); console in $cache/second-stage.log"
+        boot "$cache/second-stage.log" init=/second-stage "file=$disk.new,cache=unsafe"
         grep -q '^vm: configured' "$cache/second-stage.log" || skip "the root did not configure itself: see $cache/second-stage.log"
     fi
     rm -rf "$work/root"
@@ -132,10 +129,9 @@ mkdir -p "$payload"/{modules,photos}
 binaries=${CARGO_TARGET_DIR:-target}/debug
 if [ "$arch" = amd64 ]; then
     # With the command that hangs a thread.
-    cargo build --quiet --features "${VM_FEATURES:-docs}" --bin vedetta --example vmtool
-    cp "$binaries/examples/vmtool" "$payload/"
+    cargo build --quiet --features "${VM_FEATURES:-docs}" --bin vedetta
     cp "$binaries/vedetta" "$payload/vedetta-faults"
-    strip "$payload/vmtool" "$payload/vedetta-faults"
+    strip "$payload/vedetta-faults"
 fi
 if [ -n "$deb" ]; then
     touch "$payload/ships"

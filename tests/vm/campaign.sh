@@ -8,7 +8,8 @@
 #   tests/vm/campaign.sh PART…        native, machine, power
 #
 # CUTS=10 changes the number of power cuts; CAMPAIGN_FAULTS="garbage hour" names some of a part's faults;
-# VM_BINARIES names a folder with built programs.
+# VM_BINARIES names a folder with built programs. VM_ARCH=arm64 VM_VEDETTA=FILE cuts the power of a machine
+# of that architecture, with the daemon that cross/build made; the other parts are for this machine's.
 # What needs a machine of its own (cameras, network, disks, clock, power) is emulated by qemu.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -29,9 +30,13 @@ if [ "${1:-}" = short ]; then
 fi
 [ $# = 0 ] || parts=("$@")
 
+if [ "$arch" = arm64 ]; then
+    [ "${parts[*]}" = power ] || skip "VM_ARCH=arm64: only the part power is made for it"
+    [ -e "${VM_VEDETTA:-}" ] || skip "VM_ARCH=arm64 needs VM_VEDETTA, which cross/build makes"
+fi
 need "${machine_tools[@]}" nft=nftables tc=iproute2 mkfs.ext4=e2fsprogs qemu-img=qemu-utils \
     openssl=openssl jq=jq faketime=faketime
-fetch_kernel amd64
+fetch_kernel "$arch"
 build_programs
 begun=$SECONDS
 table=$cache/campaign.md log=$cache/campaign.log
@@ -71,13 +76,18 @@ faults() {
 }
 
 cut_power() {
-    begin_root "$(command -v mosquitto_sub)"
+    if [ "$arch" = amd64 ]; then
+        begin_root "$(command -v mosquitto_sub)"
+    else
+        fetch_programs mosquitto-clients
+        begin_root "$foreign/usr/bin/mosquitto_sub"
+    fi
     local module
     for module in virtio_pci virtio_blk virtio_net ext4 crc32c_generic; do copy_module "$module" "$root/modules"; done
     "$binaries/examples/vmtool" bundle "$root/bundle"
     "$binaries/examples/vmtool" photos "$root/photos"
     machine_root power-guest.sh
-    pack_root "$cache/power.gz"
+    pack_root "$cache/power-$arch.gz"
     rm -rf "$root"
     (power "$cuts")
 }

@@ -37,6 +37,18 @@ fetch_kernel() {
     touch "$kernel/ready"
 }
 
+# fetch_busybox ARCHITECTURE: sets `busybox`, a static one for the first process of a machine.
+fetch_busybox() {
+    local folder
+    busybox=$cache/busybox-$1
+    [ ! -e "$busybox" ] || return 0
+    folder=$(mktemp -d)
+    (cd "$folder" && apt-get download -q "busybox-static:$1") >"$cache/fetch.log" 2>&1 \
+        || skip "apt-get could not fetch busybox-static: see $cache/fetch.log"
+    dpkg -x "$folder"/busybox-static_*.deb "$folder/root" && cp "$folder/root/bin/busybox" "$busybox"
+    rm -rf "$folder"
+}
+
 # copy_module NAME FOLDER: the module and what it needs, in the order of loading in FOLDER/order.
 # What is built into the kernel needs no file.
 copy_module() {

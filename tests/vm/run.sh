@@ -11,8 +11,9 @@ cd "$(dirname "$0")/../.."
 # shellcheck source=tests/vm/machine.sh
 . tests/vm/machine.sh
 
+[ "$arch" = amd64 ] || skip "VM_ARCH=$arch: these scenarios are only made for amd64"
 need "${machine_tools[@]}"
-fetch_kernel amd64
+fetch_kernel "$arch"
 build_programs
 
 begin_root "$(command -v mosquitto)" "$(command -v mosquitto_sub)" "$(command -v mosquitto_pub)"

@@ -170,6 +170,7 @@ a_wrong_configuration_stays_failed_and_says_why() {
 
 # Three instances, of which each loses another thread.
 the_watchdog_restarts_what_hangs() {
+    [ -e "$P/vedetta-faults" ] || { skip_scenario "what ships cannot be told to hang"; return; }
     need_package
     broker_arrives
     systemctl stop vedetta
@@ -239,7 +240,7 @@ removed_it_leaves_configuration_and_state() {
     need_service
     dpkg -r vedetta >/run/dpkg.log 2>&1 || { cat /run/dpkg.log; return 1; }
     expect_equal "the service is" inactive "$(systemctl is-active vedetta)" || return 1
-    expect_nothing "running" grep -lx vedetta /proc/[0-9]*/comm || return 1
+    expect_nothing "running" grep -slx vedetta /proc/[0-9]*/comm || return 1
     [ ! -e /usr/lib/systemd/system/vedetta.service ] || fail "the unit is still there" || return 1
     [ -e /etc/vedetta/vedetta.toml ] || fail "the configuration is gone" || return 1
     [ -e /var/lib/vedetta/outbox.redb ] || fail "the state is gone"

@@ -51,15 +51,28 @@ feed() {
     vmtool feed "$(node "$1")" "$work/shown-$1" >>"$work/feed.log" 2>&1 &
     eval "feeder_$1=$!"
 }
-# plug_loopback NUMBERS: both devices appear under these numbers and are fed.
+# plug_loopback NUMBERS [raw]: both devices appear under these numbers and are fed; with `raw`, uno is no
+# longer an MJPEG camera.
 plug_loopback() {
     insmod /modules/v4l2loopback.ko video_nr="$1" card_label=uno,due exclusive_caps=1,1 max_buffers=4
     show uno photos/rosso.jpg
     show due photos/verde.jpg
     link
-    feed uno
+    if [ "${2:-}" = raw ]; then
+        vmtool feed-raw "$(node uno)" >>"$work/feed.log" 2>&1 &
+        feeder_uno=$!
+    else
+        feed uno
+    fi
     feed due
 }
+# A device that was fed by write(2) cannot be fed again: unplugging is unloading.
+unplug_loopback() {
+    kill "$feeder_uno" "$feeder_due"
+    until_true 120 unload_loopback || complain "the module is in use"
+    expect_told 60 'camera/due/status lost'
+}
+unload_loopback() { rmmod v4l2loopback 2>/dev/null; }
 
 unplugged() {
     fault "camera unbound from its driver and bound again"
@@ -105,30 +118,24 @@ garbage() {
 
 wrong_format() {
     fault "replugged with another format (YUYV where MJPEG is configured)"
-    kill "$feeder_uno"
-    expect_told 60 'camera/uno/status \(stalled\|lost\)'
-    vmtool feed-raw "$(node uno)" >>"$work/feed.log" 2>&1 &
-    raw=$!
-    expect_log 90 'camera uno: .*\(MJPG\|mjpeg\|MJPEG\)'
-    cat "$work/feed.log"
+    unplug_loopback
+    plug_loopback 9,10 raw
+    expect_log 120 'camera uno: .* does not offer MJPG'
+    expect_told 120 'zone/due/verde/state ON'
     flows 60
-    note "$(log_since | grep 'camera uno: .*\(MJPG\|mjpeg\|MJPEG\)' | tail -n 1 | sed 's/^\[[^]]*\] //' | cut -c1-150)"
-    kill "$raw"
-    wait "$raw"
+    note "$(log_since | grep 'camera uno: .* does not offer MJPG' | tail -n 1 | sed 's/^\[[^]]*\] //' | cut -c1-150)"
     mark
-    feed uno
+    unplug_loopback
+    mark
+    plug_loopback 9,10
     heal
     expect_told 120 'zone/uno/rosso/state ON'
     row 60
 }
 
-unload_loopback() { rmmod v4l2loopback 2>/dev/null; }
 swapped() {
     fault "two cameras swapped (their /dev/videoN, not their stable names)"
-    kill "$feeder_uno" "$feeder_due"
-    expect_told 60 'camera/uno/status \(stalled\|lost\)'
-    until_true 120 unload_loopback || complain "the module is in use"
-    expect_told 60 'camera/due/status lost'
+    unplug_loopback
     mark
     plug_loopback 10,9
     heal

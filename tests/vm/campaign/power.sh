@@ -6,8 +6,9 @@
 power_boot() {
     qemu-img create -q -f qcow2 -o cluster_size=4096 -b "$work/disk.raw" -F raw "$work/disk.qcow2"
     : >"$work/boot.log"
-    machine "$cache/power.gz" "broker=$port $1" -display none -monitor none \
-        -serial "file:$work/console.log" -serial "file:$work/boot.log" \
+    second_serial "$work/boot.log"
+    machine "$cache/power-$arch.gz" "broker=$port log=$serial_port $1" -display none -monitor none \
+        -serial "file:$work/console.log" "${serial[@]}" \
         -drive "file=$work/disk.qcow2,if=virtio,format=qcow2,cache=writeback" \
         -netdev user,id=net -device virtio-net-pci,netdev=net "${@:2}"
     "${machine_command[@]}" </dev/null >/dev/null 2>&1 &
@@ -47,9 +48,9 @@ last_boot() {
 # power CUTS: as many cuts, then a boot without a clock, then the books.
 power() {
     local cuts=$1 n
-    work=$cache/power vedetta=$binaries/vedetta vmtool=$binaries/examples/vmtool
+    work=$cache/power-$arch vedetta=$binaries/vedetta vmtool=$binaries/examples/vmtool
     rm -rf "$work" && mkdir -p "$work"
-    place="VM, broker outside" daemon='' first=0
+    place="VM ($arch), broker outside" daemon='' first=0
     port=$((20000 + RANDOM % 20000))
     # shellcheck source=tests/vm/campaign/report.sh
     . tests/vm/campaign/report.sh

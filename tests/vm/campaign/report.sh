@@ -75,7 +75,8 @@ note() { observed="$observed${observed:+; }$1"; }
 complain() {
     problems="$problems${problems:+; }$1"
     echo "campaign: $name: $1" >&2
-    log_since | tail -n 5 >&2
+    # Not its events.
+    log_since | grep -av ' DEBUG ' | tail -n 8 | cut -c1-200 >&2
     heard_since | cut -c1-150 | tail -n 5 >&2
 }
 # Waits for a line of the log, or something heard, or complains.
