@@ -4,12 +4,12 @@
 //! before memory is taken, and what cannot be decoded is an error, never a panic and never a picture
 //! that is grey from the middle on.
 
+mod baseline;
 mod bayer;
 mod huffman;
 mod jpeg;
 mod layout;
 mod picture;
-mod preview;
 mod ycbcr;
 
 use image::RgbImage;
@@ -20,6 +20,7 @@ use crate::frame::{Frame, PixelFormat};
 #[cfg(any(test, feature = "v4l2"))]
 pub(crate) use jpeg::is_complete as is_complete_jpeg;
 pub(crate) use layout::Layout;
+pub use baseline::{Plane, Scale};
 pub use picture::Picture;
 
 /// Longest edge that is decoded, in pixels.
