@@ -273,7 +273,6 @@ impl Window<'_> {
 }
 
 /// Weighted sums of columns, rounded to [`BETWEEN_BITS`].
-#[cfg_attr(target_arch = "x86_64", inline(never))]
 fn column_sums(window: Window<'_>, weights: &[i16], out: &mut [i16; LANES]) {
     let mut sums = [HALF; LANES];
     for (row, weight) in weights.iter().enumerate() {

@@ -149,7 +149,7 @@ impl Table {
         self.values.get(place).copied()
     }
 
-    /// The difference of a DC coefficient (F.2.2.1); leaves 29 bits.
+    /// The difference of a DC coefficient (F.2.2.1).
     #[inline(always)]
     pub fn difference(&self, bits: &mut Bits<'_>) -> Option<i32> {
         bits.refill();
@@ -170,12 +170,13 @@ impl Table {
         Some((bits, value))
     }
 
-    /// Passes over the AC coefficients of a block (F.2.2.2). 29 bits have to be there.
+    /// Passes over the AC coefficients of a block (F.2.2.2).
     #[inline(always)]
     pub fn pass(&self, bits: &mut Bits<'_>) -> Option<()> {
         let mut index = 1;
         loop {
-            // Two steps take at most 27 bits each.
+            bits.refill();
+            // A step looks at 12 bits and takes at most 27.
             for _ in 0..2 {
                 let pass = self.passes[bits.peek(PASS_BITS)];
                 let behind = index + pass.coefficients();
@@ -194,17 +195,18 @@ impl Table {
                     return is_end(index);
                 }
             }
-            bits.refill();
         }
     }
 
-    /// Reads the AC coefficients of a block before number `until`, in zigzag order. `put(n, value)` gets
-    /// each that is not zero; also zeros, and numbers of up to 255 with them.
+    /// Reads the AC coefficients of a block before number `until`, in zigzag order; the block was passed
+    /// over before, and found to end. `put(n, value)` gets each that is not zero; also zeros, and numbers
+    /// of up to 255 with them.
     #[inline(always)]
     pub fn read(&self, mut bits: Bits<'_>, until: u32, mut put: impl FnMut(u8, i16)) -> Option<()> {
         let mut index = 1;
         loop {
-            // Four steps take at most 11 bits each.
+            bits.refill();
+            // Four steps look at 11 bits each, and take no more.
             for _ in 0..4 {
                 let pair = self.pairs[bits.peek(PAIR_BITS)];
                 let behind = if pair.is_known() {
@@ -226,7 +228,6 @@ impl Table {
                 }
                 index = behind;
             }
-            bits.refill();
         }
     }
 
