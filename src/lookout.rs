@@ -353,11 +353,15 @@ fn encode<'s>(
     if shapes.len() == 0 {
         return Ok(Vec::new());
     }
-    let batch = (model.preprocessor.prepare_live(picture, shapes)).map_err(|error| match error {
-        LiveError::Damaged(error) => NotScored::Damaged(error),
-        LiveError::Empty(error) => NotScored::Failed(EncodeError::Input(error.to_string())),
-    })?;
-    model.encoder.encode_images(&batch).map_err(NotScored::Failed)
+    let batch =
+        (model.preprocessor.prepare_live(picture, shapes)).map_err(|error| match error {
+            LiveError::Damaged(error) => NotScored::Damaged(error),
+            LiveError::Empty(error) => NotScored::Failed(EncodeError::Input(error.to_string())),
+        })?;
+    model
+        .encoder
+        .encode_images(&batch)
+        .map_err(NotScored::Failed)
 }
 
 /// Why there are no scores.

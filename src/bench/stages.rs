@@ -10,8 +10,8 @@ use super::Samples;
 use crate::config::{self, Shape};
 use crate::decode::Picture;
 use crate::encoder::{Embedding, ImageEncoder};
-use crate::gate::{Gate, Scene, SceneRules};
 use crate::frame::{Colorimetry, Frame, PixelFormat};
+use crate::gate::{Gate, Scene, SceneRules};
 use crate::matcher::{self, LabelBank};
 use crate::preprocess::Preprocessor;
 

@@ -8,8 +8,8 @@ use zune_jpeg::zune_core::bytestream::ZCursor;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
-use super::layout::check_dimensions;
 use super::baseline::Baseline;
+use super::layout::check_dimensions;
 use super::{DecodeError, MAX_EDGE_PX, MAX_PIXELS, huffman};
 
 /// Largest progressive JPEG, in pixels: its decoder holds every coefficient, 6 bytes a pixel. No

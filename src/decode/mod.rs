@@ -17,10 +17,10 @@ use thiserror::Error;
 
 use crate::frame::{Frame, PixelFormat};
 
+pub use baseline::{Plane, Scale};
 #[cfg(any(test, feature = "v4l2"))]
 pub(crate) use jpeg::is_complete as is_complete_jpeg;
 pub(crate) use layout::Layout;
-pub use baseline::{Plane, Scale};
 pub use picture::Picture;
 
 /// Longest edge that is decoded, in pixels.

@@ -108,7 +108,10 @@ impl Preprocessor {
             }
         }
         Ok(Decoded {
-            zones: views.into_iter().map(|(shape, view)| (shape, view.scale)).collect(),
+            zones: views
+                .into_iter()
+                .map(|(shape, view)| (shape, view.scale))
+                .collect(),
             pixels: Pixels::Parts(parts),
             size,
         })
@@ -149,7 +152,10 @@ impl Preprocessor {
             let reads = planar::Axis::of(axis, f64::from(from), f64::from(length), usize::MAX);
             let reads = reads.reads(self.filter);
             let start = whole(reads.start - MARGIN_PX).max(from);
-            (start, whole(reads.end + MARGIN_PX).min(from + length) - start)
+            (
+                start,
+                whole(reads.end + MARGIN_PX).min(from + length) - start,
+            )
         };
         let (x, width) = span(horizontal, region.x, region.width);
         let (y, height) = span(vertical, region.y, region.height);
@@ -186,7 +192,10 @@ impl Preprocessor {
             masked = parts.collect();
             planes = &masked;
         }
-        let axes: Vec<_> = planes.iter().map(|plane| self.plane_axes(plane, region)).collect();
+        let axes: Vec<_> = planes
+            .iter()
+            .map(|plane| self.plane_axes(plane, region))
+            .collect();
         let mut rows: Vec<Rows<'_>> = planes
             .iter()
             .zip(&axes)
@@ -225,13 +234,28 @@ impl Preprocessor {
             planar::Axis::of(axis, start, f64::from(length) * density, samples)
         };
         [
-            self.weights(axis(horizontal, region.x, region.width, plane.left, across, plane.width)),
-            self.weights(axis(vertical, region.y, region.height, plane.top, down, rows)),
+            self.weights(axis(
+                horizontal,
+                region.x,
+                region.width,
+                plane.left,
+                across,
+                plane.width,
+            )),
+            self.weights(axis(
+                vertical,
+                region.y,
+                region.height,
+                plane.top,
+                down,
+                rows,
+            )),
         ]
     }
 
     fn weights(&self, axis: planar::Axis) -> Arc<Weights> {
-        self.weights.get(axis.key(), || Weights::new(axis, self.filter))
+        self.weights
+            .get(axis.key(), || Weights::new(axis, self.filter))
     }
 
     /// One channel of RGB from codes of YCbCr or of luma, `(code / 255 − mean) / std`.
@@ -272,7 +296,10 @@ fn part(plane: &Plane, region: Region) -> Plane {
     let samples = plane.samples.chunks(plane.width.max(1));
     let samples = samples.skip(rows.start).take(rows.len());
     Plane {
-        samples: samples.flat_map(|row| &row[columns.clone()]).copied().collect(),
+        samples: samples
+            .flat_map(|row| &row[columns.clone()])
+            .copied()
+            .collect(),
         width: columns.len(),
         left: plane.left + columns.start,
         top: plane.top + rows.start,

@@ -79,7 +79,10 @@ impl Axis {
         let scale = self.length / to_f64(self.output);
         let support = radius(filter) * scale.max(1.0);
         let at = |position: f64| self.start + position * scale;
-        let (first, last) = (to_f64(self.first) + 0.5, to_f64(self.first + self.count) - 0.5);
+        let (first, last) = (
+            to_f64(self.first) + 0.5,
+            to_f64(self.first + self.count) - 0.5,
+        );
         at(first) - support..at(last) + support
     }
 }
@@ -103,7 +106,8 @@ impl Weights {
         let filter_scale = scale.max(1.0);
         let support = radius(filter) * filter_scale;
         let low = truncate(axis.start).min(axis.samples.saturating_sub(1));
-        let high = truncate((axis.start + axis.length).ceil()).clamp(low + 1, axis.samples.max(low + 1));
+        let high =
+            truncate((axis.start + axis.length).ceil()).clamp(low + 1, axis.samples.max(low + 1));
         let rows: Vec<(usize, Vec<i16>)> = (axis.first..axis.first + axis.count)
             .map(|position| {
                 let center = axis.start + (to_f64(position) + 0.5) * scale;
@@ -201,7 +205,9 @@ impl<'a> Rows<'a> {
             return self.along(out, |samples, weights| avx2.dots(samples, weights));
         }
         self.down(position, column_sums);
-        self.along(out, |samples, weights| std::array::from_fn(|n| dot(samples[n], weights[n])));
+        self.along(out, |samples, weights| {
+            std::array::from_fn(|n| dot(samples[n], weights[n]))
+        });
     }
 
     /// The vertical pass, [`LANES`] columns at a time; these may be beyond the row, and then mean
@@ -267,7 +273,10 @@ impl Window<'_> {
     fn last(&self, at: usize) -> [u8; LANES] {
         let rest = self.source.samples.get(at..).unwrap_or_default();
         let mut samples = [0; LANES];
-        samples.iter_mut().zip(rest).for_each(|(to, from)| *to = *from);
+        samples
+            .iter_mut()
+            .zip(rest)
+            .for_each(|(to, from)| *to = *from);
         samples
     }
 }
@@ -293,7 +302,9 @@ fn between(sum: i32) -> i16 {
 
 fn dot(samples: &[i16], weights: &[i16]) -> i32 {
     let products = samples.iter().zip(weights);
-    products.map(|(sample, weight)| i32::from(*sample) * i32::from(*weight)).sum()
+    products
+        .map(|(sample, weight)| i32::from(*sample) * i32::from(*weight))
+        .sum()
 }
 
 #[expect(clippy::cast_precision_loss, reason = "24 of 30 bits are left")]

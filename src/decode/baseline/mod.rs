@@ -64,7 +64,9 @@ impl Baseline {
 
 impl fmt::Debug for Baseline {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Baseline").field("size", &self.size()).finish_non_exhaustive()
+        f.debug_struct("Baseline")
+            .field("size", &self.size())
+            .finish_non_exhaustive()
     }
 }
 

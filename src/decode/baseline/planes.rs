@@ -79,7 +79,8 @@ impl Baseline {
                             let first = first.wrapping_mul(targets[n][0].step);
                             let is_flat =
                                 read(component, bits, until, &targets[n], first, &mut block)?;
-                            let at = (y * I::EDGE - plane.top) * plane.width + x * I::EDGE - plane.left;
+                            let at =
+                                (y * I::EDGE - plane.top) * plane.width + x * I::EDGE - plane.left;
                             let out = plane.samples.get_mut(at..)?;
                             if is_flat {
                                 let rows = out.chunks_mut(plane.width).take(I::EDGE);
@@ -181,7 +182,10 @@ impl Units {
         let rectangles: Vec<_> = (regions.iter())
             .map(|region| {
                 let columns = span(region.x, region.width, 8 * across, headers.columns);
-                (columns, span(region.y, region.height, 8 * down, headers.rows))
+                (
+                    columns,
+                    span(region.y, region.height, 8 * down, headers.rows),
+                )
             })
             .collect();
         let hull = |spans: &dyn Fn(&(Range<usize>, Range<usize>)) -> Range<usize>| {

@@ -166,7 +166,9 @@ mod tests {
 
     #[test]
     fn stuffed_zeros_are_left_out_and_restart_markers_part_the_bits() {
-        let scan = Scan::of(&[0xab, 0xff, 0x00, 0x0f, 0xff, 0xff, 0xd3, 0xc0, 0xff, 0xd9, 0x77]);
+        let scan = Scan::of(&[
+            0xab, 0xff, 0x00, 0x0f, 0xff, 0xff, 0xd3, 0xc0, 0xff, 0xd9, 0x77,
+        ]);
         let (mut bits, mut parts) = (scan.bits(0), scan.parts());
         assert_eq!(
             (bits.take(8), bits.take(4), bits.take(12)),
@@ -187,7 +189,11 @@ mod tests {
     #[test]
     fn a_restart_that_comes_too_early_or_not_at_all_is_told() {
         let scan = Scan::of(&[0x12, 0x34, 0xff, 0xd0]);
-        assert_eq!(scan.parts().next(&scan.bits(8)), None, "a byte was not used");
+        assert_eq!(
+            scan.parts().next(&scan.bits(8)),
+            None,
+            "a byte was not used"
+        );
         assert_eq!(scan.parts().next(&scan.bits(16)), Some(16));
         let scan = Scan::of(&[0x12, 0x34]);
         assert_eq!(scan.parts().next(&scan.bits(16)), None);

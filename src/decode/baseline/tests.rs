@@ -156,8 +156,15 @@ fn planes_are_libjpegs_but_for_what_a_reduced_size_cannot_show() {
                 0 => error(luma, case.region, want),
                 _ => error(&whole[n], case.region, want),
             };
-            let (most_mean, most) = if n == 0 { (most_mean, most) } else { (0.1, 1.0) };
-            assert!(mean <= most_mean && greatest <= most, "{photo} 1/{divisor}: {mean} {greatest}");
+            let (most_mean, most) = if n == 0 {
+                (most_mean, most)
+            } else {
+                (0.1, 1.0)
+            };
+            assert!(
+                mean <= most_mean && greatest <= most,
+                "{photo} 1/{divisor}: {mean} {greatest}"
+            );
         }
     }
 }
@@ -196,7 +203,10 @@ fn a_smaller_size_is_the_larger_one_without_its_details() {
         let sizes = [Scale::Whole, Scale::Half, Scale::Quarter].map(planes);
         for (large, small) in [(0, 1), (1, 2)] {
             for (large, small) in sizes[large].iter().zip(&sizes[small]) {
-                assert_eq!((small.width * 2, small.samples.len() * 4), (large.width, large.samples.len()));
+                assert_eq!(
+                    (small.width * 2, small.samples.len() * 4),
+                    (large.width, large.samples.len())
+                );
                 let mean = difference(small, large);
                 assert!(mean < 3.0, "{name}: {mean}");
             }
@@ -210,7 +220,11 @@ fn a_part_is_the_same_as_in_the_whole_and_nothing_else_is_decoded() {
         part_of_whole(name, &seed(name), [region(3, 2, 5, 4), region(17, 9, 2, 1)]);
     }
     for name in PHOTOS {
-        part_of_whole(name, &photo(name), [region(50, 60, 70, 40), region(10, 130, 9, 3)]);
+        part_of_whole(
+            name,
+            &photo(name),
+            [region(50, 60, 70, 40), region(10, 130, 9, 3)],
+        );
     }
 }
 
@@ -226,13 +240,18 @@ fn part_of_whole(name: &str, bytes: &[u8], regions: [Region; 2]) {
                 let is_wanted = regions.iter().any(|region| {
                     let inside = |at: usize, from: u32, length: u32, density: f64| {
                         let at = f64::from(u32::try_from(at).unwrap());
-                        at + 1.0 > f64::from(from) * density && at < f64::from(from + length) * density
+                        at + 1.0 > f64::from(from) * density
+                            && at < f64::from(from + length) * density
                     };
                     inside(x, region.x, region.width, part.density[0])
                         && inside(y, region.y, region.height, part.density[1])
                 });
                 if is_wanted {
-                    assert_eq!(*sample, whole.samples[y * whole.width + x], "{name} {scale:?}");
+                    assert_eq!(
+                        *sample,
+                        whole.samples[y * whole.width + x],
+                        "{name} {scale:?}"
+                    );
                     same += 1;
                 }
             }

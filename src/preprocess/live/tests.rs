@@ -71,21 +71,41 @@ fn a_squashed_zone_needs_twice_the_pixels_in_both_directions() {
 
 #[test]
 fn of_a_wide_zone_the_middle_is_read() {
-    let view = preprocessor(224, Crop::Center).view(&Shape::Full, 1920, 1080).unwrap();
+    let view = preprocessor(224, Crop::Center)
+        .view(&Shape::Full, 1920, 1080)
+        .unwrap();
     assert_eq!((view.reads.y, view.reads.height), (0, 1080));
     assert!((380..420).contains(&view.reads.x), "{view:?}");
-    assert!((1500..1540).contains(&(view.reads.x + view.reads.width)), "{view:?}");
-    let view = preprocessor(224, Crop::Squash).view(&Shape::Full, 1920, 1080).unwrap();
+    assert!(
+        (1500..1540).contains(&(view.reads.x + view.reads.width)),
+        "{view:?}"
+    );
+    let view = preprocessor(224, Crop::Squash)
+        .view(&Shape::Full, 1920, 1080)
+        .unwrap();
     assert_eq!((view.reads.x, view.reads.width), (0, 1920));
 }
 
 /// Mean difference to the whole picture's input, codes of 0–255.
 fn difference(preprocessor: &Preprocessor, picture: &Picture, shape: &Shape) -> f32 {
-    let live = preprocessor.prepare_live(picture, std::iter::once(shape)).unwrap();
-    let [live] = &live[..] else { panic!("one zone") };
-    let whole = preprocessor.prepare(&picture.whole().unwrap(), shape).unwrap();
-    assert_eq!((live.size_px, live.values.len()), (whole.size_px, whole.values.len()));
-    let errors = live.values.iter().zip(&whole.values).map(|(a, b)| (a - b).abs());
+    let live = preprocessor
+        .prepare_live(picture, std::iter::once(shape))
+        .unwrap();
+    let [live] = &live[..] else {
+        panic!("one zone")
+    };
+    let whole = preprocessor
+        .prepare(&picture.whole().unwrap(), shape)
+        .unwrap();
+    assert_eq!(
+        (live.size_px, live.values.len()),
+        (whole.size_px, whole.values.len())
+    );
+    let errors = live
+        .values
+        .iter()
+        .zip(&whole.values)
+        .map(|(a, b)| (a - b).abs());
     #[expect(clippy::cast_precision_loss, reason = "few values")]
     let mean = errors.sum::<f32>() / live.values.len() as f32;
     mean * 0.27 * 255.0
@@ -105,7 +125,11 @@ fn live_inputs_are_those_of_the_whole_picture_within_a_code() {
                     let mean = difference(&preprocessor, &photo, shape);
                     let view = preprocessor.view(shape, width, height).unwrap();
                     // The outline of a polygon is as coarse as the plane.
-                    let most = if matches!(shape, Shape::Polygon(_)) { 2.5 } else { 1.5 };
+                    let most = if matches!(shape, Shape::Polygon(_)) {
+                        2.5
+                    } else {
+                        1.5
+                    };
                     assert!(mean < most, "{name} {size_px} {shape:?} {view:?}: {mean}");
                 }
             }
@@ -139,7 +163,11 @@ fn zones_of_different_sizes_come_in_their_order() {
         rectangle(0.6, 0.6, 0.3, 0.3),
     ];
     let together = preprocessor.prepare_live(&photo, shapes.iter()).unwrap();
-    let alone = |shape| preprocessor.prepare_live(&photo, std::iter::once(shape)).unwrap();
+    let alone = |shape| {
+        preprocessor
+            .prepare_live(&photo, std::iter::once(shape))
+            .unwrap()
+    };
     let alone: Vec<_> = shapes.iter().flat_map(alone).collect();
     assert_eq!(together, alone);
 }
@@ -147,7 +175,13 @@ fn zones_of_different_sizes_come_in_their_order() {
 #[test]
 fn a_picture_that_has_no_parts_is_prepared_as_it_is() {
     let preprocessor = preprocessor(32, Crop::Center);
-    let rgb = RgbImage::from_fn(100, 80, |x, y| image::Rgb([x, y, x ^ y].map(|v| v.to_le_bytes()[0])));
-    let live = preprocessor.prepare_live(&Picture::from(rgb.clone()), std::iter::once(&Shape::Full));
-    assert_eq!(live.unwrap(), [preprocessor.prepare(&rgb, &Shape::Full).unwrap()]);
+    let rgb = RgbImage::from_fn(100, 80, |x, y| {
+        image::Rgb([x, y, x ^ y].map(|v| v.to_le_bytes()[0]))
+    });
+    let live =
+        preprocessor.prepare_live(&Picture::from(rgb.clone()), std::iter::once(&Shape::Full));
+    assert_eq!(
+        live.unwrap(),
+        [preprocessor.prepare(&rgb, &Shape::Full).unwrap()]
+    );
 }

@@ -81,7 +81,10 @@ fn dots(samples: [&[i16]; 4], weights: [&[i16]; 4]) -> [i32; 4] {
         }
         sum
     };
-    let sums = _mm_hadd_epi32(_mm_hadd_epi32(sum(0), sum(1)), _mm_hadd_epi32(sum(2), sum(3)));
+    let sums = _mm_hadd_epi32(
+        _mm_hadd_epi32(sum(0), sum(1)),
+        _mm_hadd_epi32(sum(2), sum(3)),
+    );
     let mut out = [0; 4];
     // SAFETY: the array holds the 16 bytes that are written.
     unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), sums) };

@@ -25,7 +25,12 @@ fn exact(samples: &[u8], axis: Axis, filter: Resize) -> Vec<f64> {
         for (x, sample) in samples.iter().enumerate() {
             let x = to_f64(x);
             let is_near = (x + 0.5 - center).abs() < support + 0.5;
-            if is_near && x >= low && x < high && x >= (center - support + 0.5).floor() && x < (center + support + 0.5).floor() {
+            if is_near
+                && x >= low
+                && x < high
+                && x >= (center - support + 0.5).floor()
+                && x < (center + support + 0.5).floor()
+            {
                 let weight = kernel(filter, (x - center + 0.5) / filter_scale);
                 sum += weight * f64::from(*sample);
                 total += weight;
@@ -38,7 +43,10 @@ fn exact(samples: &[u8], axis: Axis, filter: Resize) -> Vec<f64> {
 
 fn resize(samples: &[u8], stride: usize, horizontal: Axis, vertical: Axis) -> Vec<f32> {
     let filter = Resize::Bicubic;
-    let (columns, lines) = (Weights::new(horizontal, filter), Weights::new(vertical, filter));
+    let (columns, lines) = (
+        Weights::new(horizontal, filter),
+        Weights::new(vertical, filter),
+    );
     let mut rows = Rows::new(Source { samples, stride }, &columns, &lines);
     let mut out = vec![0.0; horizontal.count * vertical.count];
     for (position, out) in out.chunks_mut(horizontal.count).enumerate() {
@@ -97,7 +105,12 @@ proptest! {
 fn a_flat_plane_stays_flat_to_the_last_bit() {
     for code in [0, 1, 127, 255] {
         let samples = vec![code; 97 * 61];
-        let out = resize(&samples, 97, axis(0.5, 95.5, 33, 97), axis(0.0, 61.0, 20, 61));
+        let out = resize(
+            &samples,
+            97,
+            axis(0.5, 95.5, 33, 97),
+            axis(0.0, 61.0, 20, 61),
+        );
         assert!(out.iter().all(|value| *value == f32::from(code)), "{code}");
     }
 }
@@ -109,6 +122,11 @@ fn nothing_outside_of_the_input_is_read() {
     for y in 5..25 {
         samples[y * 40 + 10..y * 40 + 30].fill(7);
     }
-    let out = resize(&samples, 40, axis(10.0, 20.0, 8, 40), axis(5.0, 20.0, 9, 30));
+    let out = resize(
+        &samples,
+        40,
+        axis(10.0, 20.0, 8, 40),
+        axis(5.0, 20.0, 9, 30),
+    );
     assert!(out.iter().all(|value| *value == 7.0));
 }

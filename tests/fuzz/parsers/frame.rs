@@ -3,8 +3,8 @@
 use std::time::Instant;
 
 use vedetta::decode::{Picture, Scale, decode};
-use vedetta::preprocess::Region;
 use vedetta::frame::{Bayer, BayerOrder, Colorimetry, Frame, PixelFormat};
+use vedetta::preprocess::Region;
 
 /// Format, bits, width, height, stride, then the frame.
 pub fn read(input: &[u8]) -> bool {
