@@ -262,7 +262,7 @@ impl Preprocessor {
     fn normalize(&self, channel: usize, codes: &[Vec<f32>], out: &mut [f32]) {
         let table = &self.normalized[channel];
         let (black, unit) = (table[0], (table[255] - table[0]) / 255.0);
-        let normalize = |code: f32| black + unit * code.max(0.0).min(255.0);
+        let normalize = |code: f32| black + unit * code.clamp(0.0, 255.0);
         match codes {
             [luma, cb, cr, ..] => {
                 let [from_cb, from_cr] = CHROMA[channel];

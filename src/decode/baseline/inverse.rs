@@ -116,9 +116,9 @@ impl<const N: usize> Inverse for Portable<N> {
         let mut between = [[0_i16; N]; N];
         for (y, row) in between.iter_mut().enumerate() {
             let mut sums = [FIRST_HALF; N];
-            for v in 0..N {
+            for (v, weights) in basis.iter().enumerate() {
                 for (u, sum) in sums.iter_mut().enumerate() {
-                    *sum += i32::from(block.0[place(N, v, u)]) * i32::from(basis[v][y]);
+                    *sum += i32::from(block.0[place(N, v, u)]) * i32::from(weights[y]);
                 }
             }
             for (value, sum) in row.iter_mut().zip(sums) {

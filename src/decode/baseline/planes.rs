@@ -179,27 +179,19 @@ impl Units {
             let (from, to) = (from as usize, from as usize + length as usize);
             (from / edge).min(count)..to.div_ceil(edge).min(count)
         };
-        let rectangles: Vec<_> = (regions.iter())
-            .map(|region| {
-                let columns = span(region.x, region.width, 8 * across, headers.columns);
-                (
-                    columns,
-                    span(region.y, region.height, 8 * down, headers.rows),
-                )
-            })
-            .collect();
-        let hull = |spans: &dyn Fn(&(Range<usize>, Range<usize>)) -> Range<usize>| {
-            let start = rectangles.iter().map(|r| spans(r).start).min();
-            let end = rectangles.iter().map(|r| spans(r).end).max();
-            start.unwrap_or(0)..end.unwrap_or(0)
-        };
+        let columns = regions
+            .iter()
+            .map(|region| span(region.x, region.width, 8 * across, headers.columns));
+        let rows = regions
+            .iter()
+            .map(|region| span(region.y, region.height, 8 * down, headers.rows));
         let mut units = Self {
-            columns: hull(&|rectangle| rectangle.0.clone()),
-            rows: hull(&|rectangle| rectangle.1.clone()),
+            columns: hull(columns.clone()),
+            rows: hull(rows.clone()),
             wanted: Vec::new(),
         };
         units.wanted = vec![false; units.columns.len() * units.rows.len()];
-        for (columns, rows) in rectangles {
+        for (columns, rows) in columns.zip(rows) {
             for row in rows {
                 let at = (row - units.rows.start) * units.columns.len();
                 let (from, to) = (columns.start, columns.end);
@@ -232,4 +224,11 @@ impl Units {
             density: [density(across, most_across), density(down, most_down)],
         }
     }
+}
+
+/// The least range around all.
+fn hull(ranges: impl Iterator<Item = Range<usize>> + Clone) -> Range<usize> {
+    let start = ranges.clone().map(|range| range.start).min();
+    let end = ranges.map(|range| range.end).max();
+    start.unwrap_or(0)..end.unwrap_or(0)
 }

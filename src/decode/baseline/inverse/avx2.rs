@@ -50,7 +50,7 @@ impl Inverse for Whole {
 
 /// Two weights that are multiplied with a pair.
 const fn pair(first: i16, second: i16) -> i32 {
-    (second as i32) << 16 | (first as u16 as i32)
+    (second as i32) << 16 | (first.cast_unsigned() as i32)
 }
 
 #[inline]

@@ -54,7 +54,7 @@ fn places_are_a_permutation() {
 fn a_block_with_a_mean_alone_is_flat() {
     for mean in [-1024_i16, -3, 0, 5, 1016] {
         let block = block(&[mean]);
-        let code = u8::try_from((f64::from(mean) / 8.0 + 128.0).round() as i64).unwrap();
+        let code = u8::try_from((mean + 1028).div_euclid(8)).unwrap();
         assert_eq!(flat(mean), code);
         assert_eq!(run(Portable::<8>, &block), [code; 64]);
         assert_eq!(run(Portable::<4>, &block), [code; 16]);
