@@ -17,7 +17,7 @@ use crate::event::EndReason;
 use crate::gate::{Gate, Scene, SceneRules, Verdict, Visibility};
 use crate::matcher::{self, LabelBank};
 use crate::moment::Moment;
-use crate::preprocess::Preprocessor;
+use crate::preprocess::{LiveError, Preprocessor};
 use crate::publish::Outgoing;
 use crate::telemetry::Latency;
 
@@ -344,7 +344,7 @@ impl<I: EventIds> Lookout<I> {
     }
 }
 
-/// The embeddings of these parts of a picture, which is decoded when there are any.
+/// The embeddings of these parts of a picture, which are decoded when there are any.
 fn encode<'s>(
     model: &mut Model,
     picture: &Picture,
@@ -353,15 +353,14 @@ fn encode<'s>(
     if shapes.len() == 0 {
         return Ok(Vec::new());
     }
-    let rgb = picture.whole().map_err(NotScored::Damaged)?;
-    let batch = shapes
-        .map(|shape| {
-            let input = model.preprocessor.prepare(&rgb, shape);
-            input.map_err(|error| EncodeError::Input(error.to_string()))
-        })
-        .collect::<Result<Vec<_>, _>>();
-    batch
-        .and_then(|batch| model.encoder.encode_images(&batch))
+    let batch =
+        (model.preprocessor.prepare_live(picture, shapes)).map_err(|error| match error {
+            LiveError::Damaged(error) => NotScored::Damaged(error),
+            LiveError::Empty(error) => NotScored::Failed(EncodeError::Input(error.to_string())),
+        })?;
+    model
+        .encoder
+        .encode_images(&batch)
         .map_err(NotScored::Failed)
 }
 

@@ -163,9 +163,8 @@ fn encoded(bundle: &Bundle, options: &Options, frames: &[Vec<u8>]) -> Result<f64
     };
     let mut look = |data: &Vec<u8>| -> Result<()> {
         let picture = Picture::of(frame(data.clone()))?;
-        let rgb = picture.whole()?;
-        let input = preprocessor.prepare(&rgb, &Shape::Full)?;
-        let embeddings = encoder.encode_images(std::slice::from_ref(&input))?;
+        let inputs = preprocessor.prepare_live(&picture, std::iter::once(&Shape::Full))?;
+        let embeddings = encoder.encode_images(&inputs)?;
         let embedding = embeddings
             .first()
             .ok_or_else(|| anyhow!("the encoder gave nothing"))?;

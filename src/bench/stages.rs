@@ -7,22 +7,26 @@ use anyhow::{Result, anyhow};
 use serde::{Deserialize, Serialize};
 
 use super::Samples;
-use crate::config::Shape;
-use crate::decode;
+use crate::config::{self, Shape};
+use crate::decode::Picture;
 use crate::encoder::{Embedding, ImageEncoder};
 use crate::frame::{Colorimetry, Frame, PixelFormat};
+use crate::gate::{Gate, Scene, SceneRules};
 use crate::matcher::{self, LabelBank};
 use crate::preprocess::Preprocessor;
 
 /// 1920×1080, 4:2:2, quality 85: what a USB camera sends. Made by `make_frame.py`.
 const FRAME: &[u8] = include_bytes!("frame.jpg");
 
-/// Medians, milliseconds, of one 1920×1080 MJPEG frame with one zone that covers it.
+/// Medians, milliseconds, of one 1920×1080 MJPEG frame with one zone that covers it, as the daemon goes
+/// about it.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Stages {
-    /// MJPEG to RGB.
+    /// Survey of the JPEG, whether it shows anything, whether the zone changed: what every frame costs.
+    pub look_ms: f64,
+    /// MJPEG to luma and chroma, as much and as large as the zone needs.
     pub decode_ms: f64,
-    /// Crop, bicubic resize, normalise.
+    /// Bicubic resize, to RGB, normalise.
     pub resize_ms: f64,
     /// Image tower.
     pub encode_ms: f64,
@@ -30,10 +34,21 @@ pub struct Stages {
     pub match_ms: f64,
 }
 
+const SCENE: SceneRules = SceneRules {
+    dark_below: 0.05,
+    frozen_after: None,
+};
+const GATE: config::Gate = config::Gate {
+    enabled: true,
+    threshold: 0.03,
+    force_every: Duration::from_secs(5),
+    dark_below: SCENE.dark_below,
+};
+
 impl Stages {
     /// Share of everything but the encoder, 0–1.
     pub fn overhead(&self) -> f64 {
-        let around = self.decode_ms + self.resize_ms + self.match_ms;
+        let around = self.look_ms + self.decode_ms + self.resize_ms + self.match_ms;
         around / (around + self.encode_ms)
     }
 }
@@ -65,29 +80,36 @@ pub fn measure(
         negatives: Arc::default(),
         shots: None,
     };
-    let mut samples: [Samples; 4] = Default::default();
+    let (mut scene, mut gate) = (Scene::new(SCENE), Gate::new(GATE));
+    let mut samples: [Samples; 5] = Default::default();
     let until = Instant::now() + budget;
     while samples[0].is_empty() || Instant::now() < until {
+        let frame = frame.clone();
         let mut at = Instant::now();
         let mut lap = |stage: usize| {
             let now = Instant::now();
             samples[stage].push(now - at);
             at = now;
         };
-        let rgb = decode::decode(&frame)?;
+        let picture = Picture::of(frame)?;
+        scene.look(Duration::ZERO, picture.small(), picture.fingerprint());
+        gate.look(Duration::ZERO, picture.small(), &Shape::Full);
         lap(0);
-        let input = preprocessor.prepare(&rgb, &Shape::Full)?;
+        let decoded = preprocessor.decode(&picture, std::iter::once(&Shape::Full))?;
         lap(1);
-        let embeddings = encoder.encode_images(std::slice::from_ref(&input))?;
+        let inputs = preprocessor.inputs(&decoded)?;
+        lap(2);
+        let embeddings = encoder.encode_images(&inputs)?;
         let embedding = embeddings
             .first()
             .ok_or_else(|| anyhow!("the encoder gave nothing"))?;
-        lap(2);
-        std::hint::black_box(matcher::score(embedding, &bank, logit_scale));
         lap(3);
+        std::hint::black_box(matcher::score(embedding, &bank, logit_scale));
+        lap(4);
     }
-    let [decode, resize, encode, matching] = samples.map(|mut stage| stage.quantile_ms(0.5));
+    let [look, decode, resize, encode, matching] = samples.map(|mut stage| stage.quantile_ms(0.5));
     Ok(Stages {
+        look_ms: look,
         decode_ms: decode,
         resize_ms: resize,
         encode_ms: encode,

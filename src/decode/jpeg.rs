@@ -8,8 +8,9 @@ use zune_jpeg::zune_core::bytestream::ZCursor;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
+use super::baseline::Baseline;
 use super::layout::check_dimensions;
-use super::{DecodeError, MAX_EDGE_PX, MAX_PIXELS, huffman, preview};
+use super::{DecodeError, MAX_EDGE_PX, MAX_PIXELS, huffman};
 
 /// Largest progressive JPEG, in pixels: its decoder holds every coefficient, 6 bytes a pixel. No
 /// camera sends progressive frames, but a replay folder may hold some.
@@ -73,13 +74,13 @@ pub(super) fn decode(bytes: &[u8]) -> Result<RgbImage, DecodeError> {
     )
 }
 
-/// An eighth of a JPEG, see [`preview`]; `None` for a kind that has to be decoded as a whole.
-pub(super) fn eighth(bytes: &[u8]) -> Result<Option<RgbImage>, DecodeError> {
+/// A JPEG that is decoded in parts; `None` for a kind that has to be decoded as a whole.
+pub(super) fn survey(bytes: &[u8]) -> Result<Option<Baseline>, DecodeError> {
     let Checked { headers, end, .. } = check(bytes)?;
     if headers.is_progressive || !headers.is_interleaved {
         return Ok(None);
     }
-    preview::preview(&bytes[..end], headers.has_huffman_tables)
+    Baseline::read(&bytes[..end], headers.has_huffman_tables)
 }
 
 struct Checked {

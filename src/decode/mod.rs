@@ -4,12 +4,12 @@
 //! before memory is taken, and what cannot be decoded is an error, never a panic and never a picture
 //! that is grey from the middle on.
 
+mod baseline;
 mod bayer;
 mod huffman;
 mod jpeg;
 mod layout;
 mod picture;
-mod preview;
 mod ycbcr;
 
 use image::RgbImage;
@@ -17,6 +17,7 @@ use thiserror::Error;
 
 use crate::frame::{Frame, PixelFormat};
 
+pub use baseline::{Plane, Scale};
 #[cfg(any(test, feature = "v4l2"))]
 pub(crate) use jpeg::is_complete as is_complete_jpeg;
 pub(crate) use layout::Layout;

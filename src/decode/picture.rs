@@ -4,19 +4,29 @@ use std::sync::{Arc, OnceLock};
 
 use image::RgbImage;
 
+use super::baseline::{Baseline, Plane, Scale};
 use super::{DecodeError, decode, jpeg};
 use crate::frame::{Frame, PixelFormat};
+use crate::preprocess::Region;
 
-/// A frame's small picture, and the whole one when it is asked for.
+/// A frame's small picture, parts of it at the size that is asked for, and the whole one.
 ///
-/// Most frames of a camera are only compared with the one before. A JPEG gives an eighth of its size
-/// for a sixth of the time; other formats are decoded as a whole, which takes no longer.
+/// Most frames of a camera are only compared with the one before. Of a JPEG an eighth of its size does
+/// for that, and a zone that is scored needs no more than what lies under it, see [`Scale`]. Other
+/// formats are decoded as a whole, which takes no longer.
 #[derive(Debug)]
 pub struct Picture {
     /// Nothing when the whole picture was there first.
-    frame: Option<Frame>,
+    coded: Option<Coded>,
     small: Option<RgbImage>,
     whole: OnceLock<Result<Arc<RgbImage>, DecodeError>>,
+}
+
+/// A JPEG that is decoded in parts.
+#[derive(Debug)]
+struct Coded {
+    frame: Frame,
+    baseline: Baseline,
 }
 
 impl Picture {
@@ -28,11 +38,11 @@ impl Picture {
         if frame.format != PixelFormat::Mjpeg {
             return decode(&frame).map(Self::from);
         }
-        match jpeg::eighth(&frame.data)? {
+        match jpeg::survey(&frame.data)? {
             None => decode(&frame).map(Self::from),
-            small => Ok(Self {
-                frame: Some(frame),
-                small,
+            Some(baseline) => Ok(Self {
+                small: Some(baseline.eighth()),
+                coded: Some(Coded { frame, baseline }),
                 whole: OnceLock::new(),
             }),
         }
@@ -41,7 +51,24 @@ impl Picture {
     /// Whether `frame` would give the same picture, byte by byte.
     pub fn is_of(&self, frame: &Frame) -> bool {
         let same = |own: &Frame| own.format == frame.format && own.data == frame.data;
-        self.frame.as_ref().is_some_and(same)
+        (self.coded.as_ref()).is_some_and(|coded| same(&coded.frame))
+    }
+
+    /// Width and height in pixels, when [`Picture::planes`] are to be had.
+    pub fn size_in_parts(&self) -> Option<(u32, u32)> {
+        Some(self.coded.as_ref()?.baseline.size())
+    }
+
+    /// Luma of what lies under `regions`, with Cb and Cr unless it is grey, each at the resolution at
+    /// which it is coded times `scale`; empty without [`Picture::size_in_parts`].
+    ///
+    /// # Errors
+    /// A frame that turns out to be damaged.
+    pub fn planes(&self, regions: &[Region], scale: Scale) -> Result<Vec<Plane>, DecodeError> {
+        match &self.coded {
+            Some(coded) => coded.baseline.planes(regions, scale),
+            None => Ok(Vec::new()),
+        }
     }
 
     /// What stands for the picture when it is compared: an eighth of it in each direction, or all.
@@ -61,8 +88,8 @@ impl Picture {
     /// # Errors
     /// A frame that turns out to be damaged.
     pub fn whole(&self) -> Result<Arc<RgbImage>, DecodeError> {
-        let decoded = self.whole.get_or_init(|| match &self.frame {
-            Some(frame) => decode(frame).map(Arc::new),
+        let decoded = self.whole.get_or_init(|| match &self.coded {
+            Some(coded) => decode(&coded.frame).map(Arc::new),
             None => unreachable!("a picture without a frame is whole"),
         });
         decoded.clone()
@@ -71,7 +98,7 @@ impl Picture {
     /// A number that is the same for equal frames, and hardly for others; `None` where the pixels have
     /// to be compared.
     pub fn fingerprint(&self) -> Option<u64> {
-        let frame = self.frame.as_ref()?;
+        let frame = &self.coded.as_ref()?.frame;
         let (words, rest) = frame.data.as_chunks::<8>();
         let hash = words.iter().fold(frame.data.len() as u64, |hash, word| {
             mix(hash, u64::from_le_bytes(*word))
@@ -87,7 +114,7 @@ impl From<RgbImage> for Picture {
     /// Pixels that are there already.
     fn from(rgb: RgbImage) -> Self {
         Self {
-            frame: None,
+            coded: None,
             small: None,
             whole: OnceLock::from(Ok(Arc::new(rgb))),
         }

@@ -3,8 +3,7 @@
 //! Equal to Hugging Face's CLIP image processor (the Pillow one): `shortest_edge` resize with the
 //! long edge truncated, centre crop, rescale by 1/255, normalise.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use image::RgbImage;
 use thiserror::Error;
@@ -13,15 +12,17 @@ use crate::bundle::manifest::{Channels, Crop, Image, Resize};
 use crate::config::Shape;
 use crate::encoder::ModelInput;
 
+mod cache;
+mod live;
+mod planar;
 mod resample;
 mod zone;
 
+use cache::Cache;
+pub use live::{Decoded, LiveError, View};
+use planar::Weights;
 use resample::{Axis, Source, Taps, resample};
 pub use zone::Region;
-
-/// Weight tables kept at most. A daemon needs two per zone and frame size; a folder of photos of
-/// many sizes must not grow without end.
-const MAX_CACHED_TAPS: usize = 64;
 
 /// Why a picture could not be prepared.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -48,7 +49,8 @@ pub struct Preprocessor {
     planes: [usize; 3],
     /// Normalised value of every byte, per RGB channel.
     normalized: [[f32; 256]; 3],
-    taps: Mutex<HashMap<Axis, Arc<Taps>>>,
+    taps: Cache<Axis, Taps>,
+    weights: Cache<[u64; 6], Weights>,
 }
 
 impl Preprocessor {
@@ -67,7 +69,8 @@ impl Preprocessor {
                 Channels::Bgr => [2, 1, 0],
             },
             normalized,
-            taps: Mutex::default(),
+            taps: Cache::default(),
+            weights: Cache::default(),
         }
     }
 
@@ -111,7 +114,10 @@ impl Preprocessor {
         let masked;
         if let Shape::Polygon(corners) = shape {
             let mut crop = copy(source, region);
-            zone::fill_outside(&mut crop, region, corners, (width, height), self.fill);
+            let origin = (f64::from(region.x), f64::from(region.y));
+            let size = (f64::from(width), f64::from(height));
+            let row = region.width as usize;
+            zone::fill_outside(&mut crop, row, origin, corners, size, self.fill);
             masked = crop;
             source = Source {
                 samples: &masked,
@@ -145,15 +151,7 @@ impl Preprocessor {
     }
 
     fn taps(&self, axis: Axis) -> Arc<Taps> {
-        let mut cache = self.taps.lock().unwrap_or_else(PoisonError::into_inner);
-        if cache.len() >= MAX_CACHED_TAPS && !cache.contains_key(&axis) {
-            cache.clear();
-        }
-        Arc::clone(
-            cache
-                .entry(axis)
-                .or_insert_with(|| Arc::new(Taps::new(axis, self.filter))),
-        )
+        self.taps.get(axis, || Taps::new(axis, self.filter))
     }
 }
 
@@ -277,15 +275,5 @@ mod tests {
             .fit(&strip, &Shape::Full)
             .unwrap();
         assert!(fitted.pixels().all(|p| p.0 == [9, 9, 9]));
-    }
-
-    #[test]
-    fn many_sizes_do_not_grow_the_cache_without_end() {
-        let preprocessor = Preprocessor::new(&clip(32));
-        for width in 1..200 {
-            let picture = RgbImage::new(width, 40);
-            preprocessor.prepare(&picture, &Shape::Full).unwrap();
-        }
-        assert!(preprocessor.taps.lock().unwrap().len() <= MAX_CACHED_TAPS);
     }
 }

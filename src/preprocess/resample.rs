@@ -105,7 +105,7 @@ fn trim(start: usize, mut weights: Vec<i32>) -> (usize, Vec<i32>) {
 }
 
 /// Filter radius in input pixels at scale 1.
-fn radius(filter: Resize) -> f64 {
+pub(super) fn radius(filter: Resize) -> f64 {
     match filter {
         Resize::Bicubic => 2.0,
         Resize::Bilinear => 1.0,
@@ -113,7 +113,7 @@ fn radius(filter: Resize) -> f64 {
 }
 
 /// `bicubic_filter` (a = −0.5) and `bilinear_filter`, in Pillow's order of operations.
-fn kernel(filter: Resize, x: f64) -> f64 {
+pub(super) fn kernel(filter: Resize, x: f64) -> f64 {
     const A: f64 = -0.5;
     let x = x.abs();
     match filter {

@@ -73,27 +73,24 @@ fn outwards(from: f64, to: f64, size: u32) -> Range<u32> {
     start..end.max(start + 1)
 }
 
-/// Fills what lies outside of the polygon `corners` (fractions of a `width × height` frame) with
-/// `fill`. `samples` are the interleaved RGB samples of `region`. A pixel is inside when its centre
-/// is, by the even-odd rule.
-pub(super) fn fill_outside(
+/// Fills what lies outside of the polygon `corners` (fractions of a frame of `size` pixels) with `fill`.
+/// `samples` are interleaved, `N` a pixel, `width` pixels a row, and begin at `origin` in the frame. A
+/// pixel is inside when its centre is, by the even-odd rule.
+pub(super) fn fill_outside<const N: usize>(
     samples: &mut [u8],
-    region: Region,
+    width: usize,
+    origin: (f64, f64),
     corners: &[[f32; 2]],
-    (width, height): (u32, u32),
-    fill: [u8; 3],
+    size: (f64, f64),
+    fill: [u8; N],
 ) {
     let corner = |i: usize| {
         let [x, y] = corners[i % corners.len()];
-        (
-            f64::from(x) * f64::from(width),
-            f64::from(y) * f64::from(height),
-        )
+        (f64::from(x) * size.0, f64::from(y) * size.1)
     };
-    let row_length = region.width as usize * 3;
     let mut crossings = Vec::new();
-    for (row, y) in samples.chunks_exact_mut(row_length).zip(region.y..) {
-        let y = f64::from(y) + 0.5;
+    for (row, y) in samples.chunks_exact_mut(width.max(1) * N).zip(0_u32..) {
+        let y = origin.1 + f64::from(y) + 0.5;
         crossings.clear();
         for i in 0..corners.len() {
             let ((x0, y0), (x1, y1)) = (corner(i), corner(i + 1));
@@ -101,8 +98,8 @@ pub(super) fn fill_outside(
                 crossings.push(x0 + (y - y0) / (y1 - y0) * (x1 - x0));
             }
         }
-        for (pixel, x) in row.chunks_exact_mut(3).zip(region.x..) {
-            let x = f64::from(x) + 0.5;
+        for (pixel, x) in row.chunks_exact_mut(N).zip(0_u32..) {
+            let x = origin.0 + f64::from(x) + 0.5;
             if crossings.iter().filter(|c| **c <= x).count() % 2 == 0 {
                 pixel.copy_from_slice(&fill);
             }
@@ -173,7 +170,8 @@ mod tests {
         let shape = Shape::Polygon(corners.to_vec());
         let region = Region::of(&shape, 4, 4).unwrap();
         let mut samples = vec![200u8; 4 * 4 * 3];
-        fill_outside(&mut samples, region, &corners, (4, 4), [1, 2, 3]);
+        fill_outside(&mut samples, 4, (0.0, 0.0), &corners, (4.0, 4.0), [1, 2, 3]);
+        assert_eq!((region.width, region.height), (4, 4));
         let kept: Vec<String> = samples
             .chunks(12)
             .map(|row| {

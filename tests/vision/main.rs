@@ -12,6 +12,7 @@ mod encoder;
 #[cfg(feature = "train")]
 mod evaluate;
 mod preprocess;
+mod reduced;
 #[cfg(feature = "train")]
 mod refresh;
 mod score;

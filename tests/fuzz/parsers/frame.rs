@@ -1,9 +1,10 @@
-//! Frames of every format, with whatever size and stride the bytes ask for.
+//! Frames of every format, with whatever size and stride the bytes ask for; as a whole, and in parts.
 
 use std::time::Instant;
 
-use vedetta::decode::decode;
+use vedetta::decode::{Picture, Scale, decode};
 use vedetta::frame::{Bayer, BayerOrder, Colorimetry, Frame, PixelFormat};
+use vedetta::preprocess::Region;
 
 /// Format, bits, width, height, stride, then the frame.
 pub fn read(input: &[u8]) -> bool {
@@ -24,7 +25,7 @@ pub fn read(input: &[u8]) -> bool {
             bits: [8, 10, 12][usize::from(bits % 3)],
         }),
     ];
-    let decoded = decode(&Frame {
+    let frame = Frame {
         sequence: 0,
         captured_at: Instant::now(),
         format: formats[usize::from(*format) % formats.len()],
@@ -33,6 +34,22 @@ pub fn read(input: &[u8]) -> bool {
         stride_bytes: u32::from(*stride) * 16,
         colorimetry: Colorimetry::default(),
         data: data.to_vec(),
-    });
-    decoded.is_ok()
+    };
+    let is_whole = decode(&frame).is_ok();
+    let Ok(picture) = Picture::of(frame) else {
+        return is_whole;
+    };
+    if let Some((width, height)) = picture.size_in_parts() {
+        let corner = |x, y| Region {
+            x,
+            y,
+            width: width - x,
+            height: height - y,
+        };
+        let regions = [corner(0, 0), corner(width / 2, height / 3)];
+        for scale in Scale::ALL {
+            let _ = picture.planes(&regions, scale);
+        }
+    }
+    is_whole
 }

@@ -1,6 +1,8 @@
 //! The segments of a baseline JPEG that its picture data need (ITU-T T.81, Annex B).
 
-use super::huffman::Table;
+use std::sync::Arc;
+
+use super::huffman::{self, Codes, Table};
 use crate::decode::DecodeError;
 use crate::decode::huffman::STANDARD_SEGMENT;
 
@@ -12,10 +14,10 @@ pub struct Component {
     /// Blocks of a minimum coded unit, from left to right and from top to bottom.
     pub across: usize,
     pub down: usize,
-    /// Quantization step of the DC coefficient.
-    pub dc_step: i32,
-    pub dc: Table,
-    pub ac: Table,
+    /// Quantization steps, in zigzag order.
+    pub steps: [u16; 64],
+    pub dc: Arc<Table>,
+    pub ac: Arc<Table>,
 }
 
 /// What is needed to read the picture data.
@@ -52,10 +54,10 @@ struct Sampling {
 
 #[derive(Default)]
 struct Segments {
-    /// Step of the DC coefficient by number of the table.
-    steps: [Option<i32>; 4],
-    dc: [Option<Table>; 4],
-    ac: [Option<Table>; 4],
+    /// By number of the table.
+    steps: [Option<[u16; 64]>; 4],
+    dc: [Option<Codes>; 4],
+    ac: [Option<Codes>; 4],
     restart: usize,
     /// Width, height, and what is said of each component.
     frame: Option<(u32, u32, Vec<Sampling>)>,
@@ -116,18 +118,14 @@ pub fn read(
 }
 
 impl Segments {
-    fn huffman(&mut self, mut body: &[u8]) -> Option<()> {
-        while let Some((kind, rest)) = body.split_first() {
-            let (counts, rest) = rest.split_first_chunk::<16>()?;
-            let length = counts.iter().map(|count| usize::from(*count)).sum();
-            let (values, rest) = rest.split_at_checked(length)?;
+    fn huffman(&mut self, body: &[u8]) -> Option<()> {
+        for (kind, codes) in huffman::segment(body)? {
             let tables = match kind >> 4 {
                 0 => &mut self.dc,
                 1 => &mut self.ac,
                 _ => return None,
             };
-            *tables.get_mut(usize::from(kind & 15))? = Some(Table::new(counts, values)?);
-            body = rest;
+            *tables.get_mut(usize::from(kind & 15))? = Some(codes);
         }
         Some(())
     }
@@ -140,11 +138,12 @@ impl Segments {
                 _ => return None,
             };
             let (table, rest) = rest.split_at_checked(if is_wide { 128 } else { 64 })?;
-            let step = match is_wide {
-                true => u16::from_be_bytes([table[0], table[1]]),
-                false => u16::from(table[0]),
-            };
-            *self.steps.get_mut(usize::from(kind & 15))? = Some(i32::from(step));
+            let (wide, _) = table.as_chunks::<2>();
+            let steps = std::array::from_fn(|n| match is_wide {
+                true => u16::from_be_bytes(wide[n]),
+                false => u16::from(table[n]),
+            });
+            *self.steps.get_mut(usize::from(kind & 15))? = Some(steps);
             body = rest;
         }
         Some(())
@@ -179,7 +178,9 @@ impl Segments {
         let (width_px, height_px, frame) = self.frame.take()?;
         let (count, rest) = body.split_first()?;
         let is_whole = usize::from(*count) == frame.len() && rest.len() == 2 * frame.len() + 3;
-        if !is_whole || (self.is_rgb && frame.len() == 3) {
+        // Encoders without Adobe's marker name the components so.
+        let is_rgb = self.is_rgb || frame.iter().map(|c| c.id).eq(*b"RGB");
+        if !is_whole || (is_rgb && frame.len() == 3) {
             return None;
         }
         let mut components = Vec::new();
@@ -198,9 +199,9 @@ impl Segments {
             components.push(Component {
                 across,
                 down,
-                dc_step: (*self.steps.get(sampling.table)?)?,
-                dc: self.dc.get(usize::from(tables >> 4))?.clone()?,
-                ac: self.ac.get(usize::from(tables & 15))?.clone()?,
+                steps: (*self.steps.get(sampling.table)?)?,
+                dc: table(&self.dc, tables >> 4)?,
+                ac: table(&self.ac, tables & 15)?,
             });
         }
         if components.iter().map(|c| c.across * c.down).sum::<usize>() > MAX_BLOCKS {
@@ -219,4 +220,9 @@ impl Segments {
         headers.rows = (height_px as usize).div_ceil(8 * down);
         Some(headers)
     }
+}
+
+/// `None` where there is none, and for codes that are none.
+fn table(tables: &[Option<Codes>], number: u8) -> Option<Arc<Table>> {
+    Table::of(tables.get(usize::from(number))?.as_ref()?)
 }

@@ -1,0 +1,79 @@
+//! A baseline JPEG, decoded no further than somebody wants to see it.
+//!
+//! Every frame of a camera is surveyed: its codes are passed over once, which finds what is damaged,
+//! where each minimum coded unit begins, and the DC coefficients, an eighth of the picture. Of most
+//! frames nothing more is wanted. Where a zone is to be scored, the units under it are decoded, at the
+//! size that the zone needs, and no others.
+
+mod eighth;
+mod headers;
+mod huffman;
+mod inverse;
+mod planes;
+mod scan;
+mod survey;
+
+use std::fmt;
+
+use image::RgbImage;
+
+use super::DecodeError;
+use headers::Headers;
+use scan::Scan;
+use survey::Survey;
+
+pub use inverse::Scale;
+pub use planes::Plane;
+
+/// A JPEG whose codes have all been looked at.
+pub struct Baseline {
+    headers: Headers,
+    scan: Scan,
+    survey: Survey,
+}
+
+impl Baseline {
+    /// Surveys a JPEG of checked size; `None` for kinds that are left to the decoder of whole pictures:
+    /// progressive, not interleaved, RGB, CMYK, more than 8 bits.
+    ///
+    /// # Errors
+    /// A damaged picture.
+    pub fn read(bytes: &[u8], has_huffman_tables: bool) -> Result<Option<Self>, DecodeError> {
+        let Some((headers, data)) = headers::read(bytes, has_huffman_tables)? else {
+            return Ok(None);
+        };
+        let scan = Scan::of(data);
+        let survey = Survey::of(&headers, &scan)?;
+        Ok(Some(Self {
+            headers,
+            scan,
+            survey,
+        }))
+    }
+
+    /// Width and height in pixels.
+    pub fn size(&self) -> (u32, u32) {
+        (self.headers.width_px, self.headers.height_px)
+    }
+
+    /// An eighth of it in each direction, rounded up.
+    pub fn eighth(&self) -> RgbImage {
+        eighth::assemble(&self.headers, &self.survey)
+    }
+}
+
+impl fmt::Debug for Baseline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Baseline")
+            .field("size", &self.size())
+            .finish_non_exhaustive()
+    }
+}
+
+/// A damaged picture.
+fn corrupt(what: &str) -> DecodeError {
+    DecodeError::Jpeg(what.to_owned())
+}
+
+#[cfg(test)]
+mod tests;

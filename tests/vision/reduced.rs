@@ -1,0 +1,67 @@
+//! What decoding a live frame at a reduced size does to embeddings.
+
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::time::Instant;
+
+use image::codecs::jpeg::JpegEncoder;
+use image::imageops::{self, FilterType};
+use vedetta::bundle::{Bundle, Limits};
+use vedetta::config::Shape;
+use vedetta::decode::{Picture, Scale};
+use vedetta::encoder;
+use vedetta::frame::{Colorimetry, Frame, PixelFormat};
+use vedetta::photo;
+use vedetta::preprocess::Preprocessor;
+
+/// Least mean cosine; int8 towers are held to the same against float.
+const LEAST_MEAN: f32 = 0.999;
+
+/// A photo as a 1080p camera would send it.
+fn frame(photo: &Path) -> Picture {
+    let scene = imageops::resize(
+        &photo::read(photo).unwrap(),
+        1920,
+        1080,
+        FilterType::CatmullRom,
+    );
+    let mut data = Vec::new();
+    scene
+        .write_with_encoder(JpegEncoder::new_with_quality(&mut data, 85))
+        .unwrap();
+    Picture::of(Frame {
+        sequence: 0,
+        captured_at: Instant::now(),
+        format: PixelFormat::Mjpeg,
+        width_px: 1920,
+        height_px: 1080,
+        stride_bytes: 0,
+        colorimetry: Colorimetry::default(),
+        data,
+    })
+    .unwrap()
+}
+
+#[test]
+fn a_reduced_frame_has_the_embedding_of_the_whole_one() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let bundle = Bundle::open(&root.join("models/demo"), &Limits::default()).unwrap();
+    let mut encoder = encoder::load_image(&bundle, NonZeroUsize::MIN).unwrap();
+    let preprocessor = Preprocessor::new(&bundle.manifest().image);
+    let view = preprocessor.view(&Shape::Full, 1920, 1080).unwrap();
+    assert_eq!(view.scale, Scale::Half);
+    let photos = ["arance", "banane", "latte", "limoni"];
+    let mut sum = 0.0;
+    for name in photos {
+        let picture = frame(&root.join(format!("tests/fixtures/photos/{name}.jpg")));
+        let mut inputs = preprocessor
+            .prepare_live(&picture, std::iter::once(&Shape::Full))
+            .unwrap();
+        let whole = picture.whole().unwrap();
+        inputs.push(preprocessor.prepare(&whole, &Shape::Full).unwrap());
+        let embeddings = encoder.encode_images(&inputs).unwrap();
+        sum += embeddings[0].dot(&embeddings[1]);
+    }
+    let mean = sum / 4.0;
+    assert!(mean >= LEAST_MEAN, "mean cosine {mean}");
+}
