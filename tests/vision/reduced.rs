@@ -48,20 +48,40 @@ fn a_reduced_frame_has_the_embedding_of_the_whole_one() {
     let bundle = Bundle::open(&root.join("models/demo"), &Limits::default()).unwrap();
     let mut encoder = encoder::load_image(&bundle, NonZeroUsize::MIN).unwrap();
     let preprocessor = Preprocessor::new(&bundle.manifest().image);
-    let view = preprocessor.view(&Shape::Full, 1920, 1080).unwrap();
-    assert_eq!(view.scale, Scale::Half);
-    let photos = ["arance", "banane", "latte", "limoni"];
-    let mut sum = 0.0;
-    for name in photos {
-        let picture = frame(&root.join(format!("tests/fixtures/photos/{name}.jpg")));
-        let mut inputs = preprocessor
-            .prepare_live(&picture, std::iter::once(&Shape::Full))
-            .unwrap();
-        let whole = picture.whole().unwrap();
-        inputs.push(preprocessor.prepare(&whole, &Shape::Full).unwrap());
-        let embeddings = encoder.encode_images(&inputs).unwrap();
-        sum += embeddings[0].dot(&embeddings[1]);
+    let rectangle = |x, y, width, height| Shape::Rectangle {
+        x,
+        y,
+        width,
+        height,
+    };
+    let zones = [
+        (Shape::Full, Scale::Half),
+        (rectangle(0.13, 0.21, 0.7, 0.6), Scale::Whole),
+        (rectangle(0.25, 0.25, 0.5, 0.5), Scale::Whole),
+    ];
+    let folder = std::fs::read_dir(root.join("models/photos")).unwrap();
+    let mut photos: Vec<_> = folder.map(|entry| entry.unwrap().path()).collect();
+    photos.retain(|path| path.extension().is_some_and(|extension| extension == "jpg"));
+    photos.extend(
+        ["arance", "banane", "latte", "limoni"]
+            .map(|name| root.join(format!("tests/fixtures/photos/{name}.jpg"))),
+    );
+    let frames: Vec<Picture> = photos.iter().map(|path| frame(path)).collect();
+    for (zone, scale) in zones {
+        let view = preprocessor.view(&zone, 1920, 1080).unwrap();
+        assert_eq!(view.scale, scale);
+        let mut sum = 0.0;
+        for picture in &frames {
+            let mut inputs = preprocessor
+                .prepare_live(picture, std::iter::once(&zone))
+                .unwrap();
+            let whole = picture.whole().unwrap();
+            inputs.push(preprocessor.prepare(&whole, &zone).unwrap());
+            let embeddings = encoder.encode_images(&inputs).unwrap();
+            sum += embeddings[0].dot(&embeddings[1]);
+        }
+        #[expect(clippy::cast_precision_loss, reason = "a few photos")]
+        let mean = sum / frames.len() as f32;
+        assert!(mean >= LEAST_MEAN, "{zone:?}: mean cosine {mean}");
     }
-    let mean = sum / 4.0;
-    assert!(mean >= LEAST_MEAN, "mean cosine {mean}");
 }

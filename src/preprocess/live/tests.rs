@@ -185,3 +185,21 @@ fn a_picture_that_has_no_parts_is_prepared_as_it_is() {
         [preprocessor.prepare(&rgb, &Shape::Full).unwrap()]
     );
 }
+
+#[test]
+fn a_live_input_has_the_values_that_bytes_have() {
+    let preprocessor = preprocessor(224, Crop::Center);
+    for name in ["arance", "latte"] {
+        let inputs = preprocessor
+            .prepare_live(&photo(name), std::iter::once(&Shape::Full))
+            .unwrap();
+        let planes = inputs[0].values.chunks_exact(224 * 224);
+        for (plane, table) in planes.zip(&preprocessor.normalized) {
+            for value in plane {
+                let nearest = table.iter().map(|code| (code - value).abs());
+                let error = nearest.fold(f32::INFINITY, f32::min);
+                assert!(error < 1e-5, "{value} is not the value of a byte");
+            }
+        }
+    }
+}
