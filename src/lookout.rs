@@ -302,13 +302,14 @@ impl<I: EventIds> Lookout<I> {
         self.publish(None, effects)
     }
 
-    /// An annotated picture of camera number `index`; `None` before its first frame.
+    /// An annotated picture of camera number `index`; see [`Lookout::last_frame`].
     pub fn snapshot(&self, index: usize) -> Option<Vec<u8>> {
         let rgb = self.last_frame(index)?;
         Some(self.picture(index, &rgb))
     }
 
-    /// The last frame of camera number `index`, seen or not, all of it; `None` before the first.
+    /// The last frame of camera number `index`, seen or not, all of it; `None` before the first, and
+    /// where it cannot be decoded as a whole.
     pub fn last_frame(&self, index: usize) -> Option<Arc<RgbImage>> {
         self.cameras[index].last.as_ref()?.whole().ok()
     }

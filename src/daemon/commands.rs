@@ -66,7 +66,9 @@ impl Supervisor<'_> {
             Ok(true) => Ok(format!("published on camera/{camera}/snapshot")),
             Ok(false) => Err((
                 "no-frame",
-                format!("camera {camera} has not seen a frame yet"),
+                format!(
+                    "camera {camera} has no frame to show: none has come yet, or the last one is damaged"
+                ),
             )),
             Err(_) => Err((
                 "busy",

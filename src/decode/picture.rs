@@ -95,12 +95,12 @@ impl Picture {
         decoded.clone()
     }
 
-    /// A number that is the same for equal frames, and hardly for others; `None` where the pixels have
-    /// to be compared.
+    /// A number that is the same for equal pictures, whatever number or time a camera writes beside them,
+    /// and hardly for others; `None` where the pixels have to be compared.
     pub fn fingerprint(&self) -> Option<u64> {
-        let frame = &self.coded.as_ref()?.frame;
-        let (words, rest) = frame.data.as_chunks::<8>();
-        let hash = words.iter().fold(frame.data.len() as u64, |hash, word| {
+        let codes = self.coded.as_ref()?.baseline.codes();
+        let (words, rest) = codes.as_chunks::<8>();
+        let hash = words.iter().fold(codes.len() as u64, |hash, word| {
             mix(hash, u64::from_le_bytes(*word))
         });
         Some(
@@ -124,4 +124,37 @@ impl From<RgbImage> for Picture {
 /// One step of `FxHash`: fast, and nobody attacks it with pictures.
 fn mix(hash: u64, word: u64) -> u64 {
     (hash.rotate_left(5) ^ word).wrapping_mul(0x51_7c_c1_b7_27_22_0a_95)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::frame::Colorimetry;
+
+    /// A photo with a comment before everything else, as a camera that numbers its frames has it.
+    fn numbered(name: &str, number: u8) -> Picture {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/photos");
+        let mut data = std::fs::read(format!("{folder}/{name}.jpg")).unwrap();
+        data.splice(2..2, [0xff, 0xfe, 0, 3, number]);
+        let frame = Frame {
+            sequence: 0,
+            captured_at: Instant::now(),
+            format: PixelFormat::Mjpeg,
+            width_px: 0,
+            height_px: 0,
+            stride_bytes: 0,
+            colorimetry: Colorimetry::default(),
+            data,
+        };
+        Picture::of(frame).unwrap()
+    }
+
+    #[test]
+    fn the_same_picture_with_another_number_has_the_same_fingerprint() {
+        let of = |name, number| numbered(name, number).fingerprint().unwrap();
+        assert_eq!(of("arance", 1), of("arance", 2));
+        assert_ne!(of("arance", 1), of("banane", 1));
+    }
 }

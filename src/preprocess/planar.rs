@@ -1,8 +1,8 @@
 //! Antialiased resize of one plane of 8-bit samples to the encoder's input: the filter is Pillow's, the
 //! arithmetic is made for speed.
 //!
-//! What it gives is within a hundredth of a code of the exact convolution; Pillow rounds to a code
-//! between its passes and after them, see [`super::resample`]. The vertical pass comes first, so that
+//! What it gives is within a few hundredths of a code of the exact convolution, within a few tenths for
+//! filters over hundreds of samples; Pillow rounds to a code between its passes and after them, see [`super::resample`]. The vertical pass comes first, so that
 //! both run along rows.
 //!
 //! A weight has 14 fraction bits, a sum of products of a column `Σ w·s` is rounded to 6 and fits 16

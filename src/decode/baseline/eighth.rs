@@ -49,6 +49,6 @@ pub fn assemble(headers: &Headers, survey: &Survey) -> RgbImage {
 
 /// The mean of a block from its DC coefficient.
 fn code(coefficient: i16, step: i32) -> u8 {
-    let mean = i32::from(coefficient) * step / 8 + 128;
+    let mean = (i32::from(coefficient) * step + 4).div_euclid(8) + 128;
     u8::try_from(mean.clamp(0, 255)).unwrap_or(u8::MAX)
 }

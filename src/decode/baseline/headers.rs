@@ -156,7 +156,8 @@ impl Segments {
         let (components, rest) = rest.as_chunks::<3>();
         let components = components.iter().map(|&[id, sampling, table]| {
             let (across, down) = (usize::from(sampling >> 4), usize::from(sampling & 15));
-            let is_legal = (1..=4).contains(&across) && (1..=4).contains(&down);
+            // What the whole decoder reads, too.
+            let is_legal = matches!(across, 1 | 2 | 4) && matches!(down, 1 | 2 | 4);
             is_legal.then_some(Sampling {
                 id,
                 across,
@@ -216,6 +217,11 @@ impl Segments {
             restart: self.restart,
         };
         let (across, down) = headers.most();
+        // Chroma finer than luma: no camera has it, and the whole decoder reads it wrongly.
+        let luma = headers.components.first()?;
+        if (luma.across, luma.down) != (across, down) {
+            return None;
+        }
         headers.columns = (width_px as usize).div_ceil(8 * across);
         headers.rows = (height_px as usize).div_ceil(8 * down);
         Some(headers)

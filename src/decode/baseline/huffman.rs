@@ -84,7 +84,8 @@ impl Table {
             offsets[length as usize] = i32::try_from(place).ok()? - i32::try_from(code).ok()?;
             for _ in 0..count {
                 let value = *values.get(place)?;
-                if code >> length != 0 {
+                // No code is all ones (C.2).
+                if (code + 1) >> length != 0 {
                     return None;
                 }
                 if length <= FAST_BITS {

@@ -1,9 +1,12 @@
 //! A baseline JPEG, decoded no further than somebody wants to see it.
 //!
 //! Every frame of a camera is surveyed: its codes are passed over once, which finds what is damaged,
-//! where each minimum coded unit begins, and the DC coefficients, an eighth of the picture. Of most
+//! where each block begins, and the DC coefficients, an eighth of the picture. Of most
 //! frames nothing more is wanted. Where a zone is to be scored, the units under it are decoded, at the
 //! size that the zone needs, and no others.
+//!
+//! Damage is what ITU-T T.81 does not allow, though other decoders may let it pass: restart markers that
+//! no DRI segment announces, bytes between the codes and a marker, codes that end early.
 
 mod eighth;
 mod headers;
@@ -49,6 +52,12 @@ impl Baseline {
             scan,
             survey,
         }))
+    }
+
+    /// The codes without stuffing and markers: equal pictures have equal ones, whatever else a camera
+    /// writes into its frames.
+    pub fn codes(&self) -> &[u8] {
+        self.scan.bytes()
     }
 
     /// Width and height in pixels.

@@ -42,6 +42,11 @@ impl Scan {
         scan
     }
 
+    /// All of it.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// Reads from bit number `position` on.
     #[inline]
     pub fn bits(&self, position: usize) -> Bits<'_> {

@@ -1,6 +1,7 @@
 //! The eighth and the parts against the whole: real photos, every subsampling, damage.
 
-use image::RgbImage;
+use image::codecs::jpeg::JpegEncoder;
+use image::{GrayImage, RgbImage};
 use proptest::prelude::*;
 
 use super::{Baseline, Plane, Scale};
@@ -74,6 +75,48 @@ fn a_photo_has_the_means_of_its_blocks() {
         let bytes = photo(name);
         let (mean, most) = luma_error(&eighth(&bytes), &jpeg::decode(&bytes).unwrap());
         assert!(mean < 0.5 && most < 8.0, "{name}: {mean} {most}");
+    }
+}
+
+/// A JPEG of one colour or grey whose frame header gives these sampling factors.
+fn with_sampling(factors: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let encoder = JpegEncoder::new(&mut bytes);
+    match factors.len() {
+        1 => GrayImage::new(16, 16).write_with_encoder(encoder),
+        _ => RgbImage::new(16, 16).write_with_encoder(encoder),
+    }
+    .unwrap();
+    let frame = memchr::memmem::find(&bytes, &[0xff, 0xc0]).unwrap();
+    for (n, factor) in factors.iter().enumerate() {
+        bytes[frame + 11 + 3 * n] = *factor;
+    }
+    bytes
+}
+
+#[test]
+fn sampling_that_the_whole_decoder_does_not_read_is_left_to_it() {
+    let is_surveyed = |factors: &[u8]| match jpeg::survey(&with_sampling(factors)) {
+        Ok(baseline) => baseline.is_some(),
+        // More or fewer blocks are asked for than there are.
+        Err(DecodeError::Jpeg(_)) => true,
+        Err(error) => panic!("{error}"),
+    };
+    for legal in [
+        &[0x11, 0x11, 0x11][..],
+        &[0x21, 0x11, 0x11],
+        &[0x22],
+        &[0x11],
+    ] {
+        assert!(is_surveyed(legal), "{legal:x?}");
+    }
+    for odd in [
+        &[0x31][..],
+        &[0x13],
+        &[0x31, 0x11, 0x11],
+        &[0x11, 0x22, 0x22],
+    ] {
+        assert!(!is_surveyed(odd), "{odd:x?}");
     }
 }
 

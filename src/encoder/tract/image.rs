@@ -25,6 +25,8 @@ pub struct TractImageEncoder {
     /// Splits single images over all threads; `None` with one thread.
     split: Option<Split>,
     threads: NonZeroUsize,
+    /// Whether `split` finds nothing that this build can split.
+    whole: bool,
     size_px: usize,
     precision: String,
     workload: Workload,
@@ -49,7 +51,8 @@ impl TractImageEncoder {
         let split = (threads.get() > 1)
             .then(|| guarded("starting threads", || Ok(Split::new(threads))))
             .transpose()?;
-        if split.is_some() && !convolutional && !Split::PRODUCTS {
+        let whole = split.is_some() && !convolutional && !Split::PRODUCTS;
+        if whole {
             log::warn!(
                 "{FILE} is a float transformer, and this build computes one on a single thread: \
                  `vedetta-train quantize` makes a bundle that takes all threads and a third of the time"
@@ -59,6 +62,7 @@ impl TractImageEncoder {
             plan,
             split,
             threads,
+            whole,
             size_px: size,
             precision: manifest.precision.image.clone(),
             workload,
@@ -129,7 +133,8 @@ impl ImageEncoder for TractImageEncoder {
             "f32" => String::new(),
             other => format!(" (stored as {other})"),
         };
-        format!("{ENGINE}-cpu f32{stored}, {threads} thread{plural}")
+        let each = if self.whole { ", one an image" } else { "" };
+        format!("{ENGINE}-cpu f32{stored}, {threads} thread{plural}{each}")
     }
 
     fn workload(&self) -> Workload {
@@ -141,6 +146,7 @@ impl ImageEncoder for TractImageEncoder {
             plan: Arc::clone(&self.plan),
             split: None,
             threads: NonZeroUsize::MIN,
+            whole: false,
             size_px: self.size_px,
             precision: self.precision.clone(),
             workload: self.workload,

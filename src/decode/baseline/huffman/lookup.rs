@@ -28,7 +28,7 @@ pub fn extend(bits: usize, size: u32) -> i32 {
 }
 
 /// How many bits follow the code of an AC value, and how many coefficients it advances by. `None` for
-/// a value that baseline pictures do not have.
+/// a value that has no meaning; sizes that only longer samples have are read.
 pub fn advance(value: u8) -> Option<(u8, u8)> {
     let (run, size) = (value >> 4, value & 15);
     match (run, size) {

@@ -49,6 +49,9 @@ fn what_is_no_prefix_code_is_refused() {
     assert!(table(three_of_one_bit, &[1, 2, 3]).is_none());
     assert!(table([1; MAX_BITS], &[1, 2]).is_none(), "too few values");
     assert!(table([0; MAX_BITS], &[1]).is_none(), "too many values");
+    let mut complete = [0; MAX_BITS];
+    (complete[0], complete[1]) = (1, 2);
+    assert!(table(complete, &[1, 2, 3]).is_none(), "a code of all ones");
 }
 
 #[test]

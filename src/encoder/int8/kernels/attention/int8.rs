@@ -29,7 +29,7 @@ const NO_WEIGHT: f32 = 1000.0;
 /// - k̄ is the mean key. Softmax does not change when all scores do, so it is left out (SageAttention,
 ///   Zhang et al., ICLR 2025): trained towers have channels that are large in all tokens, and what
 ///   deviates from them is small. a is a scale per token and head.
-/// - v̄ is the mean of the channels whose mean is larger than the deviations from it, else 0. The weights
+/// - v̄ is the mean of the channels in which all values are near it, none near zero, else 0. The weights
 ///   add up to one, so it goes past the product.
 /// - The scale of a value per token and head is b · 2^l with l ≤ 0. Its power moves into the score of
 ///   the key, so that the bits of a weight are relative to what its value adds to the result: a key that
@@ -222,7 +222,13 @@ impl TileStage for Head<'_> {
             Some(given) => scaled_mask(given, mask),
             None => mask.fill(0.0),
         }
-        self.least_mask = mask.iter().fold(f32::NEG_INFINITY, |a, b| a.max(*b)) - NO_WEIGHT;
+        // Softmax does not change when all scores do, and beside −10⁹ a logarithm would be lost.
+        let most = mask.iter().fold(f32::NEG_INFINITY, |a, b| a.max(*b));
+        self.least_mask = most;
+        if most.is_finite() {
+            mask.iter_mut().for_each(|value| *value -= most);
+            self.least_mask = -NO_WEIGHT;
+        }
         // SAFETY: the caller has the instruction set.
         unsafe {
             self.take_means::<M::Lanes>();

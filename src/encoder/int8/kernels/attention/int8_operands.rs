@@ -5,12 +5,16 @@ use super::super::layout::{GROUP, PANEL, padded_k};
 use super::super::math::exp2;
 use super::int8::Head;
 
+/// A channel has a mean that goes past the product when no value is further from it than this much of
+/// itself.
+const NEAR: f32 = 0.9;
 /// The least l: smaller values are quantized as if they were that large.
 const LEAST_LOGARITHM: f32 = -12.0;
 
 impl Head<'_> {
-    /// What goes past the products: k̄ and v̄. A mean that is smaller than the deviations does not: it
-    /// would make a value near nothing as large as itself.
+    /// What goes past the products: k̄ and v̄. The mean of a channel in which some value is near nothing
+    /// does not: less the mean that value would be as large as any other, and if all look at it (a sink)
+    /// the rounding of the mean would be all that they see.
     ///
     /// # Safety
     /// The CPU has the instruction set; the mask is there.
@@ -24,16 +28,18 @@ impl Head<'_> {
             unsafe {
                 let part = L::splat(part);
                 let zero = part.same(0.0);
-                let (mut keys, mut values, mut squares) = ([zero; 4], [zero; 4], [zero; 4]);
+                let (mut keys, mut values) = ([zero; 4], [zero; 4]);
+                let mut least = [zero.same(f32::INFINITY); 4];
+                let mut most = [zero.same(f32::NEG_INFINITY); 4];
                 for token in (0..tokens).filter(|&token| self.takes_part(token)) {
                     let (k, v) = (self.row(token, 1), self.row(token, 2));
                     for j in 0..PANEL / LANES {
                         let at = start + j * LANES;
                         keys[j] = load::<L>(k, at).mul_add(part, keys[j]);
                         let v = load::<L>(v, at);
-                        let share = v.mul(part);
-                        values[j] = values[j].add(share);
-                        squares[j] = share.mul_add(v, squares[j]);
+                        values[j] = v.mul_add(part, values[j]);
+                        least[j] = v.min(least[j]);
+                        most[j] = v.max(most[j]);
                     }
                 }
                 for j in 0..PANEL / LANES {
@@ -41,8 +47,9 @@ impl Head<'_> {
                     keys[j].store(self.scratch.key_mean[at..at + LANES].as_mut_ptr());
                     let mean = &mut self.scratch.value_mean[at..at + LANES];
                     values[j].store(mean.as_mut_ptr());
-                    for (mean, square) in mean.iter_mut().zip(squares[j].to_array()) {
-                        if 2.0 * *mean * *mean < square {
+                    let ranges = least[j].to_array().into_iter().zip(most[j].to_array());
+                    for (mean, (least, most)) in mean.iter_mut().zip(ranges) {
+                        if (most - *mean).max(*mean - least) >= NEAR * mean.abs() {
                             *mean = 0.0;
                         }
                     }
@@ -136,7 +143,8 @@ impl Head<'_> {
                         four.iter_mut().zip(rows.chunks_exact(width)).zip(shares)
                     {
                         let v = L::load(row[at..at + LANES].as_ptr());
-                        *lanes = v.mul(lanes.mul(lanes.same(*share)));
+                        // In this order nothing overflows, however small all values are.
+                        *lanes = v.mul(*lanes).mul(lanes.same(*share));
                     }
                     L::store_groups(four, values.as_mut_ptr());
                 }

@@ -231,7 +231,8 @@ impl Head<'_> {
             while at < columns {
                 let code = weight_code(L::load(scores[at..at + LANES].as_ptr()).sub(most));
                 let shares = L::load(shares[at..at + LANES].as_ptr());
-                sums[0] = code.mul_add(shares, sums[0]);
+                let sum = &mut sums[at / LANES % 4];
+                *sum = code.mul_add(shares, *sum);
                 let (high, low) = (&mut high[at..at + LANES], &mut low[at..at + LANES]);
                 code.store_halves(high.as_mut_ptr(), low.as_mut_ptr());
                 at += LANES;

@@ -129,8 +129,8 @@ pub(super) trait Microkernel {
 
     /// As [`Microkernel::tile`] for rows of numbers below 2¹⁵, each as two rows of bytes, high ones
     /// first: 256 times the sums of the first row and those of the second are together the sums of the
-    /// numbers. How they are divided between the two is the kernel's choice, as long as each is below
-    /// 2²⁴ wherever the bytes' own sums are.
+    /// numbers. How they are divided between the two is the kernel's choice, as long as both are exact
+    /// in f32, or the first is 0, wherever the bytes' own sums are below 2²⁴.
     ///
     /// # Safety
     /// As [`Microkernel::tile`], for an even count up to 2 · [`Microkernel::PAIRS`].

@@ -1,6 +1,7 @@
 //! Every instruction set against the scalar specification.
 
 mod attention;
+mod attention_int8;
 mod products;
 mod rows;
 
