@@ -3,7 +3,7 @@
 
 mod lookup;
 
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 
 use super::scan::Bits;
 use crate::decode::huffman::STANDARD_SEGMENT;
@@ -49,6 +49,13 @@ static STANDARD: LazyLock<Vec<(Codes, Arc<Table>)>> = LazyLock::new(|| {
     codes.into_iter().filter_map(table).collect()
 });
 
+/// Others that were asked for last, the last one first: cameras with tables of their own send the same
+/// with every frame.
+static RECENT: Mutex<Vec<(Codes, Arc<Table>)>> = Mutex::new(Vec::new());
+
+/// Tables in [`RECENT`]: two cameras with two for luma and two for chroma.
+const MAX_RECENT: usize = 8;
+
 /// One table.
 pub struct Table {
     /// By the next [`FAST_BITS`] bits: length of the code and its value; length 0 is a longer code.
@@ -69,10 +76,18 @@ pub struct Table {
 impl Table {
     /// `None` for counts and values that make no prefix code.
     pub fn of(codes: &Codes) -> Option<Arc<Self>> {
-        match STANDARD.iter().find(|(standard, _)| standard == codes) {
-            Some((_, table)) => Some(Arc::clone(table)),
-            None => Self::new(codes).map(Arc::new),
+        if let Some((_, table)) = STANDARD.iter().find(|(standard, _)| standard == codes) {
+            return Some(Arc::clone(table));
         }
+        let mut recent = RECENT.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = match recent.iter().position(|(known, _)| known == codes) {
+            Some(at) => recent.remove(at),
+            None => (codes.clone(), Arc::new(Self::new(codes)?)),
+        };
+        let table = Arc::clone(&known.1);
+        recent.insert(0, known);
+        recent.truncate(MAX_RECENT);
+        Some(table)
     }
 
     fn new(codes: &Codes) -> Option<Self> {

@@ -55,6 +55,18 @@ fn what_is_no_prefix_code_is_refused() {
 }
 
 #[test]
+fn tables_of_a_camera_are_made_once_and_many_do_not_grow_without_end() {
+    let own = |first: u8| Codes {
+        counts: [1; MAX_BITS],
+        values: (first..first + 16).collect(),
+    };
+    let one = Table::of(&own(1)).unwrap();
+    assert!(Arc::ptr_eq(&one, &Table::of(&own(1)).unwrap()));
+    (2..100).for_each(|n| drop(Table::of(&own(n))));
+    assert!(RECENT.lock().unwrap().len() <= MAX_RECENT);
+}
+
+#[test]
 fn the_standard_tables_are_made_once() {
     for (_, codes) in segment(&STANDARD_SEGMENT[4..]).unwrap() {
         let (one, other) = (Table::of(&codes).unwrap(), Table::of(&codes).unwrap());
