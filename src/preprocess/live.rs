@@ -27,6 +27,7 @@ use image::RgbImage;
 use thiserror::Error;
 
 use super::planar::{self, Rows, Source, Weights};
+use super::resample::to_f64;
 use super::{PreprocessError, Preprocessor, Region, zone};
 use crate::config::Shape;
 use crate::decode::{DecodeError, Picture, Plane, Scale};
@@ -359,11 +360,6 @@ fn ycbcr(rgb: [u8; 3]) -> [u8; 3] {
 )]
 fn whole(position: f64) -> u32 {
     position as u32
-}
-
-#[expect(clippy::cast_precision_loss, reason = "positions in a picture")]
-fn to_f64(position: usize) -> f64 {
-    position as f64
 }
 
 #[cfg(test)]

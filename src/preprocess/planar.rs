@@ -14,7 +14,7 @@ mod avx2;
 
 use std::ops::Range;
 
-use super::resample::{kernel, radius};
+use super::resample::{kernel, radius, to_f64, truncate};
 use crate::bundle::manifest::Resize;
 
 /// Fraction bits of a weight.
@@ -310,23 +310,6 @@ fn dot(samples: &[i16], weights: &[i16]) -> i32 {
 #[expect(clippy::cast_precision_loss, reason = "24 of 30 bits are left")]
 fn to_f32(sum: i32) -> f32 {
     sum as f32
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "pixel positions are far below 2^53"
-)]
-fn to_f64(position: usize) -> f64 {
-    position as f64
-}
-
-#[expect(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "the truncation is meant; `as` saturates below 0"
-)]
-fn truncate(position: f64) -> usize {
-    position as usize
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "weights are below 2")]

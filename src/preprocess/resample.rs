@@ -128,7 +128,7 @@ pub(super) fn kernel(filter: Resize, x: f64) -> f64 {
     clippy::cast_precision_loss,
     reason = "pixel positions are far below 2^53"
 )]
-fn to_f64(position: usize) -> f64 {
+pub(super) fn to_f64(position: usize) -> f64 {
     position as f64
 }
 
@@ -138,7 +138,7 @@ fn to_f64(position: usize) -> f64 {
     clippy::cast_sign_loss,
     reason = "the truncation is the specification; `as` saturates below 0"
 )]
-fn truncate(position: f64) -> usize {
+pub(super) fn truncate(position: f64) -> usize {
     position as usize
 }
 
