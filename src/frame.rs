@@ -98,6 +98,20 @@ pub struct Frame {
 }
 
 impl Frame {
+    /// A JPEG that leaves the driver now, the first of its camera.
+    pub fn mjpeg(width_px: u32, height_px: u32, data: Vec<u8>) -> Self {
+        Self {
+            sequence: 0,
+            captured_at: Instant::now(),
+            format: PixelFormat::Mjpeg,
+            width_px,
+            height_px,
+            stride_bytes: 0,
+            colorimetry: Colorimetry::default(),
+            data,
+        }
+    }
+
     /// Time since the frame left the driver.
     pub fn age(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.captured_at)

@@ -23,7 +23,7 @@ use crate::config::{Config, Environment, Shape};
 use crate::daemon::{self, Control};
 use crate::decode::Picture;
 use crate::encoder;
-use crate::frame::{Colorimetry, Frame, PixelFormat};
+use crate::frame::Frame;
 use crate::matcher::{self, LabelBank};
 use crate::preprocess::Preprocessor;
 
@@ -137,16 +137,7 @@ fn noisy(scene: &RgbImage, seed: u32) -> RgbImage {
 }
 
 fn frame(data: Vec<u8>) -> Frame {
-    Frame {
-        sequence: 0,
-        captured_at: Instant::now(),
-        format: PixelFormat::Mjpeg,
-        width_px: SIZE_PX.0,
-        height_px: SIZE_PX.1,
-        stride_bytes: 0,
-        colorimetry: Colorimetry::default(),
-        data,
-    }
+    Frame::mjpeg(SIZE_PX.0, SIZE_PX.1, data)
 }
 
 /// Processor time of a frame that has to be encoded, as the daemon goes about it, seconds.

@@ -10,7 +10,7 @@ use super::Samples;
 use crate::config::{self, Shape};
 use crate::decode::Picture;
 use crate::encoder::{Embedding, ImageEncoder};
-use crate::frame::{Colorimetry, Frame, PixelFormat};
+use crate::frame::Frame;
 use crate::gate::{Gate, Scene, SceneRules};
 use crate::matcher::{self, LabelBank};
 use crate::preprocess::Preprocessor;
@@ -64,16 +64,7 @@ pub fn measure(
     logit_scale: f32,
     budget: Duration,
 ) -> Result<Stages> {
-    let frame = Frame {
-        sequence: 0,
-        captured_at: Instant::now(),
-        format: PixelFormat::Mjpeg,
-        width_px: 1920,
-        height_px: 1080,
-        stride_bytes: 0,
-        colorimetry: Colorimetry::default(),
-        data: FRAME.to_vec(),
-    };
+    let frame = Frame::mjpeg(1920, 1080, FRAME.to_vec());
     let bank = LabelBank {
         labels: labels.to_vec(),
         groups: vec![Some(0); labels.len()],

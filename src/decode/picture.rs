@@ -128,27 +128,14 @@ fn mix(hash: u64, word: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::*;
-    use crate::frame::Colorimetry;
 
     /// A photo with a comment before everything else, as a camera that numbers its frames has it.
     fn numbered(name: &str, number: u8) -> Picture {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/photos");
         let mut data = std::fs::read(format!("{folder}/{name}.jpg")).unwrap();
         data.splice(2..2, [0xff, 0xfe, 0, 3, number]);
-        let frame = Frame {
-            sequence: 0,
-            captured_at: Instant::now(),
-            format: PixelFormat::Mjpeg,
-            width_px: 0,
-            height_px: 0,
-            stride_bytes: 0,
-            colorimetry: Colorimetry::default(),
-            data,
-        };
-        Picture::of(frame).unwrap()
+        Picture::of(Frame::mjpeg(0, 0, data)).unwrap()
     }
 
     #[test]

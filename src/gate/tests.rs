@@ -1,13 +1,13 @@
 //! Behaviour of the change gate and of scene visibility, on drawn and on real pictures.
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use image::{Rgb, RgbImage};
 
 use super::*;
 use crate::decode::Picture;
-use crate::frame::{Colorimetry, Frame, PixelFormat};
+use crate::frame::Frame;
 
 const FULL: Shape = Shape::Full;
 
@@ -299,17 +299,7 @@ fn through_jpeg(image: &RgbImage) -> Picture {
     let mut data = Vec::new();
     let encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut data, 85);
     image.write_with_encoder(encoder).unwrap();
-    Picture::of(Frame {
-        sequence: 0,
-        captured_at: Instant::now(),
-        format: PixelFormat::Mjpeg,
-        width_px: image.width(),
-        height_px: image.height(),
-        stride_bytes: 0,
-        colorimetry: Colorimetry::default(),
-        data,
-    })
-    .unwrap()
+    Picture::of(Frame::mjpeg(image.width(), image.height(), data)).unwrap()
 }
 
 #[test]

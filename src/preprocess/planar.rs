@@ -2,8 +2,8 @@
 //! arithmetic is made for speed.
 //!
 //! What it gives is within a few hundredths of a code of the exact convolution, within a few tenths for
-//! filters over hundreds of samples; Pillow rounds to a code between its passes and after them, see [`super::resample`]. The vertical pass comes first, so that
-//! both run along rows.
+//! filters over hundreds of samples; Pillow rounds to a code between its passes and after them, see
+//! [`super::resample`]. The vertical pass comes first, so that both run along rows.
 //!
 //! A weight has 14 fraction bits, a sum of products of a column `Σ w·s` is rounded to 6 and fits 16
 //! bits: `Σ|w| < 1.6` for both filters, and 1.6·255·2⁶ < 2¹⁵. The sum of these along a row is below

@@ -2,7 +2,6 @@
 
 use std::num::NonZeroUsize;
 use std::path::Path;
-use std::time::Instant;
 
 use image::codecs::jpeg::JpegEncoder;
 use image::imageops::{self, FilterType};
@@ -10,7 +9,7 @@ use vedetta::bundle::{Bundle, Limits};
 use vedetta::config::Shape;
 use vedetta::decode::{Picture, Scale};
 use vedetta::encoder;
-use vedetta::frame::{Colorimetry, Frame, PixelFormat};
+use vedetta::frame::Frame;
 use vedetta::photo;
 use vedetta::preprocess::Preprocessor;
 
@@ -29,17 +28,7 @@ fn frame(photo: &Path) -> Picture {
     scene
         .write_with_encoder(JpegEncoder::new_with_quality(&mut data, 85))
         .unwrap();
-    Picture::of(Frame {
-        sequence: 0,
-        captured_at: Instant::now(),
-        format: PixelFormat::Mjpeg,
-        width_px: 1920,
-        height_px: 1080,
-        stride_bytes: 0,
-        colorimetry: Colorimetry::default(),
-        data,
-    })
-    .unwrap()
+    Picture::of(Frame::mjpeg(1920, 1080, data)).unwrap()
 }
 
 #[test]

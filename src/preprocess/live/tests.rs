@@ -1,8 +1,6 @@
-use std::time::Instant;
-
 use super::*;
 use crate::bundle::manifest::{Channels, Crop, Image, Resize};
-use crate::frame::{Colorimetry, Frame, PixelFormat};
+use crate::frame::Frame;
 
 fn preprocessor(size_px: usize, crop: Crop) -> Preprocessor {
     Preprocessor::new(&Image {
@@ -16,17 +14,7 @@ fn preprocessor(size_px: usize, crop: Crop) -> Preprocessor {
 }
 
 fn picture(data: Vec<u8>) -> Picture {
-    Picture::of(Frame {
-        sequence: 0,
-        captured_at: Instant::now(),
-        format: PixelFormat::Mjpeg,
-        width_px: 0,
-        height_px: 0,
-        stride_bytes: 0,
-        colorimetry: Colorimetry::default(),
-        data,
-    })
-    .unwrap()
+    Picture::of(Frame::mjpeg(0, 0, data)).unwrap()
 }
 
 fn photo(name: &str) -> Picture {
