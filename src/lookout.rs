@@ -11,7 +11,7 @@ use image::RgbImage;
 use crate::bundle::manifest::Scoring;
 use crate::config::{Camera, Id, Shape};
 use crate::decide::{Board, Effect, EventIds, Look, Observation, OpenEvent, Unseen, ZonePlan};
-use crate::decode::{DecodeError, Picture};
+use crate::decode::{DecodeError, Expected, Picture};
 use crate::encoder::{Embedding, EncodeError, ImageEncoder};
 use crate::event::EndReason;
 use crate::gate::{Gate, Scene, SceneRules, Verdict, Visibility};
@@ -76,6 +76,8 @@ struct CameraEye {
     counts: FrameCounts,
     blind: Option<Unseen>,
     last: Option<Arc<Picture>>,
+    /// What was decoded of the last frame, when that was scored.
+    expected: Option<Expected>,
 }
 
 /// Everything between a decoded frame and the messages about it.
@@ -138,6 +140,7 @@ impl<I: EventIds> Lookout<I> {
                 counts,
                 blind,
                 last,
+                expected: None,
             });
         }
         self.cameras = eyes;
@@ -221,6 +224,7 @@ impl<I: EventIds> Lookout<I> {
         now: &Moment,
     ) -> Result<Vec<Effect>, NotScored> {
         let eye = &mut self.cameras[index];
+        eye.expected = None;
         let mut wanted = Vec::new();
         for (n, zone) in eye.zones.iter_mut().enumerate() {
             if self.board.needs_scores(&zone.id) {
@@ -243,6 +247,9 @@ impl<I: EventIds> Lookout<I> {
             eye.counts.unchanged += 1;
         } else {
             eye.counts.encoded += 1;
+            let shapes = wanted.iter().map(|&n| &eye.zones[n].shape);
+            let size = picture.size_in_parts();
+            eye.expected = size.and_then(|size| self.model.preprocessor.expected(size, shapes));
             self.encode_times.record(started.elapsed());
         }
         let mut effects = Vec::new();
@@ -312,6 +319,12 @@ impl<I: EventIds> Lookout<I> {
     /// where it cannot be decoded as a whole.
     pub fn last_frame(&self, index: usize) -> Option<Arc<RgbImage>> {
         self.cameras[index].last.as_ref()?.whole().ok()
+    }
+
+    /// What will probably be asked of the next frame of camera number `index`: where zones changed they
+    /// go on changing.
+    pub fn expected(&self, index: usize) -> Option<&Expected> {
+        self.cameras[index].expected.as_ref()
     }
 
     /// The same as it is, decoded or not.

@@ -152,9 +152,11 @@ fn encoded(bundle: &Bundle, options: &Options, frames: &[Vec<u8>]) -> Result<f64
         negatives: Arc::default(),
         shots: None,
     };
+    let zones = || std::iter::once(&Shape::Full);
+    let expected = preprocessor.expected(SIZE_PX, zones());
     let mut look = |data: &Vec<u8>| -> Result<()> {
-        let picture = Picture::of(frame(data.clone()))?;
-        let inputs = preprocessor.prepare_live(&picture, std::iter::once(&Shape::Full))?;
+        let picture = Picture::expecting(frame(data.clone()), expected.as_ref())?;
+        let inputs = preprocessor.prepare_live(&picture, zones())?;
         let embeddings = encoder.encode_images(&inputs)?;
         let embedding = embeddings
             .first()

@@ -19,13 +19,13 @@ use crate::preprocess::Preprocessor;
 const FRAME: &[u8] = include_bytes!("frame.jpg");
 
 /// Medians, milliseconds, of one 1920×1080 MJPEG frame with one zone that covers it, as the daemon goes
-/// about it.
+/// about it when the frame before was scored, too.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Stages {
-    /// Survey of the JPEG, whether it shows anything, whether the zone changed: what every frame costs.
-    pub look_ms: f64,
-    /// MJPEG to luma and chroma, as much and as large as the zone needs.
+    /// MJPEG to an eighth of its size and, as much and as large as the zone needs, to luma and chroma.
     pub decode_ms: f64,
+    /// Whether the frame shows anything, whether the zone changed.
+    pub look_ms: f64,
     /// Bicubic resize, to RGB, normalise.
     pub resize_ms: f64,
     /// Image tower.
@@ -48,7 +48,7 @@ const GATE: config::Gate = config::Gate {
 impl Stages {
     /// Share of everything but the encoder, 0–1.
     pub fn overhead(&self) -> f64 {
-        let around = self.look_ms + self.decode_ms + self.resize_ms + self.match_ms;
+        let around = self.decode_ms + self.look_ms + self.resize_ms + self.match_ms;
         around / (around + self.encode_ms)
     }
 }
@@ -72,6 +72,8 @@ pub fn measure(
         shots: None,
     };
     let (mut scene, mut gate) = (Scene::new(SCENE), Gate::new(GATE));
+    let zones = || std::iter::once(&Shape::Full);
+    let mut expected = None;
     let mut samples: [Samples; 5] = Default::default();
     let until = Instant::now() + budget;
     while samples[0].is_empty() || Instant::now() < until {
@@ -82,12 +84,12 @@ pub fn measure(
             samples[stage].push(now - at);
             at = now;
         };
-        let picture = Picture::of(frame)?;
+        let picture = Picture::expecting(frame, expected.as_ref())?;
+        lap(0);
         scene.look(Duration::ZERO, picture.small(), picture.fingerprint());
         gate.look(Duration::ZERO, picture.small(), &Shape::Full);
-        lap(0);
-        let decoded = preprocessor.decode(&picture, std::iter::once(&Shape::Full))?;
         lap(1);
+        let decoded = preprocessor.decode(&picture, zones())?;
         let inputs = preprocessor.inputs(&decoded)?;
         lap(2);
         let embeddings = encoder.encode_images(&inputs)?;
@@ -97,11 +99,13 @@ pub fn measure(
         lap(3);
         std::hint::black_box(matcher::score(embedding, &bank, logit_scale));
         lap(4);
+        let size = picture.size_in_parts();
+        expected = size.and_then(|size| preprocessor.expected(size, zones()));
     }
-    let [look, decode, resize, encode, matching] = samples.map(|mut stage| stage.quantile_ms(0.5));
+    let [decode, look, resize, encode, matching] = samples.map(|mut stage| stage.quantile_ms(0.5));
     Ok(Stages {
-        look_ms: look,
         decode_ms: decode,
+        look_ms: look,
         resize_ms: resize,
         encode_ms: encode,
         match_ms: matching,

@@ -268,7 +268,7 @@ impl Inference {
         let last = self.lookout.last_picture(index);
         let picture = match last.filter(|last| last.is_of(&frame)) {
             Some(same) => Arc::clone(same),
-            None => match Picture::of(frame) {
+            None => match Picture::expecting(frame, self.lookout.expected(index)) {
                 Ok(picture) => Arc::new(picture),
                 Err(error) => return self.drop_corrupt(index, &error),
             },

@@ -8,7 +8,7 @@ use zune_jpeg::zune_core::bytestream::ZCursor;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
-use super::baseline::Baseline;
+use super::baseline::{Baseline, Expected};
 use super::layout::check_dimensions;
 use super::{DecodeError, MAX_EDGE_PX, MAX_PIXELS, huffman};
 
@@ -74,13 +74,17 @@ pub(super) fn decode(bytes: &[u8]) -> Result<RgbImage, DecodeError> {
     )
 }
 
-/// A JPEG that is decoded in parts; `None` for a kind that has to be decoded as a whole.
-pub(super) fn survey(bytes: &[u8]) -> Result<Option<Baseline>, DecodeError> {
+/// A JPEG that is decoded in parts, those that are expected at once; `None` for a kind that has to be
+/// decoded as a whole.
+pub(super) fn survey(
+    bytes: &[u8],
+    expected: Option<&Expected>,
+) -> Result<Option<Baseline>, DecodeError> {
     let Checked { headers, end, .. } = check(bytes)?;
     if headers.is_progressive || !headers.is_interleaved {
         return Ok(None);
     }
-    Baseline::read(&bytes[..end], headers.has_huffman_tables)
+    Baseline::read(&bytes[..end], headers.has_huffman_tables, expected)
 }
 
 struct Checked {

@@ -17,7 +17,7 @@ use thiserror::Error;
 
 use crate::frame::{Frame, PixelFormat};
 
-pub use baseline::{Plane, Scale};
+pub use baseline::{Expected, Plane, Scale};
 #[cfg(any(test, feature = "v4l2"))]
 pub(crate) use jpeg::is_complete as is_complete_jpeg;
 pub(crate) use layout::Layout;

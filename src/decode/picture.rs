@@ -4,7 +4,7 @@ use std::sync::{Arc, OnceLock};
 
 use image::RgbImage;
 
-use super::baseline::{Baseline, Plane, Scale};
+use super::baseline::{Baseline, Expected, Plane, Scale};
 use super::{DecodeError, decode, jpeg};
 use crate::frame::{Frame, PixelFormat};
 use crate::preprocess::Region;
@@ -35,10 +35,19 @@ impl Picture {
     /// # Errors
     /// A frame that is damaged as far as that shows; [`Picture::whole`] may find more.
     pub fn of(frame: Frame) -> Result<Self, DecodeError> {
+        Self::expecting(frame, None)
+    }
+
+    /// As [`Picture::of`], and decodes what will probably be asked for while it looks: that takes less
+    /// time than both apart, and in vain where it is not.
+    ///
+    /// # Errors
+    /// As [`Picture::of`].
+    pub fn expecting(frame: Frame, expected: Option<&Expected>) -> Result<Self, DecodeError> {
         if frame.format != PixelFormat::Mjpeg {
             return decode(&frame).map(Self::from);
         }
-        match jpeg::survey(&frame.data)? {
+        match jpeg::survey(&frame.data, expected)? {
             None => decode(&frame).map(Self::from),
             Some(baseline) => Ok(Self {
                 small: Some(baseline.eighth()),
@@ -99,10 +108,16 @@ impl Picture {
     /// and hardly for others; `None` where the pixels have to be compared.
     pub fn fingerprint(&self) -> Option<u64> {
         let codes = self.coded.as_ref()?.baseline.codes();
-        let (words, rest) = codes.as_chunks::<8>();
-        let hash = words.iter().fold(codes.len() as u64, |hash, word| {
-            mix(hash, u64::from_le_bytes(*word))
-        });
+        // Four at once: one product waits for the one before.
+        let (blocks, rest) = codes.as_chunks::<32>();
+        let mut hashes = [codes.len() as u64; 4];
+        for block in blocks {
+            let (words, _) = block.as_chunks::<8>();
+            for (hash, word) in hashes.iter_mut().zip(words) {
+                *hash = mix(*hash, u64::from_le_bytes(*word));
+            }
+        }
+        let hash = hashes.into_iter().fold(0, mix);
         Some(
             rest.iter()
                 .fold(hash, |hash, byte| mix(hash, u64::from(*byte))),

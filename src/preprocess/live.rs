@@ -26,11 +26,11 @@ use std::sync::Arc;
 use image::RgbImage;
 use thiserror::Error;
 
-use super::planar::{self, Rows, Source, Weights};
+use super::planar::{self, Rows, Source, ToValues, Weights};
 use super::resample::to_f64;
 use super::{PreprocessError, Preprocessor, Region, zone};
 use crate::config::Shape;
-use crate::decode::{DecodeError, Picture, Plane, Scale};
+use crate::decode::{DecodeError, Expected, Picture, Plane, Scale};
 use crate::encoder::ModelInput;
 
 /// Pixels that a reduced crop has at least for one that it is resized to.
@@ -41,9 +41,6 @@ const MARGIN_PX: f64 = 8.0;
 
 /// What Cb and Cr add to red, green and blue (BT.601).
 const CHROMA: [[f32; 2]; 3] = [[0.0, 1.402], [-0.344_136_3, -0.714_136_3], [1.772, 0.0]];
-
-/// 1.5 · 2²³: an `f32` of this size has no fraction bits, so that a sum with it is rounded.
-const INTEGER: f32 = 12_582_912.0;
 
 /// Why a frame gives no input.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -111,23 +108,39 @@ impl Preprocessor {
                 pixels: Pixels::Whole(rgb),
             });
         };
-        let views = shapes.map(|shape| Ok((shape, self.view(shape, size.0, size.1)?)));
-        let views = views.collect::<Result<Vec<_>, PreprocessError>>()?;
-        let mut parts = Vec::new();
-        for scale in Scale::ALL {
-            let of_scale = views.iter().filter(|(_, view)| view.scale == scale);
-            let regions: Vec<_> = of_scale.map(|(_, view)| view.reads).collect();
-            if !regions.is_empty() {
-                parts.push((scale, picture.planes(&regions, scale)?));
-            }
+        let (mut zones, mut views) = (Vec::new(), Vec::new());
+        for shape in shapes {
+            let view = self.view(shape, size.0, size.1)?;
+            zones.push((shape, view.scale));
+            views.push(view);
         }
+        let part = |(scale, regions): (Scale, Vec<Region>)| -> Result<_, DecodeError> {
+            Ok((scale, picture.planes(&regions, scale)?))
+        };
+        let parts = by_scale(&views).map(part).collect::<Result<_, _>>()?;
         Ok(Decoded {
-            zones: views
-                .into_iter()
-                .map(|(shape, view)| (shape, view.scale))
-                .collect(),
+            zones,
             pixels: Pixels::Parts(parts),
             size,
+        })
+    }
+
+    /// What [`Preprocessor::decode`] asks of a picture of this size for these zones: of several sizes
+    /// that at which most pixels are read. `None` without zones.
+    pub fn expected<'s>(
+        &self,
+        size: (u32, u32),
+        shapes: impl Iterator<Item = &'s Shape>,
+    ) -> Option<Expected> {
+        let views = shapes.map(|shape| self.view(shape, size.0, size.1).ok());
+        let views: Vec<View> = views.collect::<Option<_>>()?;
+        let area = |region: &Region| u64::from(region.width) * u64::from(region.height);
+        let most = |(_, regions): &(Scale, Vec<Region>)| regions.iter().map(area).sum::<u64>();
+        let (scale, regions) = by_scale(&views).max_by_key(most)?;
+        Some(Expected {
+            size,
+            regions,
+            scale,
         })
     }
 
@@ -277,25 +290,23 @@ impl Preprocessor {
     /// whole picture's embedding than the reduced size does.
     fn normalize(&self, channel: usize, codes: &[Vec<f32>], out: &mut [f32]) {
         let table = &self.normalized[channel];
-        let (black, unit) = (table[0], (table[255] - table[0]) / 255.0);
-        let normalize = |code: f32| black + unit * (code.clamp(0.0, 255.0) + INTEGER - INTEGER);
-        match codes {
-            [luma, cb, cr, ..] => {
-                let [from_cb, from_cr] = CHROMA[channel];
-                let chroma = cb.iter().zip(cr);
-                for ((out, luma), (cb, cr)) in out.iter_mut().zip(luma).zip(chroma) {
-                    let chroma = from_cb * (cb - 128.0) + from_cr * (cr - 128.0);
-                    *out = normalize(luma + chroma);
-                }
-            }
-            [luma, ..] => {
-                for (out, luma) in out.iter_mut().zip(luma) {
-                    *out = normalize(*luma);
-                }
-            }
-            [] => {}
-        }
+        let to_values = ToValues {
+            chroma: CHROMA[channel],
+            black: table[0],
+            unit: (table[255] - table[0]) / 255.0,
+        };
+        to_values.row(codes, out);
     }
+}
+
+/// What is read at each size.
+fn by_scale(views: &[View]) -> impl Iterator<Item = (Scale, Vec<Region>)> {
+    let of = |scale: Scale| {
+        let views = views.iter().filter(move |view| view.scale == scale);
+        (scale, views.map(|view| view.reads).collect::<Vec<_>>())
+    };
+    let parts = Scale::ALL.into_iter().map(of);
+    parts.filter(|(_, regions)| !regions.is_empty())
 }
 
 /// The samples of `plane` under `region`, rounded outwards.

@@ -30,6 +30,8 @@ const UNIT: f32 = 1.0 / (1 << (WEIGHT_BITS + BETWEEN_BITS)) as f32;
 const LANES: usize = 16;
 /// Weights of an output position come in multiples of this, along rows.
 const STEP: usize = 8;
+/// Output positions of a row that are summed at once.
+const AT_ONCE: usize = 4;
 
 /// Part of a resize along one axis: output positions `first .. first + count` of `output`.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -90,10 +92,12 @@ impl Axis {
 /// Weights of one axis.
 #[derive(Debug)]
 pub(super) struct Weights {
-    /// First sample, per output position.
+    /// First sample, per output position; the last ones again, up to a multiple of [`AT_ONCE`].
     starts: Vec<usize>,
-    /// `stride` per output position, zeros at the end.
+    /// `stride` per start, zeros at the end.
     weights: Vec<i16>,
+    /// How many positions there are.
+    count: usize,
     stride: usize,
     /// Weights of an output position that are not padding, at most.
     longest: usize,
@@ -122,16 +126,19 @@ impl Weights {
         let longest = rows.iter().map(|(_, weights)| weights.len()).max();
         let longest = longest.unwrap_or(1);
         let stride = longest.next_multiple_of(STEP);
-        let mut weights = Vec::with_capacity(stride * rows.len());
-        let mut starts = Vec::with_capacity(rows.len());
-        for (start, row) in rows {
-            starts.push(start);
-            weights.extend_from_slice(&row);
+        let padded = rows.len().next_multiple_of(AT_ONCE);
+        let mut weights = Vec::with_capacity(stride * padded);
+        let mut starts = Vec::with_capacity(padded);
+        let again = std::iter::repeat_n(rows.last(), padded - rows.len());
+        for (start, row) in rows.iter().chain(again.flatten()) {
+            starts.push(*start);
+            weights.extend_from_slice(row);
             weights.resize(starts.len() * stride, 0);
         }
         Self {
             starts,
             weights,
+            count: rows.len(),
             stride,
             longest,
         }
@@ -196,17 +203,19 @@ impl<'a> Rows<'a> {
     /// # Panics
     /// When `out` has another length than the horizontal axis keeps.
     pub fn row(&mut self, position: usize, out: &mut [f32]) {
-        assert_eq!(out.len(), self.horizontal.starts.len(), "columns");
+        assert_eq!(out.len(), self.horizontal.count, "columns");
         #[cfg(target_arch = "x86_64")]
         if let Some(avx2) = avx2::Avx2::detect() {
-            self.down(position, |samples, weights, line| {
-                avx2.column_sums(samples, weights, line);
-            });
-            return self.along(out, |samples, weights| avx2.dots(samples, weights));
+            return avx2.row(self, position, out);
         }
+        self.portable_row(position, out);
+    }
+
+    /// The specification of [`Rows::row`].
+    fn portable_row(&mut self, position: usize, out: &mut [f32]) {
         self.down(position, column_sums);
         self.along(out, |samples, weights| {
-            std::array::from_fn(|n| dot(samples[n], weights[n]))
+            std::array::from_fn(|n| to_f32(dot(samples[n], weights[n])) * UNIT)
         });
     }
 
@@ -228,25 +237,75 @@ impl<'a> Rows<'a> {
         }
     }
 
-    /// The horizontal pass, four positions at a time.
+    /// The horizontal pass, [`AT_ONCE`] positions at a time: `codes` gives their sums times [`UNIT`].
     #[inline(always)]
-    fn along(&self, out: &mut [f32], dots: impl Fn([&[i16]; 4], [&[i16]; 4]) -> [i32; 4]) {
+    fn along(
+        &self,
+        out: &mut [f32],
+        codes: impl Fn([&[i16]; AT_ONCE], [&[i16]; AT_ONCE]) -> [f32; AT_ONCE],
+    ) {
         let stride = self.horizontal.stride;
-        let last = self.horizontal.starts.len() - 1;
-        for (block, out) in out.chunks_mut(4).enumerate() {
-            // The last few are done more than once.
-            let position = |n: usize| (block * 4 + n).min(last);
+        let (starts, _) = self.horizontal.starts.as_chunks::<AT_ONCE>();
+        let weights = self.horizontal.weights.chunks_exact(AT_ONCE * stride);
+        let positions = starts.iter().zip(weights);
+        for (out, (starts, weights)) in out.chunks_mut(AT_ONCE).zip(positions) {
             let samples = std::array::from_fn(|n| {
-                let at = self.horizontal.starts[position(n)] - self.columns.start;
+                let at = starts[n] - self.columns.start;
                 &self.line[at..at + stride]
             });
-            let weights = std::array::from_fn(|n| {
-                let at = position(n) * stride;
-                &self.horizontal.weights[at..at + stride]
-            });
-            for (out, sum) in out.iter_mut().zip(dots(samples, weights)) {
-                *out = to_f32(sum) * UNIT;
+            let weights = std::array::from_fn(|n| &weights[n * stride..][..stride]);
+            let codes = codes(samples, weights);
+            match out.as_mut_array::<AT_ONCE>() {
+                Some(out) => *out = codes,
+                None => out.copy_from_slice(&codes[..out.len()]),
             }
+        }
+    }
+}
+
+/// 1.5 · 2²³: an `f32` of this size has no fraction bits, so that a sum with it is rounded.
+const INTEGER: f32 = 12_582_912.0;
+
+/// From codes of YCbCr or of luma to one channel of RGB: rounded to a code, then `black + unit · code`.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ToValues {
+    /// What Cb and Cr add to the channel.
+    pub chroma: [f32; 2],
+    /// The value of code 0.
+    pub black: f32,
+    /// What a code adds to it.
+    pub unit: f32,
+}
+
+impl ToValues {
+    /// A row of each component to a row of values.
+    pub fn row(self, codes: &[Vec<f32>], out: &mut [f32]) {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(avx2) = avx2::Avx2::detect() {
+            return avx2.to_values(self, codes, out);
+        }
+        self.values(codes, out);
+    }
+
+    #[inline(always)]
+    fn values(self, codes: &[Vec<f32>], out: &mut [f32]) {
+        let value =
+            |code: f32| self.black + self.unit * (code.clamp(0.0, 255.0) + INTEGER - INTEGER);
+        match codes {
+            [luma, cb, cr, ..] => {
+                let [from_cb, from_cr] = self.chroma;
+                let chroma = cb.iter().zip(cr);
+                for ((out, luma), (cb, cr)) in out.iter_mut().zip(luma).zip(chroma) {
+                    let chroma = from_cb * (cb - 128.0) + from_cr * (cr - 128.0);
+                    *out = value(luma + chroma);
+                }
+            }
+            [luma, ..] => {
+                for (out, luma) in out.iter_mut().zip(luma) {
+                    *out = value(*luma);
+                }
+            }
+            [] => {}
         }
     }
 }
@@ -259,6 +318,15 @@ struct Window<'a> {
 }
 
 impl Window<'_> {
+    /// The first sample of the first of `rows` rows, and where the next row is, when all are there.
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    fn all(&self, rows: usize) -> Option<(*const u8, usize)> {
+        let length = rows.checked_sub(1)? * self.source.stride + LANES;
+        let samples = self.source.samples.get(self.at..)?.get(..length)?;
+        Some((samples.as_ptr(), self.source.stride))
+    }
+
     /// Of row number `row`; 0 behind the end.
     #[inline(always)]
     fn row(&self, row: usize) -> [u8; LANES] {

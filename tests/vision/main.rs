@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod ahead;
 mod bundle;
 #[cfg(feature = "train")]
 mod calibrate;

@@ -210,10 +210,10 @@ fn print(reports: &[Report]) {
     for report in reports {
         let frame = &report.frame;
         println!(
-            "  {}: look {}, decode {}, resize {}, encode {}, match {}; {:.0} % is not the encoder",
+            "  {}: decode {}, look {}, resize {}, encode {}, match {}; {:.0} % is not the encoder",
             threads(report),
-            ms(frame.look_ms),
             ms(frame.decode_ms),
+            ms(frame.look_ms),
             ms(frame.resize_ms),
             ms(frame.encode_ms),
             ms(frame.match_ms),

@@ -17,31 +17,37 @@ pub fn assemble(headers: &Headers, survey: &Survey) -> RgbImage {
         headers.height_px.div_ceil(SCALE),
     );
     let (most_across, most_down) = headers.most();
-    // Where a pixel of the picture is in a component's row.
-    let places: Vec<Vec<usize>> = (headers.components.iter())
-        .map(|c| (0..width as usize).map(|x| x * c.across / most_across))
-        .map(Iterator::collect)
-        .collect();
     let rgb = full_range();
-    let mut pixels = Vec::with_capacity(3 * width as usize * height as usize);
-    for y in 0..height as usize {
+    let mut pixels = vec![0; 3 * width as usize * height as usize];
+    let mut rows = [const { Vec::new() }; 3];
+    rows.iter_mut()
+        .for_each(|row| row.resize(width as usize, 0));
+    for (y, out) in pixels.chunks_exact_mut(3 * width as usize).enumerate() {
         let components = headers.components.iter().zip(&survey.blocks);
-        let rows = components.map(|(component, blocks)| {
+        for ((component, blocks), row) in components.zip(&mut rows) {
             let from = y * component.down / most_down * blocks.width;
-            let row = blocks.first.get(from..from + blocks.width).unwrap_or(&[]);
-            (row, i32::from(component.steps[0]))
-        });
-        let rows: Vec<(&[i16], i32)> = rows.collect();
-        let code = |n: usize, x: usize| {
-            let (row, step) = rows[n];
-            code(row.get(places[n][x]).copied().unwrap_or(0), step)
-        };
-        for x in 0..width as usize {
-            let luma = code(0, x);
-            pixels.extend(match rows.len() {
-                3 => rgb(luma, code(1, x), code(2, x)),
-                _ => [luma; 3],
-            });
+            let first = blocks.first.get(from..from + blocks.width);
+            let step = i32::from(component.steps[0]);
+            let codes = first.unwrap_or(&[]).iter().map(|first| code(*first, step));
+            match most_across / component.across {
+                1 => row.iter_mut().zip(codes).for_each(|(to, code)| *to = code),
+                // Sampling factors are powers of two.
+                repeat => row
+                    .chunks_mut(repeat)
+                    .zip(codes)
+                    .for_each(|(to, code)| to.fill(code)),
+            }
+        }
+        let [luma, cb, cr] = &rows;
+        let (out, _) = out.as_chunks_mut::<3>();
+        if headers.components.len() == 3 {
+            for (out, ((luma, cb), cr)) in out.iter_mut().zip(luma.iter().zip(cb).zip(cr)) {
+                *out = rgb(*luma, *cb, *cr);
+            }
+        } else {
+            out.iter_mut()
+                .zip(luma)
+                .for_each(|(out, luma)| *out = [*luma; 3]);
         }
     }
     RgbImage::from_raw(width, height, pixels).unwrap_or_default()

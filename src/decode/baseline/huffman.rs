@@ -8,8 +8,8 @@ use std::sync::{Arc, LazyLock, Mutex, PoisonError};
 use super::scan::Bits;
 use crate::decode::huffman::STANDARD_SEGMENT;
 use lookup::{
-    Difference, END, FAST, FAST_BITS, MAX_DC_SIZE, PAIR_BITS, PAIRS, PASS_BITS, PASSES, Pair, Pass,
-    advance, extend,
+    DC_BITS, DCS, Difference, END, FAST, FAST_BITS, MAX_DC_SIZE, PAIR_BITS, PAIRS, PASS_BITS,
+    PASSES, Pair, Pass, advance, extend,
 };
 
 /// Longest code.
@@ -60,8 +60,8 @@ const MAX_RECENT: usize = 8;
 pub struct Table {
     /// By the next [`FAST_BITS`] bits: length of the code and its value; length 0 is a longer code.
     fast: Box<[(u8, u8); FAST]>,
-    /// By the next [`FAST_BITS`] bits, for DC coefficients.
-    differences: Box<[Difference; FAST]>,
+    /// By the next [`DC_BITS`] bits, for DC coefficients.
+    differences: Box<[Difference; DCS]>,
     /// By the next [`PAIR_BITS`] bits, for AC coefficients.
     pairs: Box<[Pair; PAIRS]>,
     /// By the next [`PASS_BITS`] bits, for AC coefficients.
@@ -119,10 +119,7 @@ impl Table {
         if place != values.len() {
             return None;
         }
-        let codes = fast.iter().enumerate();
-        let differences: Vec<_> = codes
-            .map(|(ahead, code)| Difference::of(ahead, *code))
-            .collect();
+        let differences: Vec<_> = (0..DCS).map(|ahead| Difference::of(ahead, &fast)).collect();
         let pairs: Vec<_> = (0..PAIRS).map(|ahead| Pair::of(ahead, &fast)).collect();
         let passes: Vec<_> = (0..PASSES).map(|ahead| Pass::of(ahead, &fast)).collect();
         Some(Self {
@@ -150,7 +147,8 @@ impl Table {
     #[cold]
     fn next_long(&self, bits: &mut Bits<'_>) -> Option<u8> {
         let ahead = u32::try_from(bits.peek(16)).ok()?;
-        let length = (11..=MAX_BITS).find(|length| ahead < self.limits[*length])?;
+        let length =
+            (FAST_BITS as usize + 1..=MAX_BITS).find(|length| ahead < self.limits[*length])?;
         let bits_of_code = u32::try_from(length).ok()?;
         let code = i32::try_from(ahead >> (16 - bits_of_code)).ok()?;
         bits.skip(bits_of_code);
@@ -162,7 +160,7 @@ impl Table {
     #[inline(always)]
     pub fn difference(&self, bits: &mut Bits<'_>) -> Option<i32> {
         bits.refill();
-        let known = self.differences[bits.peek(FAST_BITS)];
+        let known = self.differences[bits.peek(DC_BITS)];
         if known.bits > 0 {
             bits.skip(u32::from(known.bits));
             return Some(i32::from(known.value));
@@ -179,10 +177,9 @@ impl Table {
         Some((bits, value))
     }
 
-    /// Passes over the AC coefficients of a block (F.2.2.2).
+    /// Passes over the AC coefficients of a block (F.2.2.2) from number `index` on, 1 to 63.
     #[inline(always)]
-    pub fn pass(&self, bits: &mut Bits<'_>) -> Option<()> {
-        let mut index = 1;
+    pub fn pass(&self, bits: &mut Bits<'_>, mut index: u32) -> Option<()> {
         loop {
             bits.refill();
             // A step looks at 12 bits and takes at most 27.
@@ -207,11 +204,17 @@ impl Table {
         }
     }
 
-    /// Reads the AC coefficients of a block before number `until`, in zigzag order; the block was passed
-    /// over before, and found to end. `put(n, value)` gets each that is not zero; also zeros, and numbers
-    /// of up to 255 with them.
+    /// Reads the AC coefficients of a block before number `until`, in zigzag order. `put(n, value)` gets
+    /// each that is not zero; also zeros, and numbers of up to 255 with them. Whether the block ends as
+    /// it should is for [`Table::pass`] or [`Table::pass_rest`] to say; the latter takes what this
+    /// returns: where it stopped, and the number of the next coefficient, to which an end adds [`END`].
     #[inline(always)]
-    pub fn read(&self, mut bits: Bits<'_>, until: u32, mut put: impl FnMut(u8, i16)) -> Option<()> {
+    pub fn read<'a>(
+        &self,
+        mut bits: Bits<'a>,
+        until: u32,
+        mut put: impl FnMut(u8, i16),
+    ) -> Option<(Bits<'a>, u32)> {
         let mut index = 1;
         loop {
             bits.refill();
@@ -233,11 +236,34 @@ impl Table {
                     behind
                 };
                 if behind >= until {
-                    return Some(());
+                    return Some((bits, behind));
                 }
                 index = behind;
             }
         }
+    }
+
+    /// Passes over what [`Table::read`] left of a block that begins at `start`.
+    #[inline(always)]
+    pub fn pass_rest<'a>(
+        &self,
+        start: Bits<'a>,
+        (mut bits, next): (Bits<'a>, u32),
+    ) -> Option<Bits<'a>> {
+        if next < BLOCK {
+            self.pass(&mut bits, next)?;
+        } else if next != BLOCK && !(END + 1..END + BLOCK).contains(&next) {
+            return self.pass_again(start);
+        }
+        Some(bits)
+    }
+
+    /// Passes over a block of which too much was read: it is full, and the second of two codes that were
+    /// read at once is not its own, or it is damaged.
+    #[cold]
+    fn pass_again<'a>(&self, mut bits: Bits<'a>) -> Option<Bits<'a>> {
+        self.pass(&mut bits, 1)?;
+        Some(bits)
     }
 
     /// The next AC coefficient, whatever it is: by how many it advances, and the value of the last of

@@ -103,6 +103,32 @@ pub trait Inverse: Copy {
     fn inverse(self, block: &Block, out: &mut [u8], stride: usize);
 }
 
+/// A computation that is written once for every kind of transform.
+pub trait Transformed {
+    /// Its result.
+    type Output;
+
+    /// Does it with this one.
+    fn with<I: Inverse>(self, transform: I) -> Self::Output;
+}
+
+/// Does it with the fastest transform to `scale`.
+pub fn with_transform<T: Transformed>(scale: Scale, computation: T) -> T::Output {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(avx2) = avx2::Avx2::detect() {
+        match scale {
+            Scale::Quarter => {}
+            Scale::Half => return computation.with(avx2::Half(avx2)),
+            Scale::Whole => return computation.with(avx2::Whole(avx2)),
+        }
+    }
+    match scale {
+        Scale::Quarter => computation.with(Portable::<2>),
+        Scale::Half => computation.with(Portable::<4>),
+        Scale::Whole => computation.with(Portable::<8>),
+    }
+}
+
 /// The specification.
 #[derive(Clone, Copy)]
 pub struct Portable<const N: usize>;

@@ -36,12 +36,13 @@ impl Blocks {
         }
     }
 
+    /// The first coefficient.
     #[inline(always)]
     #[expect(
         clippy::cast_possible_truncation,
         reason = "meant is what fits; the length of the scan was checked"
     )]
-    fn put(&mut self, at: usize, difference: i32, start: usize) {
+    fn put(&mut self, at: usize, difference: i32, start: usize) -> i16 {
         self.last = self.last.wrapping_add(difference);
         if let Some(first) = self.first.get_mut(at) {
             *first = self.last as i16;
@@ -49,6 +50,36 @@ impl Blocks {
         if let Some(place) = self.starts.get_mut(at) {
             *place = start as u32;
         }
+        self.last as i16
+    }
+}
+
+/// What is decoded while it is passed over.
+pub trait Ahead {
+    /// Whether the unit in this column and row is.
+    fn wants(&self, column: usize, row: usize) -> bool;
+
+    /// Decodes the block in column `x` and row `y` of component `n`, from its second coefficient on, and
+    /// returns what is behind it.
+    fn block<'a>(
+        &mut self,
+        n: usize,
+        place: [usize; 2],
+        first: i16,
+        bits: Bits<'a>,
+    ) -> Option<Bits<'a>>;
+}
+
+/// Nothing.
+impl Ahead for () {
+    #[inline(always)]
+    fn wants(&self, _: usize, _: usize) -> bool {
+        false
+    }
+
+    #[inline(always)]
+    fn block<'a>(&mut self, _: usize, _: [usize; 2], _: i16, _: Bits<'a>) -> Option<Bits<'a>> {
+        None
     }
 }
 
@@ -57,7 +88,8 @@ impl Survey {
     ///
     /// # Errors
     /// Codes that mean nothing, or that end before the picture does.
-    pub fn of(headers: &Headers, scan: &Scan) -> Result<Self, DecodeError> {
+    #[inline(always)]
+    pub fn of(headers: &Headers, scan: &Scan, ahead: &mut impl Ahead) -> Result<Self, DecodeError> {
         let mut blocks: Vec<Blocks> = (headers.components.iter())
             .map(|component| Blocks::new(headers, component))
             .collect();
@@ -78,13 +110,22 @@ impl Survey {
                     }
                     until_restart -= 1;
                 }
-                for (component, blocks) in headers.components.iter().zip(&mut blocks) {
+                let is_wanted = ahead.wants(column, row);
+                let components = headers.components.iter().zip(&mut blocks).enumerate();
+                for (n, (component, blocks)) in components {
                     for y in 0..component.down {
-                        let at = (row * component.down + y) * blocks.width;
+                        let y = row * component.down + y;
                         for x in 0..component.across {
-                            let at = at + column * component.across + x;
-                            pass(component, &mut bits, blocks, at)
-                                .ok_or_else(|| corrupt("it has bits that mean nothing"))?;
+                            let x = column * component.across + x;
+                            let at = y * blocks.width + x;
+                            let passed = if is_wanted {
+                                decode(component, &mut bits, blocks, at, |first, bits| {
+                                    ahead.block(n, [x, y], first, bits)
+                                })
+                            } else {
+                                pass(component, &mut bits, blocks, at)
+                            };
+                            passed.ok_or_else(|| corrupt("it has bits that mean nothing"))?;
                         }
                     }
                 }
@@ -103,7 +144,23 @@ fn pass(component: &Component, bits: &mut Bits<'_>, blocks: &mut Blocks, at: usi
     let mut here = *bits;
     let difference = component.dc.difference(&mut here)?;
     blocks.put(at, difference, here.position());
-    component.ac.pass(&mut here)?;
+    component.ac.pass(&mut here, 1)?;
     *bits = here;
+    Some(())
+}
+
+/// Likewise, `block` going from the second coefficient to the end.
+#[inline(always)]
+fn decode<'a>(
+    component: &Component,
+    bits: &mut Bits<'a>,
+    blocks: &mut Blocks,
+    at: usize,
+    block: impl FnOnce(i16, Bits<'a>) -> Option<Bits<'a>>,
+) -> Option<()> {
+    let mut here = *bits;
+    let difference = component.dc.difference(&mut here)?;
+    let first = blocks.put(at, difference, here.position());
+    *bits = block(first, here)?;
     Some(())
 }

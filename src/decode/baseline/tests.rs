@@ -8,21 +8,21 @@ use super::{Baseline, Plane, Scale};
 use crate::decode::{DecodeError, jpeg};
 use crate::preprocess::Region;
 
-const PHOTOS: [&str; 4] = ["arance", "banane", "latte", "limoni"];
+pub const PHOTOS: [&str; 4] = ["arance", "banane", "latte", "limoni"];
 
-fn photo(name: &str) -> Vec<u8> {
+pub fn photo(name: &str) -> Vec<u8> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/photos");
     std::fs::read(format!("{folder}/{name}.jpg")).unwrap()
 }
 
 /// Small JPEGs that libjpeg wrote, without the fuzzer's header of seven bytes.
-fn seed(name: &str) -> Vec<u8> {
+pub fn seed(name: &str) -> Vec<u8> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fuzz/seeds/frame");
     std::fs::read(format!("{folder}/{name}")).unwrap()[7..].to_vec()
 }
 
 fn survey(bytes: &[u8]) -> Baseline {
-    jpeg::survey(bytes).unwrap().expect("it is baseline")
+    jpeg::survey(bytes, None).unwrap().expect("it is baseline")
 }
 
 fn eighth(bytes: &[u8]) -> RgbImage {
@@ -96,7 +96,7 @@ fn with_sampling(factors: &[u8]) -> Vec<u8> {
 
 #[test]
 fn sampling_that_the_whole_decoder_does_not_read_is_left_to_it() {
-    let is_surveyed = |factors: &[u8]| match jpeg::survey(&with_sampling(factors)) {
+    let is_surveyed = |factors: &[u8]| match jpeg::survey(&with_sampling(factors), None) {
         Ok(baseline) => baseline.is_some(),
         // More or fewer blocks are asked for than there are.
         Err(DecodeError::Jpeg(_)) => true,
@@ -131,7 +131,7 @@ fn every_layout_of_a_baseline_jpeg_is_read() {
     }
 }
 
-fn region(x: u32, y: u32, width: u32, height: u32) -> Region {
+pub fn region(x: u32, y: u32, width: u32, height: u32) -> Region {
     Region {
         x,
         y,
@@ -305,7 +305,7 @@ fn part_of_whole(name: &str, bytes: &[u8], regions: [Region; 2]) {
 
 #[test]
 fn a_progressive_jpeg_is_left_to_the_whole_decoder() {
-    assert!(jpeg::survey(&seed("jpeg-prog")).unwrap().is_none());
+    assert!(jpeg::survey(&seed("jpeg-prog"), None).unwrap().is_none());
 }
 
 #[test]
@@ -315,7 +315,7 @@ fn a_picture_that_ends_early_is_damaged() {
         for part in [4, 10, 100] {
             let mut cut = bytes[..bytes.len() - bytes.len() / part].to_vec();
             cut.extend([0xff, 0xd9]);
-            let outcome = jpeg::survey(&cut);
+            let outcome = jpeg::survey(&cut, None);
             assert!(
                 matches!(outcome, Err(DecodeError::Jpeg(_))),
                 "{name}, 1/{part}"
@@ -336,7 +336,7 @@ proptest! {
             let index = index.index(bytes.len());
             bytes[index] = byte;
         }
-        let Ok(Some(baseline)) = jpeg::survey(&bytes) else {
+        let Ok(Some(baseline)) = jpeg::survey(&bytes, None) else {
             return Ok(());
         };
         baseline.eighth();

@@ -3,7 +3,7 @@
 
 use std::arch::x86_64::*;
 
-use super::{HALF, LANES, SHIFT, Window};
+use super::{AT_ONCE, HALF, LANES, Rows, SHIFT, ToValues, UNIT, Window};
 
 /// AVX2 is there.
 #[derive(Clone, Copy)]
@@ -15,28 +15,59 @@ impl Avx2 {
         is_x86_feature_detected!("avx2").then_some(Self(()))
     }
 
-    /// See [`super::column_sums`].
-    #[inline(always)]
-    pub fn column_sums(self, window: Window<'_>, weights: &[i16], out: &mut [i16; LANES]) {
+    /// See [`Rows::row`].
+    pub fn row(self, rows: &mut Rows<'_>, position: usize, out: &mut [f32]) {
         // SAFETY: `self` says that AVX2 is there.
-        unsafe { column_sums(window, weights, out) }
+        unsafe { row(rows, position, out) }
     }
 
-    /// Four times [`super::dot`], of lengths that are multiples of [`super::STEP`].
-    #[inline(always)]
-    pub fn dots(self, samples: [&[i16]; 4], weights: [&[i16]; 4]) -> [i32; 4] {
+    /// See [`ToValues::row`].
+    pub fn to_values(self, to_values: ToValues, codes: &[Vec<f32>], out: &mut [f32]) {
         // SAFETY: `self` says that AVX2 is there.
-        unsafe { dots(samples, weights) }
+        unsafe { values(to_values, codes, out) }
     }
 }
 
 #[target_feature(enable = "avx2")]
+fn values(to_values: ToValues, codes: &[Vec<f32>], out: &mut [f32]) {
+    to_values.values(codes, out);
+}
+
+#[target_feature(enable = "avx2")]
+fn row(rows: &mut Rows<'_>, position: usize, out: &mut [f32]) {
+    rows.down(position, |window, weights, sums| {
+        column_sums(window, weights, sums);
+    });
+    rows.along(out, |samples, weights| codes(samples, weights));
+}
+
+/// See [`super::column_sums`].
+#[inline]
+#[target_feature(enable = "avx2")]
 fn column_sums(window: Window<'_>, weights: &[i16], out: &mut [i16; LANES]) {
-    let load = |row: usize| {
+    match window.all(weights.len()) {
+        // SAFETY: sixteen samples of that many rows lie there.
+        Some((first, stride)) => add_rows(weights, out, |row| unsafe {
+            _mm_loadu_si128(first.add(row * stride).cast())
+        }),
+        None => last_column_sums(window, weights, out),
+    }
+}
+
+/// Of columns at the end, some of which are not there.
+#[cold]
+#[target_feature(enable = "avx2")]
+fn last_column_sums(window: Window<'_>, weights: &[i16], out: &mut [i16; LANES]) {
+    add_rows(weights, out, |row| {
         let samples = window.row(row);
         // SAFETY: the array holds the 16 bytes that are read.
         unsafe { _mm_loadu_si128(samples.as_ptr().cast()) }
-    };
+    });
+}
+
+#[inline]
+#[target_feature(enable = "avx2")]
+fn add_rows(weights: &[i16], out: &mut [i16; LANES], load: impl Fn(usize) -> __m128i) {
     let mut low = _mm256_set1_epi32(HALF);
     let mut high = low;
     let mut add = |first: __m128i, second: __m128i, weights: [i16; 2]| {
@@ -63,8 +94,10 @@ fn column_sums(window: Window<'_>, weights: &[i16], out: &mut [i16; LANES]) {
     unsafe { _mm256_storeu_si256(out.as_mut_ptr().cast(), sums) };
 }
 
+/// Codes from four times [`super::dot`], of lengths that are multiples of [`super::STEP`].
+#[inline]
 #[target_feature(enable = "avx2")]
-fn dots(samples: [&[i16]; 4], weights: [&[i16]; 4]) -> [i32; 4] {
+fn codes(samples: [&[i16]; AT_ONCE], weights: [&[i16]; AT_ONCE]) -> [f32; AT_ONCE] {
     let sum = |n: usize| {
         let (samples, _) = samples[n].as_chunks::<8>();
         let (weights, _) = weights[n].as_chunks::<8>();
@@ -85,8 +118,9 @@ fn dots(samples: [&[i16]; 4], weights: [&[i16]; 4]) -> [i32; 4] {
         _mm_hadd_epi32(sum(0), sum(1)),
         _mm_hadd_epi32(sum(2), sum(3)),
     );
-    let mut out = [0; 4];
+    let codes = _mm_mul_ps(_mm_cvtepi32_ps(sums), _mm_set1_ps(UNIT));
+    let mut out = [0.0; AT_ONCE];
     // SAFETY: the array holds the 16 bytes that are written.
-    unsafe { _mm_storeu_si128(out.as_mut_ptr().cast(), sums) };
+    unsafe { _mm_storeu_ps(out.as_mut_ptr(), codes) };
     out
 }

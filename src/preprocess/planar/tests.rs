@@ -77,28 +77,50 @@ proptest! {
     }
 
     #[test]
-    fn vectors_give_the_same_sums(
-        samples in prop::collection::vec(any::<u8>(), 40..300),
-        stride in 1_usize..40,
-        at in 0_usize..300,
-        weights in prop::collection::vec(-6000_i16..17000, 1..9),
-        line in prop::collection::vec(-26000_i16..26000, 96),
-        others in prop::collection::vec(-4000_i16..4000, 96),
+    fn vectors_give_the_same_bits(
+        (width, height) in (1_usize..90, 1_usize..40),
+        (output_width, output_height) in (1_usize..50, 1_usize..30),
+        start in 0.0..0.9_f64,
+        seed: u64,
     ) {
-        #[cfg(target_arch = "x86_64")]
-        if let Some(avx2) = avx2::Avx2::detect() {
-            let window = Window { source: Source { samples: &samples, stride }, at };
-            let (mut fast, mut slow) = ([0; LANES], [0; LANES]);
-            // A table's weights sum up to one.
-            let weights = fixed(&weights.iter().map(|w| f64::from(w.unsigned_abs())).collect::<Vec<_>>());
-            avx2.column_sums(window, &weights, &mut fast);
-            column_sums(window, &weights, &mut slow);
-            prop_assert_eq!(fast, slow);
-            let a = [0, 3, 1, 7].map(|n| &line[n * 8..n * 8 + 16]);
-            let b = [2, 5, 9, 4].map(|n| &others[n * 8..n * 8 + 16]);
-            prop_assert_eq!(avx2.dots(a, b), std::array::from_fn(|n| dot(a[n], b[n])));
+        let samples: Vec<u8> = noise(seed).take(width * height).collect();
+        let length = |samples: usize| (to_f64(samples) - start).max(0.1);
+        let filter = Resize::Bicubic;
+        let columns = Weights::new(axis(start, length(width), output_width, width), filter);
+        let lines = Weights::new(axis(start, length(height), output_height, height), filter);
+        let source = Source { samples: &samples, stride: width };
+        let mut rows = Rows::new(source, &columns, &lines);
+        let (mut fast, mut slow) = (vec![0.0; output_width], vec![1.0; output_width]);
+        for position in 0..output_height {
+            rows.row(position, &mut fast);
+            rows.portable_row(position, &mut slow);
+            prop_assert_eq!(&fast, &slow);
         }
     }
+
+    #[test]
+    fn vectors_give_the_same_values(
+        is_grey: bool,
+        codes in prop::collection::vec(prop::collection::vec(-40.0..300.0_f32, 37), 3),
+        chroma in (-0.8..1.8_f32, -0.8..1.8_f32),
+    ) {
+        let to_values = ToValues { chroma: chroma.into(), black: -1.8, unit: 0.015 };
+        let (mut fast, mut slow) = ([0.0; 37], [1.0; 37]);
+        let codes = if is_grey { &codes[..1] } else { &codes[..] };
+        to_values.row(codes, &mut fast);
+        to_values.values(codes, &mut slow);
+        prop_assert_eq!(fast, slow);
+    }
+}
+
+/// Bytes of a linear congruential generator (Knuth, MMIX).
+fn noise(mut state: u64) -> impl Iterator<Item = u8> {
+    std::iter::repeat_with(move || {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        state.to_be_bytes()[0]
+    })
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! What the next bits of a scan mean, by tables: single codes, and as many at once as there is room for.
 
-/// Codes of up to so many bits are looked up at once, with the bits behind them when these are among
-/// them, too.
-pub const FAST_BITS: u32 = 10;
+/// Codes of up to so many bits are looked up at once.
+pub const FAST_BITS: u32 = 12;
 pub const FAST: usize = 1 << FAST_BITS;
+/// DC differences that end within so many bits are read at once.
+pub const DC_BITS: u32 = 10;
+pub const DCS: usize = 1 << DC_BITS;
 /// AC coefficients that end within so many bits are read two at once.
 pub const PAIR_BITS: u32 = 11;
 pub const PAIRS: usize = 1 << PAIR_BITS;
@@ -47,6 +49,12 @@ fn value(ahead: usize, count: u32, length: u8, size: u8) -> Option<i16> {
     i16::try_from(extend(bits, u32::from(size))).ok()
 }
 
+/// Length and value of the code with which the `count` bits `ahead` begin, zeros behind them; the code
+/// may be longer than they are. Length 0 is a longer one than [`FAST_BITS`].
+fn code(ahead: usize, count: u32, fast: &[(u8, u8); FAST]) -> (u8, u8) {
+    fast[(ahead << FAST_BITS) >> count]
+}
+
 /// A DC difference whose code and bits are among those ahead: the value, and how many bits there are of
 /// both, none when they are not.
 #[derive(Clone, Copy, Default)]
@@ -56,10 +64,11 @@ pub struct Difference {
 }
 
 impl Difference {
-    /// What the [`FAST_BITS`] bits `ahead` begin with; their code has this length and value.
-    pub fn of(ahead: usize, (length, size): (u8, u8)) -> Self {
+    /// What the [`DC_BITS`] bits `ahead` begin with.
+    pub fn of(ahead: usize, fast: &[(u8, u8); FAST]) -> Self {
+        let (length, size) = code(ahead, DC_BITS, fast);
         let is_legal = length > 0 && u32::from(size) <= MAX_DC_SIZE;
-        let value = value(ahead, FAST_BITS, length, size).filter(|_| is_legal);
+        let value = value(ahead, DC_BITS, length, size).filter(|_| is_legal);
         value.map_or(Self::default(), |value| Self {
             value,
             bits: length + size,
@@ -80,8 +89,8 @@ impl Pair {
     pub fn of(ahead: usize, fast: &[(u8, u8); FAST]) -> Self {
         let at = |from: u8| {
             let left = (ahead << from) % PAIRS;
-            let (length, code) = fast[left >> (PAIR_BITS - FAST_BITS)];
-            let (size, advance) = advance(code).filter(|_| length > 0)?;
+            let (length, value_of) = code(left, PAIR_BITS, fast);
+            let (size, advance) = advance(value_of).filter(|_| length > 0)?;
             let is_whole = u32::from(from + length + size) <= PAIR_BITS;
             let value = value(left, PAIR_BITS, length, size).filter(|_| is_whole);
             Some((length + size, advance, value?))
@@ -148,7 +157,7 @@ impl Pass {
         let (mut bits, mut passed, mut is_over) = (0_u16, 0_u16, false);
         while u32::from(bits) < PASS_BITS && !is_over {
             let left = (ahead << bits) % PASSES;
-            let (length, value) = fast[left >> (PASS_BITS - FAST_BITS)];
+            let (length, value) = code(left, PASS_BITS, fast);
             let is_whole = length > 0 && u32::from(bits) + u32::from(length) <= PASS_BITS;
             let Some((size, by)) = advance(value).filter(|_| is_whole) else {
                 break;

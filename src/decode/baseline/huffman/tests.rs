@@ -82,8 +82,19 @@ fn a_block_that_is_full_takes_nothing_of_the_next() {
     bytes[23] = 0b0000_0001;
     let scan = Scan::of(&bytes);
     let mut bits = scan.bits(0);
-    assert_eq!(standard(0x10).pass(&mut bits), Some(()));
+    assert_eq!(standard(0x10).pass(&mut bits, 1), Some(()));
     assert_eq!(bits.position(), 5 + 61 * 3);
+}
+
+#[test]
+fn a_block_that_is_full_gives_back_what_was_read_of_the_next() {
+    // 63 times 00 0: a coefficient. They are read two at once.
+    let scan = Scan::of(&[0; 32]);
+    let (table, from) = (standard(0x10), scan.bits(0));
+    let stop = table.read(from, 64, |_, _| {}).unwrap();
+    assert_eq!((stop.0.position(), stop.1), (64 * 3, BLOCK + 1));
+    let rest = table.pass_rest(from, stop).unwrap();
+    assert_eq!(rest.position(), 63 * 3);
 }
 
 /// Reads a block one code after the other: the coefficients, and whether it is one.
@@ -114,13 +125,16 @@ proptest! {
         let (mut together, mut slowly) = (scan.bits(0), scan.bits(0));
         while together.position() < scan.length() {
             let from = together;
-            let passed = table.pass(&mut together);
+            let passed = table.pass(&mut together, 1);
             let block = read_slowly(&table, &mut slowly);
             prop_assert_eq!(passed.is_some(), block.is_some());
-            let Some(block) = block else { break };
-            prop_assert_eq!(together.position(), slowly.position());
             let mut read = [0; 256];
-            table.read(from, until, |n, value| read[usize::from(n)] = value).unwrap();
+            let stop = table.read(from, until, |n, value| read[usize::from(n)] = value);
+            let rest = stop.and_then(|stop| table.pass_rest(from, stop));
+            prop_assert_eq!(rest.is_some(), block.is_some());
+            let (Some(block), Some(rest)) = (block, rest) else { break };
+            prop_assert_eq!(together.position(), slowly.position());
+            prop_assert_eq!(rest.position(), slowly.position());
             let until = until as usize;
             prop_assert_eq!(&read[..until], &block[..until]);
         }
