@@ -67,7 +67,10 @@ fn zones_that_were_scored_are_expected_again_and_unchanged_ones_are_not() {
     look(&mut lookout, "arance", 1);
     let expected = lookout.expected(0).expect("two zones were scored");
     assert_eq!(expected.regions.len(), 2);
-    assert_eq!(Some(expected.size), Picture::of(photo("arance")).unwrap().size_in_parts());
+    assert_eq!(
+        Some(expected.size),
+        Picture::of(photo("arance")).unwrap().size_in_parts()
+    );
     look(&mut lookout, "banane", 2);
     assert!(lookout.expected(0).is_some(), "everything changed");
     assert_eq!(lookout.counts(0).encoded, 2);
