@@ -4,7 +4,7 @@ use std::sync::PoisonError;
 
 use super::Baseline;
 use super::headers::Headers;
-use super::inverse::{Inverse, Scale, Transformed, with_transform};
+use super::inverse::{Inverse, Scale, Transformed, with_vectors, without_transform};
 use super::painter::Painter;
 use super::planes::{Plane, Units};
 use super::scan::{Bits, Scan};
@@ -47,19 +47,34 @@ pub fn survey(
     expected: Option<&Expected>,
 ) -> Result<(Survey, Option<Ready>), DecodeError> {
     let size = (headers.width_px, headers.height_px);
-    match expected.filter(|expected| expected.size == size) {
-        None => Ok((Survey::of(headers, scan, &mut ())?, None)),
-        Some(expected) => {
-            let units = Units::under(&expected.regions, headers);
-            let both = Both {
-                headers,
-                scan,
-                units,
-            };
-            let (survey, planes) = with_transform(expected.scale, both)?;
+    if let Some(expected) = expected.filter(|expected| expected.size == size) {
+        let units = Units::under(&expected.regions, headers);
+        let both = Both {
+            headers,
+            scan,
+            units,
+        };
+        if let Ok(both) = with_vectors(expected.scale, both) {
+            let (survey, planes) = both?;
             let expected = expected.clone();
-            Ok((survey, Some(Ready { expected, planes })))
+            return Ok((survey, Some(Ready { expected, planes })));
         }
+    }
+    Ok((without_transform(Alone { headers, scan })?, None))
+}
+
+/// A survey in which nothing is decoded.
+struct Alone<'a> {
+    headers: &'a Headers,
+    scan: &'a Scan,
+}
+
+impl Transformed for Alone<'_> {
+    type Output = Result<Survey, DecodeError>;
+
+    #[inline(always)]
+    fn with<I: Inverse>(self, _: I) -> Self::Output {
+        Survey::of(self.headers, self.scan, &mut ())
     }
 }
 
@@ -73,6 +88,7 @@ struct Both<'a> {
 impl Transformed for Both<'_> {
     type Output = Result<(Survey, Vec<Plane>), DecodeError>;
 
+    #[inline(always)]
     fn with<I: Inverse>(self, transform: I) -> Self::Output {
         let Self {
             headers,

@@ -108,25 +108,51 @@ pub trait Transformed {
     /// Its result.
     type Output;
 
-    /// Does it with this one.
+    /// Does it with this one. Implementations are `#[inline(always)]`, so that the body is compiled with
+    /// the instruction set of the caller.
     fn with<I: Inverse>(self, transform: I) -> Self::Output;
+}
+
+/// Does it with the fastest transform to `scale`, and the instructions that this takes. Gives the
+/// computation back on a processor without them, on which what saves time elsewhere does not pay.
+#[cfg(target_arch = "x86_64")]
+pub fn with_vectors<T: Transformed>(scale: Scale, computation: T) -> Result<T::Output, T> {
+    let Some(avx2) = avx2::Avx2::detect() else {
+        return Err(computation);
+    };
+    Ok(match scale {
+        Scale::Quarter => avx2.run(computation, Portable::<2>),
+        Scale::Half => avx2.run(computation, avx2::Half(avx2)),
+        Scale::Whole => avx2.run(computation, avx2::Whole(avx2)),
+    })
+}
+
+/// Does it with the specification, which is all that there is here.
+#[cfg(not(target_arch = "x86_64"))]
+pub fn with_vectors<T: Transformed>(scale: Scale, computation: T) -> Result<T::Output, T> {
+    Ok(portably(scale, computation))
 }
 
 /// Does it with the fastest transform to `scale`.
 pub fn with_transform<T: Transformed>(scale: Scale, computation: T) -> T::Output {
-    #[cfg(target_arch = "x86_64")]
-    if let Some(avx2) = avx2::Avx2::detect() {
-        match scale {
-            Scale::Quarter => {}
-            Scale::Half => return computation.with(avx2::Half(avx2)),
-            Scale::Whole => return computation.with(avx2::Whole(avx2)),
-        }
-    }
+    with_vectors(scale, computation).unwrap_or_else(|computation| portably(scale, computation))
+}
+
+fn portably<T: Transformed>(scale: Scale, computation: T) -> T::Output {
     match scale {
         Scale::Quarter => computation.with(Portable::<2>),
         Scale::Half => computation.with(Portable::<4>),
         Scale::Whole => computation.with(Portable::<8>),
     }
+}
+
+/// Does what transforms nothing with the same instructions.
+pub fn without_transform<T: Transformed>(computation: T) -> T::Output {
+    #[cfg(target_arch = "x86_64")]
+    if let Some(avx2) = avx2::Avx2::detect() {
+        return avx2.run(computation, Portable::<2>);
+    }
+    computation.with(Portable::<2>)
 }
 
 /// The specification.
