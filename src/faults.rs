@@ -19,6 +19,24 @@ pub fn hang_if_told(stage: &str) {
     }
 }
 
+/// Holds the calling thread for as long as the file `hold` in `$STATE_DIRECTORY` names its `stage`:
+/// `model`, which is being loaded.
+#[cfg(any(feature = "faults", debug_assertions))]
+pub fn hold_while_told(stage: &str) {
+    let Some(folder) = std::env::var_os("STATE_DIRECTORY") else {
+        return;
+    };
+    let file = std::path::Path::new(&folder).join("hold");
+    while std::fs::read_to_string(&file).is_ok_and(|text| text.trim() == stage) {
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+/// Nothing.
+#[cfg(not(any(feature = "faults", debug_assertions)))]
+#[inline(always)]
+pub fn hold_while_told(_stage: &str) {}
+
 /// Nothing.
 #[cfg(not(any(feature = "faults", debug_assertions)))]
 #[inline(always)]

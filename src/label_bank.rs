@@ -29,6 +29,9 @@ const CHUNK: usize = 16;
 /// Identifies a prompt: SHA-256 of its text.
 type Key = [u8; 32];
 
+/// Start of the name of a bundle's cache, before the first digits of its SHA-256.
+pub const CACHE_PREFIX: &str = "prompts-";
+
 /// Why a label bank could not be built.
 #[derive(Debug, Error)]
 pub enum LabelBankError {
@@ -89,7 +92,7 @@ impl PromptCache {
     pub fn new(dir: Option<&Path>, bundle_sha256: &str, dim: usize) -> Self {
         let short = bundle_sha256.get(..16).unwrap_or(bundle_sha256);
         Self {
-            file: dir.map(|dir| dir.join(format!("prompts-{short}.bin"))),
+            file: dir.map(|dir| dir.join(format!("{CACHE_PREFIX}{short}.bin"))),
             bundle: Sha256::digest(bundle_sha256).into(),
             dim,
         }

@@ -13,6 +13,8 @@ use crate::slot::Take;
 #[derive(Clone, Copy)]
 enum Step {
     Frame,
+    /// As if it had been captured so many milliseconds after the first opening.
+    FrameAt(u32),
     Damaged,
     Unplugged,
     Panic,
@@ -22,6 +24,7 @@ enum Step {
 struct Script {
     steps: std::vec::IntoIter<Step>,
     description: Description,
+    start: Instant,
 }
 
 impl FrameSource for Script {
@@ -31,16 +34,11 @@ impl FrameSource for Script {
 
     fn next_frame(&mut self, timeout: Duration) -> Result<Next, CaptureError> {
         match self.steps.next() {
-            Some(Step::Frame) => Ok(Next::Frame(Frame {
-                sequence: 0,
-                captured_at: Instant::now(),
-                format: PixelFormat::Grey,
-                width_px: 1,
-                height_px: 1,
-                stride_bytes: 1,
-                colorimetry: Colorimetry::default(),
-                data: vec![0],
-            })),
+            Some(Step::Frame) => Ok(Next::Frame(grey(Instant::now()))),
+            Some(Step::FrameAt(ms)) => {
+                let after = Duration::from_millis(u64::from(ms));
+                Ok(Next::Frame(grey(self.start + after)))
+            }
             Some(Step::Damaged) => Ok(Next::Dropped(DropReason::ErrorFlag)),
             Some(Step::Unplugged) => Err(CaptureError::gone("unplugged")),
             Some(Step::Panic) => panic!("as the binding's drop does"),
@@ -56,6 +54,19 @@ impl FrameSource for Script {
 
     fn counters(&self) -> SourceCounters {
         SourceCounters::default()
+    }
+}
+
+fn grey(captured_at: Instant) -> Frame {
+    Frame {
+        sequence: 0,
+        captured_at,
+        format: PixelFormat::Grey,
+        width_px: 1,
+        height_px: 1,
+        stride_bytes: 1,
+        colorimetry: Colorimetry::default(),
+        data: vec![0],
     }
 }
 
@@ -92,10 +103,17 @@ struct Run {
 }
 
 fn run(scripts: &[&[Step]]) -> Run {
+    run_slowed(scripts, 0)
+}
+
+/// [`run`] with a rate that was halved so many times.
+fn run_slowed(scripts: &[&[Step]], halvings: u8) -> Run {
     let (slot, shared) = (
         Arc::new(LatestSlot::default()),
         Arc::new(CaptureShared::default()),
     );
+    shared.slow_down(halvings);
+    let start = Instant::now();
     let stop = Arc::new(AtomicBool::new(false));
     let (opened, openings) = mpsc::channel();
     let scripts: Vec<Vec<Step>> = scripts.iter().map(|script| script.to_vec()).collect();
@@ -116,7 +134,11 @@ fn run(scripts: &[&[Step]]) -> Run {
                 rate_fps: None,
                 note: None,
             };
-            Ok(Box::new(Script { steps, description }) as Box<dyn FrameSource>)
+            Ok(Box::new(Script {
+                steps,
+                description,
+                start,
+            }) as Box<dyn FrameSource>)
         }),
         pacer: Pacer::new(1000.0),
         slowed: 0,
@@ -270,4 +292,23 @@ fn a_recording_that_is_over_is_lost_and_its_thread_stays_alive() {
         std::thread::yield_now();
     }
     run.thread.stop(PATIENCE);
+}
+
+#[test]
+fn a_camera_that_is_slowed_down_three_times_has_an_eighth_of_its_frames_looked_at() {
+    // 1000 frames per second are wanted and come.
+    let mut second: Vec<Step> = (0..1000).map(Step::FrameAt).collect();
+    second.push(Step::Ended);
+    for (halvings, looked_at) in [(0, 1000_u64), (1, 500), (3, 125)] {
+        let run = run_slowed(&[&second], halvings);
+        run.frame();
+        while run.shared.state() != CameraState::Lost {
+            std::thread::yield_now();
+        }
+        let stats = run.shared.stats();
+        // One more for the jitter that a pacer allows.
+        assert!(stats.captured.abs_diff(looked_at) <= 1, "{stats:?}");
+        assert_eq!(stats.captured + stats.skipped, 1000);
+        run.thread.stop(PATIENCE);
+    }
 }

@@ -32,6 +32,19 @@ impl Config {
         Loaded::read(path, overrides, environment).map(Loaded::log_warnings)
     }
 
+    /// [`Config::load`] for a daemon: the files that it cannot run without have to be there, and of use.
+    /// [`Config::load`] does with a configuration that was written for another machine.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_to_run(
+        path: &Path,
+        overrides: &[String],
+        environment: &Environment,
+    ) -> Result<Self, ConfigError> {
+        Loaded::read_with(path, overrides, environment, true).map(Loaded::log_warnings)
+    }
+
     /// [`Config::load`] of a text; `name` stands for the file name in messages, and relative paths
     /// start at its folder.
     ///
@@ -47,6 +60,15 @@ impl Config {
     }
 }
 
+/// How a configuration was given.
+#[derive(Clone, Copy, Default)]
+struct Given {
+    /// Everybody on this machine can read its file.
+    readable_by_all: bool,
+    /// It is about to be used on this machine.
+    to_run: bool,
+}
+
 impl Loaded {
     /// [`Config::load`] that returns its warnings instead of logging them.
     ///
@@ -56,6 +78,15 @@ impl Loaded {
         path: &Path,
         overrides: &[String],
         environment: &Environment,
+    ) -> Result<Self, ConfigError> {
+        Self::read_with(path, overrides, environment, false)
+    }
+
+    fn read_with(
+        path: &Path,
+        overrides: &[String],
+        environment: &Environment,
+        to_run: bool,
     ) -> Result<Self, ConfigError> {
         let name = path.display().to_string();
         let (text, mode) = read_text(path).map_err(|message| {
@@ -69,7 +100,11 @@ impl Loaded {
                 problems: vec![problem],
             }
         })?;
-        Self::check(&text, &name, overrides, environment, mode & 0o004 != 0)
+        let given = Given {
+            readable_by_all: mode & 0o004 != 0,
+            to_run,
+        };
+        Self::check(&text, &name, overrides, environment, given)
     }
 
     /// [`Config::from_toml`] that returns its warnings instead of logging them.
@@ -82,7 +117,7 @@ impl Loaded {
         overrides: &[String],
         environment: &Environment,
     ) -> Result<Self, ConfigError> {
-        Self::check(text, name, overrides, environment, false)
+        Self::check(text, name, overrides, environment, Given::default())
     }
 
     fn check(
@@ -90,7 +125,7 @@ impl Loaded {
         name: &str,
         overrides: &[String],
         environment: &Environment,
-        readable_by_all: bool,
+        given: Given,
     ) -> Result<Self, ConfigError> {
         let problems = Problems::new(name);
         let config = source::parse(text, &problems).and_then(|mut tree: Node| {
@@ -100,9 +135,13 @@ impl Loaded {
                 problems: &problems,
                 environment,
                 folder: Path::new(name).parent().unwrap_or(Path::new("")),
-                readable_by_all,
+                readable_by_all: given.readable_by_all,
             };
-            checked::check(&context, &raw)
+            let config = checked::check(&context, &raw)?;
+            if given.to_run {
+                checked::check_files(&context, &raw, &config);
+            }
+            Some(config)
         });
         let (mut errors, warnings) = problems.into_sorted();
         match config {

@@ -370,8 +370,8 @@ pub enum CommandName {
 pub struct Heat {
     /// Off leaves the board to itself.
     pub enabled: bool,
-    /// Temperature at which the rate is halved, °C; `None` is 10 under what the kernel throttles at,
-    /// 70 where it does not say.
+    /// Temperature at which the rate is halved, °C; `None` is 10 under what the kernel throttles at, for
+    /// each thermal zone its own, 70 where it does not say.
     pub start_c: Option<f32>,
     /// So many degrees more halve it again, twice.
     pub step_c: f32,

@@ -43,7 +43,8 @@ impl Supervisor<'_> {
                 json!({"id": id, "ok": false, "code": code, "message": message})
             }
         };
-        if body["id"] != Value::Null || name != CommandName::Set {
+        // Whoever sets a value by its topic learns from that topic that it is in force.
+        if body["id"] != Value::Null || name != CommandName::Set || body["ok"] != true {
             self.publisher.send(Outgoing::Reply {
                 command: name,
                 body,

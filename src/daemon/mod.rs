@@ -2,6 +2,7 @@
 
 mod clock;
 mod commands;
+mod embeddings;
 mod in_force;
 mod inference;
 mod plan;

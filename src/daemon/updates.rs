@@ -8,9 +8,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::embeddings;
 use super::inference::Request;
 use super::trial::{Judgement, Record, Trial};
-use crate::bundle::store::{Pointer, Store, StoreError};
+use crate::bundle::Bundle;
+use crate::bundle::store::{Folder, Pointer, Store, StoreError};
 use crate::config::Config;
 use crate::event::{BundleSource, FailedBundle, SignatureRule, UpdateInfo};
 use crate::slot::Bell;
@@ -36,12 +38,19 @@ struct Worker {
     reports: Receiver<Report>,
 }
 
+/// What runs, as long as it is on trial. Somebody may install or roll back meanwhile: what comes out of
+/// the trial counts only while the pointer still says this folder.
+struct OnTrial {
+    folder: Folder,
+    trial: Trial,
+}
+
 /// See the module.
 pub struct Updates {
     store: Store,
     /// What the present model did.
     pub record: Arc<Record>,
-    trial: Option<Trial>,
+    trial: Option<OnTrial>,
     worker: Option<Worker>,
 }
 
@@ -81,6 +90,31 @@ impl Updates {
         }
     }
 
+    /// Removes embeddings that were kept for bundles which are gone. `used` is open; the one that vedetta
+    /// comes with, and those that are installed, may be used again.
+    pub fn forget_embeddings(&self, config: &Config, used: &Bundle) {
+        // Whoever installs at the moment keeps some for a bundle that no pointer says yet.
+        let lock = self.store.exists().then(|| self.store.lock()).transpose();
+        let Ok(_held) = lock else { return };
+        let pointer = self.store.pointer();
+        let installed = [&pointer.current, &pointer.previous];
+        let mut kept: Vec<String> = installed
+            .into_iter()
+            .flatten()
+            .map(|folder| folder.sha256().to_owned())
+            .collect();
+        kept.push(used.sha256().to_owned());
+        if let Some(shipped) = &config.model.shipped {
+            match embeddings::manifest_sha256(shipped) {
+                Ok(hash) => kept.push(hash),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                // It may be used again, and its embeddings cannot be told from others.
+                Err(_) => return,
+            }
+        }
+        embeddings::forget(&config.state_dir, &kept);
+    }
+
     /// The installed bundle in use.
     pub fn current(&self) -> Option<PathBuf> {
         self.store.current()
@@ -88,13 +122,21 @@ impl Updates {
 
     /// Whether `bundle` is the installed one and has yet to prove itself.
     pub fn on_trial(&self, bundle: &Path) -> bool {
-        let is_current = self.current().is_some_and(|current| current == bundle);
-        is_current && self.store.pointer().on_trial()
+        self.folder_on_trial(bundle).is_some()
+    }
+
+    fn folder_on_trial(&self, bundle: &Path) -> Option<Folder> {
+        let pointer = self.store.pointer();
+        let folder = pointer.current.clone().filter(|_| pointer.on_trial())?;
+        (self.store.path(&folder) == bundle).then_some(folder)
     }
 
     /// Begins the trial when `bundle` is the installed one and has to prove itself.
     pub fn adopted(&mut self, bundle: &Path, now: Duration, lasts: Duration) {
-        self.trial = self.on_trial(bundle).then(|| Trial::begin(now, lasts));
+        self.trial = self.folder_on_trial(bundle).map(|folder| OnTrial {
+            folder,
+            trial: Trial::begin(now, lasts),
+        });
         if self.trial.is_some() {
             log::info!("{} is on trial", bundle.display());
         }
@@ -102,29 +144,60 @@ impl Updates {
 
     /// How the trial stands; a bundle that proved itself is confirmed.
     pub fn judge(&mut self, now: Duration, alive: bool) -> Judgement {
-        let Some(trial) = &mut self.trial else {
+        let Some(OnTrial { folder, trial }) = &mut self.trial else {
             return Judgement::Open;
         };
         let judgement = trial.judge(now, &self.record, alive);
-        if judgement == Judgement::Proved {
-            if let Err(error) = self.change(Pointer::confirmed) {
-                log::debug!("not confirmed yet: {error}");
-                return Judgement::Open;
-            }
-            self.trial = None;
-            log::info!("the installed bundle has proved itself");
+        if judgement != Judgement::Proved {
+            return judgement;
         }
-        judgement
+        let folder = folder.clone();
+        let mut is_current = false;
+        let confirmed = self.change(|pointer| {
+            is_current = pointer.current.as_ref() == Some(&folder);
+            match is_current {
+                true => pointer.confirmed(),
+                false => pointer.clone(),
+            }
+        });
+        if let Err(error) = confirmed {
+            log::debug!("not confirmed yet: {error}");
+            return Judgement::Open;
+        }
+        self.trial = None;
+        if !is_current {
+            log::info!("{folder} worked, but is not the installed bundle any more");
+            return Judgement::Open;
+        }
+        log::info!("the installed bundle has proved itself");
+        Judgement::Proved
     }
 
-    /// Gives the installed bundle up for the one before.
+    /// Gives the installed bundle up for the one before, if it is still `bundle`.
     ///
     /// # Errors
     /// The pointer cannot be written.
-    pub fn give_up(&mut self, reason: &str) -> Result<(), StoreError> {
+    pub fn give_up(&mut self, bundle: &Path, reason: &str) -> Result<(), StoreError> {
         self.trial = None;
-        let pointer = self.change(|pointer| pointer.failed(reason))?;
-        log_failure(&pointer);
+        let is_current = |pointer: &Pointer| {
+            let current = pointer.current.as_ref();
+            current.is_some_and(|folder| self.store.path(folder) == bundle)
+        };
+        let mut is_given_up = false;
+        let pointer = self.change(|pointer| {
+            is_given_up = is_current(pointer);
+            match is_given_up {
+                true => pointer.failed(reason),
+                false => pointer.clone(),
+            }
+        })?;
+        match is_given_up {
+            true => log_failure(&pointer),
+            false => log::error!(
+                "{}, which is not the installed bundle any more: {reason}",
+                bundle.display()
+            ),
+        }
         Ok(())
     }
 
@@ -139,7 +212,6 @@ impl Updates {
             return Err(StoreError::NoOther);
         }
         self.change(|_| other)?;
-        self.trial = None;
         Ok(before)
     }
 
@@ -152,9 +224,14 @@ impl Updates {
 
     /// The daemon stops because it was asked to: that says nothing about a bundle on trial.
     pub fn excuse(&self) {
-        if self.trial.is_some()
-            && let Err(error) = self.change(Pointer::excused)
-        {
+        let Some(OnTrial { folder, .. }) = &self.trial else {
+            return;
+        };
+        let excused = self.change(|pointer| match pointer.current.as_ref() == Some(folder) {
+            true => pointer.excused(),
+            false => pointer.clone(),
+        });
+        if let Err(error) = excused {
             log::warn!("{error}");
         }
     }
@@ -269,7 +346,7 @@ fn install(
         // Never waits: what does not fit is old news.
         let _ = sender.try_send(Report::Progress(stage));
     };
-    let mut try_out = |bundle: &crate::bundle::Bundle| {
+    let mut try_out = |bundle: &Bundle| {
         let (answer, frames) = mpsc::sync_channel(1);
         let asked = requests.try_send(Request::LastFrames(answer)).is_ok();
         bell.ring();
@@ -286,3 +363,6 @@ fn install(
         },
     )
 }
+
+#[cfg(test)]
+mod tests;

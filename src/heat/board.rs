@@ -18,8 +18,9 @@ const CREDIBLE_C: std::ops::RangeInclusive<f32> = -40.0..=150.0;
 pub struct Reading {
     /// Hottest thermal zone, °C.
     pub temperature_c: Option<f32>,
-    /// Lowest temperature at which the kernel slows a processor down, °C.
-    pub trip_c: Option<f32>,
+    /// Degrees left until the kernel slows a processor down, in the thermal zone that is nearest to that:
+    /// its lowest passive trip point less its temperature, °C.
+    pub headroom_c: Option<f32>,
     /// Whether the board holds its clocks down because of heat or power.
     pub throttled: Option<bool>,
     /// What the whole board draws, watts.
@@ -69,11 +70,17 @@ impl Board {
             // PMIC-Die of a Jetson always reads 100 °C (or 50).
             .filter(|zone| line(&zone.join("type")).as_deref() != Some("PMIC-Die"))
             .collect();
-        let hottest = zones.iter().filter_map(|zone| celsius(&zone.join("temp")));
-        let trips = zones.iter().flat_map(|zone| trips(zone));
+        let zones: Vec<(f32, Option<f32>)> = zones
+            .iter()
+            .filter_map(|zone| Some((celsius(&zone.join("temp"))?, trip(zone))))
+            .collect();
+        let temperatures = zones.iter().map(|(temperature, _)| *temperature);
+        let headroom = zones
+            .iter()
+            .filter_map(|(temperature, trip)| Some((*trip)? - temperature));
         Reading {
-            temperature_c: hottest.max_by(f32::total_cmp),
-            trip_c: trips.min_by(f32::total_cmp),
+            temperature_c: temperatures.max_by(f32::total_cmp),
+            headroom_c: headroom.min_by(f32::total_cmp),
             throttled: self.throttled(),
             power_w: self.power_w(),
             power_mode: self.power_mode(),
@@ -156,8 +163,8 @@ fn slows(name: &str) -> bool {
     name == "Processor" || of_linux.iter().any(|part| name.contains(part))
 }
 
-/// Trip points of a zone at which the kernel slows something down.
-fn trips(zone: &Path) -> Vec<f32> {
+/// Lowest trip point of a zone at which the kernel slows something down, °C.
+fn trip(zone: &Path) -> Option<f32> {
     let of_trip = |path: PathBuf| {
         let name = path
             .file_name()?
@@ -168,7 +175,9 @@ fn trips(zone: &Path) -> Vec<f32> {
         let limit = celsius(&zone.join(format!("{name}_temp")))?;
         (kind == "passive" && limit > 0.0).then_some(limit)
     };
-    entries(zone, "trip_point_").filter_map(of_trip).collect()
+    entries(zone, "trip_point_")
+        .filter_map(of_trip)
+        .min_by(f32::total_cmp)
 }
 
 /// Millidegrees in a file, as degrees; `None` where they are not credible.
@@ -196,6 +205,8 @@ fn line(path: &Path) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn board(files: &[(&str, &str)]) -> (tempfile::TempDir, Board) {
@@ -225,13 +236,14 @@ mod tests {
         ]);
         let reading = board.read();
         assert_eq!(reading.temperature_c, Some(61.25));
-        assert_eq!((reading.throttled, reading.trip_c), (None, None));
+        assert_eq!((reading.throttled, reading.headroom_c), (None, None));
     }
 
     #[test]
     fn the_lowest_passive_trip_point_is_where_the_kernel_slows_down() {
         let zone = "class/thermal/thermal_zone0";
         let trips = [
+            ("temp", "60000"),
             ("0_type", "active"),
             ("0_temp", "51000"),
             ("1_type", "passive"),
@@ -243,13 +255,53 @@ mod tests {
             ("4_type", "passive"),
             ("4_temp", "-274000"),
         ];
-        let files = trips.map(|(name, text)| (format!("{zone}/trip_point_{name}"), text));
+        let files = trips.map(|(name, text)| match name {
+            "temp" => (format!("{zone}/temp"), text),
+            _ => (format!("{zone}/trip_point_{name}"), text),
+        });
         let files: Vec<_> = files
             .iter()
             .map(|(name, text)| (name.as_str(), *text))
             .collect();
         let (_root, mut board) = board(&files);
-        assert_eq!(board.read().trip_c, Some(97.0));
+        assert_eq!(board.read().headroom_c, Some(37.0));
+    }
+
+    #[test]
+    fn a_cool_zone_with_a_low_trip_point_does_not_make_a_cool_processor_hot() {
+        let skin = "class/thermal/thermal_zone0";
+        let cpu = "class/thermal/thermal_zone1";
+        let (root, mut board) = board(&[
+            (&format!("{skin}/temp"), "40000"),
+            (&format!("{skin}/trip_point_0_type"), "passive"),
+            (&format!("{skin}/trip_point_0_temp"), "55000"),
+            (&format!("{cpu}/temp"), "60000"),
+            (&format!("{cpu}/trip_point_0_type"), "passive"),
+            (&format!("{cpu}/trip_point_0_temp"), "99000"),
+        ]);
+        let rules = crate::config::Heat {
+            enabled: true,
+            start_c: None,
+            step_c: 4.0,
+            hysteresis_c: 5.0,
+        };
+        let mut governor = crate::heat::Governor::new(rules);
+        assert!(
+            !governor.update(Duration::ZERO, &board.read()),
+            "15 °C are left"
+        );
+        write(root.path(), &[(&format!("{skin}/temp"), "46000")]);
+        assert!(
+            governor.update(Duration::ZERO, &board.read()),
+            "9 °C are left"
+        );
+        write(root.path(), &[(&format!("{skin}/temp"), "40000")]);
+        write(root.path(), &[(&format!("{cpu}/temp"), "94000")]);
+        assert!(
+            governor.update(Duration::from_secs(60), &board.read()),
+            "5 °C are left"
+        );
+        assert_eq!(governor.level(), 2);
     }
 
     #[test]

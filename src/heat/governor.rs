@@ -8,8 +8,8 @@ use crate::config::Heat;
 /// At the last level an eighth of the frames is looked at.
 pub const MAX_LEVEL: u8 = 3;
 
-/// The first level begins so far under the temperature at which the kernel slows the processor down,
-/// °C, where the configuration does not say when.
+/// The first level begins so far under the temperature at which the kernel slows the processor down, each
+/// zone by its own, °C, where the configuration does not say when.
 const MARGIN_C: f32 = 10.0;
 /// Where neither says. Jetsons throttle at 97 to 99 °C, Raspberry Pis at 80.
 const START_C: f32 = 70.0;
@@ -55,15 +55,19 @@ impl Governor {
         1.0 / f32::from(1_u8 << self.level)
     }
 
-    /// The temperature at which the first level begins, °C.
-    pub fn start_c(&self, reading: &Reading) -> f32 {
-        let of_board = reading.trip_c.map(|trip| trip - MARGIN_C);
-        self.rules.start_c.or(of_board).unwrap_or(START_C)
+    /// How far the board is over where the first level begins, °C; `None` where it does not tell.
+    fn excess_c(&self, reading: &Reading) -> Option<f32> {
+        let over = |start: f32| reading.temperature_c.map(|now| now - start);
+        match (self.rules.start_c, reading.headroom_c) {
+            (Some(start), _) => over(start),
+            (None, Some(headroom)) => Some(MARGIN_C - headroom),
+            (None, None) => over(START_C),
+        }
     }
 
     /// Takes in a reading at `now` (uptime). True when the level changed.
     ///
-    /// Level n + 1 begins at `start_c + n · step_c`, or when the board throttles all the same; it ends
+    /// Level n + 1 begins `n · step_c` over where the first does, or when the board throttles all the same; it ends
     /// when the temperature was `hysteresis_c` under that for a minute and the board does not throttle.
     /// A board that tells nothing is let go the same way.
     pub fn update(&mut self, now: Duration, reading: &Reading) -> bool {
@@ -72,10 +76,10 @@ impl Governor {
             *self = Self::new(self.rules);
             return before != 0;
         }
-        let start = self.start_c(reading);
-        let begins = |level: u8| start + f32::from(level) * self.rules.step_c;
+        let excess = self.excess_c(reading);
+        let begins = |level: u8| f32::from(level) * self.rules.step_c;
         let throttled = reading.throttled == Some(true);
-        let reached = |limit: f32| reading.temperature_c.is_some_and(|now| now >= limit);
+        let reached = |limit: f32| excess.is_some_and(|excess| excess >= limit);
         let rises = throttled || reached(begins(self.level));
         let keeps = self.level > 0
             && (throttled || reached(begins(self.level - 1) - self.rules.hysteresis_c));
@@ -192,11 +196,15 @@ mod tests {
             start_c: None,
             ..RULES
         };
-        let reading = |trip_c| Reading { trip_c, ..at(80.0) };
+        let reading = |headroom_c| Reading {
+            headroom_c,
+            ..at(80.0)
+        };
         let governor = Governor::new(rules);
-        assert_eq!(governor.start_c(&reading(Some(97.0))), 87.0);
-        assert_eq!(governor.start_c(&reading(None)), START_C);
-        assert_eq!(Governor::new(RULES).start_c(&reading(Some(97.0))), 70.0);
+        assert_eq!(governor.excess_c(&reading(Some(17.0))), Some(-7.0));
+        assert_eq!(governor.excess_c(&reading(None)), Some(80.0 - START_C));
+        let configured = Governor::new(RULES);
+        assert_eq!(configured.excess_c(&reading(Some(17.0))), Some(10.0));
     }
 
     #[test]

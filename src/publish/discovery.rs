@@ -53,8 +53,9 @@ const PLATFORMS: [&str; 6] = [
 ];
 
 /// Home Assistant keeps an entity until it is told to remove it: an announcement of `new` that does
-/// so for what is only in `old`, the configuration announced before. `None` when nothing went.
-pub(super) fn removals(old: &[u8], new: &[u8]) -> Option<Value> {
+/// so for what is only in `old`, the configuration announced before, as the broker gives it back. `None`
+/// when nothing went.
+pub fn removals(old: &[u8], new: &[u8]) -> Option<Value> {
     let old: Value = serde_json::from_slice(old).ok()?;
     let mut new: Value = serde_json::from_slice(new).ok()?;
     let components = new.get_mut("cmps")?.as_object_mut()?;

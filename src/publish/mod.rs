@@ -4,7 +4,7 @@ pub mod backoff;
 mod compose;
 mod conversation;
 mod counters;
-mod discovery;
+pub mod discovery;
 mod inbox;
 mod limiter;
 mod link;

@@ -22,8 +22,13 @@ use crate::topics::{self, Topics};
 #[derive(Debug, Error)]
 pub enum PublishError {
     /// A TLS file cannot be used.
-    #[error("mqtt.tls: {0}")]
-    Tls(String),
+    #[error("mqtt.tls: {}: {message}", .path.display())]
+    Tls {
+        /// Which.
+        path: std::path::PathBuf,
+        /// Why.
+        message: String,
+    },
     /// The system refused a thread or a runtime.
     #[error("cannot start the mqtt thread: {0}")]
     Thread(#[from] std::io::Error),

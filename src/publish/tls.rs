@@ -27,7 +27,7 @@ pub fn configure(tls: &Tls) -> Result<TlsConfiguration, PublishError> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|error| PublishError::Tls(error.to_string()))?
+        .map_err(|error| wrong(&tls.ca_file, &error.to_string()))?
         .with_root_certificates(roots);
     let config = match &tls.client {
         None => builder.with_no_client_auth(),
@@ -60,5 +60,8 @@ fn open(path: &Path) -> Result<BufReader<File>, PublishError> {
 }
 
 fn wrong(path: &Path, message: &str) -> PublishError {
-    PublishError::Tls(format!("{}: {message}", path.display()))
+    PublishError::Tls {
+        path: path.to_owned(),
+        message: message.to_owned(),
+    }
 }

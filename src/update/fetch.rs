@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use rustls::crypto::ring;
 use rustls_pemfile::certs;
@@ -22,10 +22,17 @@ use crate::publish::backoff::Backoff;
 
 /// Bytes read at once.
 const CHUNK_BYTES: usize = 64 * 1024;
-/// Attempts in a row that bring nothing, before a download is given up.
+/// Bytes between two questions whether there is still room.
+const ROOM_BYTES: u64 = 4 << 20;
+/// Attempts in a row that bring next to nothing, before a download is given up.
 const ATTEMPTS: u32 = 5;
+/// Less than this is next to nothing, bytes.
+const ENOUGH_BYTES: u64 = 16 * 1024;
 /// A server that says nothing for this long is gone.
 const SILENCE: Duration = Duration::from_secs(30);
+/// One that brings less than [`ENOUGH_BYTES`] in this time is as good as gone: the store is locked as long
+/// as it is listened to.
+const SLOWEST: Duration = Duration::from_secs(60);
 /// Hops from one address to the next.
 const REDIRECTS: u32 = 5;
 /// An unfinished download that nobody continued for this long is removed.
@@ -105,11 +112,11 @@ impl Download<'_> {
         if there.is_err_and(|e| e.kind() == io::ErrorKind::PermissionDenied) {
             fs::remove_file(part)?;
         }
-        let continued = length(part) > 0;
-        self.get(agent, part)?;
+        let was_there = length(part) > 0;
+        let attempts = self.get(agent, part)?;
         match self.compare(part) {
-            // What was there before may have been anything.
-            Err(FetchError::WrongHash { .. }) if continued => {
+            // What was there before may have been anything, and the file another one at each attempt.
+            Err(FetchError::WrongHash { .. }) if was_there || attempts > 1 => {
                 self.get(agent, part)?;
                 self.compare(part)
             }
@@ -117,19 +124,20 @@ impl Download<'_> {
         }
     }
 
-    fn get(&mut self, agent: &Agent, part: &Path) -> Result<(), FetchError> {
+    /// Returns how many attempts it took.
+    fn get(&mut self, agent: &Agent, part: &Path) -> Result<u64, FetchError> {
         let mut backoff = Backoff::default();
-        let mut attempts = 0;
+        let (mut attempts, mut all) = (0, 0);
         loop {
             let before = length(part);
+            all += 1;
             let reason = match self.attempt(agent, part)? {
-                Attempt::Complete => return Ok(()),
+                Attempt::Complete => return Ok(all),
                 Attempt::Broken(reason) => reason,
             };
-            attempts = if length(part) > before {
-                1
-            } else {
-                attempts + 1
+            attempts = match length(part).saturating_sub(before) {
+                ENOUGH_BYTES.. => 1,
+                _ => attempts + 1,
             };
             if attempts >= ATTEMPTS {
                 return Err(FetchError::Lost { attempts, reason });
@@ -160,7 +168,7 @@ impl Download<'_> {
                 return Ok(Attempt::Complete);
             }
             (StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE, _) => {
-                fs::remove_file(part)?;
+                remove(part)?;
                 return Ok(Attempt::Broken("it cannot be continued".to_owned()));
             }
             _ if status.is_server_error() || status == StatusCode::TOO_MANY_REQUESTS => {
@@ -174,9 +182,15 @@ impl Download<'_> {
         let more = total.map_or(0, |total| total.saturating_sub(start));
         (self.room)(more).map_err(FetchError::NoRoom)?;
         let mut file = open(part, start > 0)?;
-        self.copy(response, &mut file, start, total)
+        let copied = self.copy(response, &mut file, start, total);
+        if copied.is_err() {
+            // Whatever else writes on this disk needs the room.
+            remove(part)?;
+        }
+        copied
     }
 
+    /// An error is one that asking again does not cure.
     fn copy(
         &mut self,
         mut response: Response<ureq::Body>,
@@ -187,6 +201,8 @@ impl Download<'_> {
         let mut body = response.body_mut().as_reader();
         let mut have = start;
         let mut chunk = vec![0; CHUNK_BYTES];
+        let mut pace = Pace::begin(Instant::now(), start);
+        let mut asked_at = start;
         loop {
             (self.progress)(have, total);
             let count = match body.read(&mut chunk) {
@@ -199,7 +215,17 @@ impl Download<'_> {
             if have > self.cap {
                 return Err(FetchError::TooLarge(self.cap));
             }
+            if have - asked_at >= ROOM_BYTES {
+                asked_at = have;
+                (self.room)(ROOM_BYTES).map_err(FetchError::NoRoom)?;
+            }
             file.write_all(&chunk[..count])?;
+            if !pace.keeps_up(Instant::now(), have) {
+                let seconds = SLOWEST.as_secs();
+                return Ok(Attempt::Broken(format!(
+                    "the server sent less than {ENOUGH_BYTES} bytes in {seconds} s"
+                )));
+            }
         }
         if total.is_some_and(|total| have < total) {
             return Ok(Attempt::Broken(
@@ -217,7 +243,7 @@ impl Download<'_> {
         if found == self.remote.sha256() {
             return Ok(());
         }
-        fs::remove_file(part)?;
+        remove(part)?;
         Err(FetchError::WrongHash {
             found,
             expected: self.remote.sha256().to_owned(),
@@ -225,7 +251,27 @@ impl Download<'_> {
     }
 }
 
-/// Downloads the signature of `remote` and puts it beside `part`.
+/// Whether bytes come fast enough.
+struct Pace {
+    since: Instant,
+    had: u64,
+}
+
+impl Pace {
+    fn begin(since: Instant, had: u64) -> Self {
+        Self { since, had }
+    }
+
+    fn keeps_up(&mut self, now: Instant, have: u64) -> bool {
+        if have - self.had >= ENOUGH_BYTES {
+            *self = Self::begin(now, have);
+        }
+        now.saturating_duration_since(self.since) < SLOWEST
+    }
+}
+
+/// Downloads the signature of `remote` and puts it beside `part`, in place of what may be there: that may be
+/// somebody else's, as root's in the daemon's folder.
 pub(super) fn signature(agent: &Agent, remote: &Remote, part: &Path) -> Result<(), FetchError> {
     let mut backoff = Backoff::default();
     let mut attempts = 0;
@@ -250,8 +296,18 @@ pub(super) fn signature(agent: &Agent, remote: &Remote, part: &Path) -> Result<(
         }
         std::thread::sleep(backoff.delay(None, 0.5));
     };
-    open(&beside(part), false)?.write_all(text.as_bytes())?;
+    let path = beside(part);
+    remove(&path)?;
+    open(&path, false)?.write_all(text.as_bytes())?;
     Ok(())
+}
+
+/// Removes a file, if it is there.
+pub(super) fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
 }
 
 /// A client that speaks nothing but HTTPS, and believes the authorities in `ca_file`.
@@ -307,14 +363,15 @@ pub(super) fn tidy(folder: &Path, keep: Option<&str>) {
     }
 }
 
-/// `Content-Range`: the first byte, where the server gives any, and how many the whole has.
 fn range(response: &Response<ureq::Body>) -> Option<(Option<u64>, Option<u64>)> {
     let value = response.headers().get(header::CONTENT_RANGE)?;
-    let (range, total) = value
-        .to_str()
-        .ok()?
-        .strip_prefix("bytes ")?
-        .split_once('/')?;
+    content_range(value.to_str().ok()?)
+}
+
+/// A header `Content-Range` (RFC 9110, 14.4): the first byte, where the server gives any, and how many the
+/// whole has, where it says so. `None` when it is none of bytes.
+pub fn content_range(value: &str) -> Option<(Option<u64>, Option<u64>)> {
+    let (range, total) = value.strip_prefix("bytes ")?.split_once('/')?;
     let start = match range {
         "*" => None,
         range => Some(range.split_once('-')?.0.parse().ok()?),
@@ -335,27 +392,4 @@ fn open(part: &Path, append: bool) -> io::Result<File> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_unfinished_download_is_kept() {
-        let folder = tempfile::tempdir().unwrap();
-        let touch = |name: &str| fs::write(folder.path().join(name), "").unwrap();
-        let left = || {
-            let mut names: Vec<_> = fs::read_dir(folder.path())
-                .unwrap()
-                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-                .collect();
-            names.sort();
-            names
-        };
-        for name in ["download-a.part", "download-b.part", "current.json"] {
-            touch(name);
-        }
-        tidy(folder.path(), None);
-        assert_eq!(left().len(), 3, "they are young");
-        tidy(folder.path(), Some("download-b.part"));
-        assert_eq!(left(), ["current.json", "download-b.part"]);
-    }
-}
+mod tests;

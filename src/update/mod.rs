@@ -6,13 +6,12 @@ mod memory;
 mod remote;
 mod tryout;
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use thiserror::Error;
 
-pub use fetch::FetchError;
+pub use fetch::{FetchError, content_range};
 pub use remote::Remote;
 pub use tryout::{TryOut, try_out};
 
@@ -151,11 +150,7 @@ pub fn install(
     let keep = matches!(&staged, Err(UpdateError::Store(StoreError::Full { .. })));
     if let Some(part) = part.filter(|_| !keep) {
         for path in [beside(&part), part] {
-            if path.exists()
-                && let Err(error) = fs::remove_file(&path)
-            {
-                log::warn!("{} is left over: {error}", path.display());
-            }
+            remove_or_log(&path);
         }
     }
     let (signed, staged) = staged?;
@@ -206,8 +201,19 @@ fn download(
         room: &room,
         progress,
     };
-    download.run(&agent, &part)?;
+    let outcome = download.run(&agent, &part);
+    if outcome.is_err() && !part.exists() {
+        // There is nothing to continue.
+        remove_or_log(&beside(&part));
+    }
+    outcome?;
     Ok(part)
+}
+
+fn remove_or_log(path: &Path) {
+    if let Err(error) = fetch::remove(path) {
+        log::warn!("{} is left over: {error}", path.display());
+    }
 }
 
 /// What the start of a daemon removes besides what [`Store::clean`] does.

@@ -35,6 +35,15 @@ impl Remote {
         })
     }
 
+    /// One that may also be on plain HTTP.
+    #[cfg(test)]
+    pub(super) fn unchecked(url: &str, sha256: &str) -> Self {
+        Self {
+            url: url.to_owned(),
+            sha256: sha256.to_owned(),
+        }
+    }
+
     /// Where it is.
     pub(super) fn url(&self) -> &str {
         &self.url

@@ -39,7 +39,11 @@ pub fn try_out(
     config: &Config,
     frames: &[Option<Arc<RgbImage>>],
 ) -> Result<TryOut, String> {
-    catch_unwind(AssertUnwindSafe(|| run(bundle, config, frames)))
+    guarded(|| run(bundle, config, frames))
+}
+
+fn guarded<T>(work: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(work))
         .unwrap_or_else(|_| Err("it makes the encoder panic".to_owned()))
 }
 
@@ -48,16 +52,7 @@ fn run(
     config: &Config,
     frames: &[Option<Arc<RgbImage>>],
 ) -> Result<TryOut, String> {
-    let needed = memory::needed(bundle.manifest());
-    if let Some(free) = memory::available().filter(|free| *free < needed) {
-        let mb = |bytes: u64| bytes / 1_000_000;
-        return Err(format!(
-            "it takes about {} MB, {} MB are free beside what runs; stop the daemon and install it \
-             with `vedetta bundle install`, or take a quantized bundle",
-            mb(needed),
-            mb(free)
-        ));
-    }
+    fits(memory::needed(bundle.manifest()), memory::available())?;
     let mut model = daemon::load_model(bundle, config).map_err(|error| error.to_string())?;
     let calibrated = Applied::of_config(config, bundle);
     let watched = daemon::watch(config, bundle, &calibrated, &config.state_dir, &mut || {})
@@ -72,19 +67,38 @@ fn run(
         }
         fastest = fastest.min(started.elapsed());
     }
-    let rate = 1.0 / fastest.as_secs_f32().max(1e-6);
     let wanted = config.cameras.iter().map(|camera| camera.rate_fps);
-    let wanted = wanted.fold(0.0, f32::max);
-    if rate < LEAST_RATE * wanted {
-        return Err(format!(
-            "it is too slow for this board: {rate:.2} frames per second of every camera where \
-             {wanted} are wanted (rate_fps)"
-        ));
-    }
+    keeps_up(fastest, wanted.fold(0.0, f32::max))?;
     Ok(TryOut {
         round: fastest,
         real_frames: frames.iter().any(Option::is_some),
     })
+}
+
+/// Whether a bundle that takes `needed` bytes has room in what is `free`, where that is known.
+fn fits(needed: u64, free: Option<u64>) -> Result<(), String> {
+    let Some(free) = free.filter(|free| *free < needed) else {
+        return Ok(());
+    };
+    let mb = |bytes: u64| bytes / 1_000_000;
+    Err(format!(
+        "it takes about {} MB, {} MB are free beside what runs; stop the daemon and install it \
+         with `vedetta bundle install`, or take a quantized bundle",
+        mb(needed),
+        mb(free)
+    ))
+}
+
+/// Whether rounds of this length are enough where `wanted` frames per second are.
+fn keeps_up(round: Duration, wanted: f32) -> Result<(), String> {
+    let rate = 1.0 / round.as_secs_f32().max(1e-6);
+    if rate >= LEAST_RATE * wanted {
+        return Ok(());
+    }
+    Err(format!(
+        "it is too slow for this board: {rate:.2} frames per second of every camera where \
+         {wanted} are wanted (rate_fps)"
+    ))
 }
 
 fn look(model: &mut Model, camera: &WatchedCamera, frame: &RgbImage) -> Result<(), String> {
@@ -108,4 +122,31 @@ fn look(model: &mut Model, camera: &WatchedCamera, frame: &RgbImage) -> Result<(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_encoder_that_panics_is_refused() {
+        assert_eq!(guarded(|| Ok(1)), Ok(1));
+        let refused = guarded::<()>(|| panic!("as an engine may"));
+        assert!(refused.unwrap_err().contains("panic"));
+    }
+
+    #[test]
+    fn what_takes_more_memory_than_there_is_is_refused() {
+        assert_eq!(fits(300_000_000, None), Ok(()));
+        assert_eq!(fits(300_000_000, Some(300_000_000)), Ok(()));
+        let refused = fits(300_000_000, Some(200_000_000)).unwrap_err();
+        assert!(refused.contains("300 MB, 200 MB are free"), "{refused}");
+    }
+
+    #[test]
+    fn half_of_the_wanted_rate_has_to_be_reached() {
+        assert_eq!(keeps_up(Duration::from_millis(400), 5.0), Ok(()));
+        let refused = keeps_up(Duration::from_millis(410), 5.0).unwrap_err();
+        assert!(refused.contains("2.44 frames per second"), "{refused}");
+    }
 }

@@ -75,11 +75,15 @@ parsers_survive! {
     any_archive_is_read_or_refused: "archive", 3000;
     any_calibration_is_read_or_refused: "calibration", 3000;
     any_configuration_is_read_or_refused: "config", 2000;
+    any_announcement_is_compared_or_ignored: "discovery", 3000;
     any_frame_is_decoded_or_refused: "frame", 3000;
+    any_board_is_read_whatever_it_says: "heat", 1500;
     any_manifest_is_read_or_refused: "manifest", 3000;
     any_message_is_obeyed_or_refused: "message", 5000;
     any_graph_is_run_or_refused: "onnx", 400;
     any_packed_tower_is_read_or_refused: "packed", 3000;
+    any_photo_is_read_or_refused: "photo", 2000;
+    any_range_is_read_or_refused: "range", 5000;
     any_signature_is_refused: "signature", 3000;
     any_state_is_read_or_made_anew: "state", 1500;
     any_tokenizer_is_used_or_refused: "tokenizer", 600;
@@ -88,6 +92,8 @@ parsers_survive! {
 #[cfg(feature = "train")]
 parsers_survive! {
     any_checkpoint_is_read_or_refused: "checkpoint", 3000;
+    any_dataset_is_read_or_refused: "dataset", 2000;
+    any_import_is_read_or_refused: "import", 2000;
 }
 
 /// A single input, as `VEDETTA_FUZZ_INPUT=parser:file`: to look at what the fuzzer found.

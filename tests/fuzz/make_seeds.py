@@ -13,8 +13,10 @@ import pickle
 import pickletools
 import struct
 import sys
+import tarfile
 import types
 import zipfile
+import zlib
 from pathlib import Path
 
 SEEDS = Path(__file__).parent / "seeds"
@@ -272,9 +274,78 @@ embedding = "{hexed}"
 """)
 
 
+def photos():
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    def png(bits, colour, row, *more):
+        header = chunk(b"IHDR", struct.pack(">IIBBBBB", 4, 3, bits, colour, 0, 0, 0))
+        data = chunk(b"IDAT", zlib.compress(b"".join(b"\0" + row for _ in range(3))))
+        return b"\x89PNG\r\n\x1a\n" + header + b"".join(more) + data + chunk(b"IEND", b"")
+
+    palette = chunk(b"PLTE", bytes([250, 0, 0, 0, 0, 250]))
+    turned = b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0\0\x01\0\x06\0\0\0\0\0\0"
+    write("photo", "rgb", png(8, 2, bytes(range(12))))
+    write("photo", "deep", png(16, 6, bytes(range(32)), chunk(b"eXIf", turned)))
+    write("photo", "palette", png(1, 3, b"\x50", palette, chunk(b"tRNS", b"\x80\xff")))
+    # The frame's, without what says its format.
+    jpeg = (SEEDS / "frame/jpeg-base").read_bytes()[7:]
+    exif = b"Exif\0\0" + turned
+    write("photo", "jpeg", jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + jpeg[2:])
+
+
+def surroundings():
+    """What a broker, a server and a kernel say."""
+    announced = {"cmps": {"image_porta": {"p": "image", "name": "porta"}, "other": {"p": "light"}}}
+    write("discovery", "before", json.dumps(announced))
+    write("range", "part", "bytes 600-999/1000")
+    write("range", "whole", "bytes */1000")
+    write("heat", "jetson", "\n".join([
+        "cpu-thermal", "61250", "passive", "99000", "tboard", "40000", "passive", "55000", "cpu-throttle-alert",
+        "1", "ina3221", "VDD_IN", "5000", "1500", "soctherm_oc", "2", "1", "", "pmode:0002 fmode:quiet", "active",
+    ]))
+    write("heat", "raspberry", "\n".join(["cpu-thermal", "48500"] + [""] * 15 + ["50005"]))
+
+
+def datasets():
+    tar = io.BytesIO()
+    files = (("a.jpg", b"x"), ("a.txt", b"una mela"), ("b.jpg", b"y"), ("b.json", b'{"class": "pera"}'))
+    with tarfile.open(fileobj=tar, mode="w", format=tarfile.USTAR_FORMAT) as shard:
+        for name, content in files:
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            shard.addfile(entry, io.BytesIO(content))
+    # Without the padding that a tape would want.
+    write("dataset", "shard", b"\0" + tar.getvalue()[:10 * 512])
+    rows = [("image", "caption", "class"), ("a.jpg", "una mela", "mela"), ("b.jpg", "una pera", "pera")]
+    write("dataset", "tsv", "\1" + "\n".join(map("\t".join, rows)))
+    write("dataset", "csv", "\2" + "\n".join(map(",".join, rows)).replace("una mela", '"una mela, rossa"'))
+    write("dataset", "jsonl", "\3" + "\n".join(json.dumps(dict(zip(rows[0], row))) for row in rows[1:]))
+    coco = {"images": [{"id": 1, "file_name": "a.jpg"}], "annotations": [{"image_id": 1, "caption": "una mela"}]}
+    write("dataset", "coco", "\4" + json.dumps(coco))
+    write("dataset", "names-tsv", "\5cartella\tnome\napple\tmela\nfruit/pear\tpera\n")
+    write("dataset", "names-csv", '\6apple,mela\n"pear, green","pera, verde"\n')
+
+
+def imports():
+    fixtures = Path(__file__).parents[1] / "fixtures/import"
+    for name, folder in (("clip", "clip-new"), ("dual-encoder", "dual-encoder"), ("siglip", "siglip2")):
+        config = json.loads((fixtures / folder / "config.json").read_text())
+        write("import", f"config-{name}", "\0" + json.dumps(config, separators=(",", ":")))
+    write("import", "preparation", "\1" + (fixtures / "clip-new/preprocessor_config.json").read_text())
+    write("import", "tokenizer", b"\2" + (SEEDS / "tokenizer/wordpiece").read_bytes())
+    write("import", "vocabulary", "\3[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nmela\n##e\n")
+    write("import", "card", "\4---\nlicense: mit\nlanguage:\n- it\n---\n# Prova\n")
+    write("import", "index", '\5{"metadata": {}, "weight_map": {"w": "a.safetensors"}}')
+
+
 calibrations()
 checkpoints()
 frames()
 messages()
 configurations()
 tokenizers()
+photos()
+surroundings()
+datasets()
+imports()

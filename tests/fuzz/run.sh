@@ -25,7 +25,7 @@ targets=("$@")
 if [ ${#targets[@]} = 0 ]; then
     for folder in seeds/*/; do
         name=$(basename "$folder")
-        [ "$name" = checkpoint ] && [ -z "${TRAIN:-}" ] && continue
+        case $name in checkpoint | dataset | import) [ -n "${TRAIN:-}" ] || continue ;; esac
         targets+=("$name")
     done
 fi

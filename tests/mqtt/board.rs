@@ -24,6 +24,8 @@ pub struct Board {
     pub server: Server,
     pub daemon: Option<Child>,
     pub file: Vec<u8>,
+    /// Variables of the daemon.
+    pub variables: Vec<(&'static str, PathBuf)>,
 }
 
 impl Board {
@@ -32,9 +34,19 @@ impl Board {
         update: &str,
         handler: impl Fn(&[u8], &Asked) -> Answer + Send + Sync + 'static,
     ) -> Option<Self> {
+        let mut board = Self::serving(packed("nuovo"), update, handler)?;
+        board.power_on();
+        Some(board)
+    }
+
+    /// Not powered on, beside a server that has `file`.
+    pub fn serving(
+        file: Vec<u8>,
+        update: &str,
+        handler: impl Fn(&[u8], &Asked) -> Answer + Send + Sync + 'static,
+    ) -> Option<Self> {
         let broker = Broker::start()?;
         let listener = Listener::on(broker.port);
-        let file = packed("nuovo");
         let served = file.clone();
         let server = Server::start(move |asked| handler(&served, asked));
         let folder = tempfile::tempdir().unwrap();
@@ -63,16 +75,30 @@ impl Board {
             broker.port
         );
         fs::write(path.join("vedetta.toml"), text).unwrap();
-        let mut board = Self {
+        Some(Self {
             folder,
             broker,
             listener,
             server,
             daemon: None,
             file,
-        };
-        board.power_on();
-        Some(board)
+            variables: Vec::new(),
+        })
+    }
+
+    /// The configuration with `old` replaced by `new`.
+    pub fn configure(&self, old: &str, new: &str) {
+        let path = self.path("vedetta.toml");
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains(old), "{text}");
+        fs::write(path, text.replace(old, new)).unwrap();
+    }
+
+    /// Another picture before the camera.
+    pub fn show(&self, picture: &RgbImage) {
+        let new = self.path("new.png");
+        picture.save(&new).unwrap();
+        fs::rename(new, self.path("photos/rosso.png")).unwrap();
     }
 
     pub fn power_on(&mut self) {
@@ -81,10 +107,14 @@ impl Board {
             .append(true)
             .open(self.path("log"))
             .unwrap();
-        let daemon = Command::new(env!("CARGO_BIN_EXE_vedetta"))
+        // WATCHDOG_PID has to be the process itself, which only a shell knows beforehand.
+        let daemon = Command::new("sh")
+            .args(["-c", "WATCHDOG_PID=$$ exec \"$0\" \"$@\""])
+            .arg(env!("CARGO_BIN_EXE_vedetta"))
             .args(["run", "--config"])
             .arg(self.path("vedetta.toml"))
             .env("VEDETTA_MODELS", self.path("models"))
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .stdout(Stdio::null())
             .stderr(log)
             .spawn();

@@ -22,8 +22,12 @@ pub fn sha256(bytes: &[u8]) -> String {
 
 /// A packed bundle of this name that knows colours, long enough to be cut into pieces.
 pub fn packed(name: &str) -> Vec<u8> {
+    packed_with(name, tiny_bundle::files())
+}
+
+/// [`packed`] with these files.
+pub fn packed_with(name: &str, mut files: tiny_bundle::Files) -> Vec<u8> {
     let folder = tempfile::tempdir().unwrap();
-    let mut files = tiny_bundle::files();
     let noise = (0..60_000u32).map(|n| b'a' + (n.wrapping_mul(2_654_435_761) >> 24) as u8 % 26);
     files.insert("LICENSES.md".to_owned(), noise.collect());
     let mut manifest = tiny_bundle::manifest(&files);

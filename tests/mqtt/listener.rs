@@ -9,7 +9,7 @@ use rumqttc::v5::{Client, Event, MqttOptions};
 use serde_json::Value;
 
 /// How long anything may take before a test gives up.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A message as it arrived.
 #[derive(Clone, Debug)]

@@ -12,9 +12,12 @@ mod install;
 mod listener;
 mod login;
 mod puppet;
+mod refused;
 mod requests;
 mod secrets;
 mod server;
+mod supervised;
 #[path = "../support/tiny_bundle.rs"]
 #[allow(dead_code, reason = "each test file uses a part")]
 mod tiny_bundle;
+mod trial;

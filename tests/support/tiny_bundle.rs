@@ -149,21 +149,88 @@ pub fn image_graph(mix: &[f32; 9]) -> Vec<u8> {
         ),
         node("MatMul", &["colour", "out"], "embedding", vec![]),
     ];
+    let weights = vec![
+        half("mix16", &[3, 3, 1, 1], mix),
+        half("out16", &[3, DIM], &widen()),
+    ];
+    model(nodes, weights, vec![pixels()])
+}
+
+/// [`image_graph`] of plain colours that is no number where a colour is dark: it draws roots.
+pub fn image_graph_of_bright_pictures() -> Vec<u8> {
+    let nodes = vec![
+        node("GlobalAveragePool", &["pixel_values"], "pooled", vec![]),
+        node("Sqrt", &["pooled"], "roots", vec![]),
+        node("Flatten", &["roots"], "colour", vec![]),
+        node(
+            "Cast",
+            &["out16"],
+            "out",
+            vec![int("to", DataType::Float as i64)],
+        ),
+        node("MatMul", &["colour", "out"], "embedding", vec![]),
+    ];
+    let weights = vec![half("out16", &[3, DIM], &widen())];
+    model(nodes, weights, vec![pixels()])
+}
+
+/// [`image_graph`] of plain colours that gets there by 2.5 billion multiplications: pictures of 96
+/// channels go through thirty convolutions that change nothing.
+pub fn image_graph_that_is_slow() -> Vec<u8> {
+    const CHANNELS: usize = 96;
+    let cast = |from: &str, name: &str| {
+        node(
+            "Cast",
+            &[from],
+            name,
+            vec![int("to", DataType::Float as i64)],
+        )
+    };
+    let mut nodes = vec![
+        cast("first16", "first"),
+        cast("middle16", "middle"),
+        cast("out16", "out"),
+        node("Conv", &["pixel_values", "first"], "c0", vec![]),
+    ];
+    for n in 0..30 {
+        let (from, to) = (format!("c{n}"), format!("c{}", n + 1));
+        let pads = vec![ints("pads", &[1; 4])];
+        nodes.push(node("Conv", &[&from, "middle"], &to, pads));
+    }
+    nodes.push(node("GlobalAveragePool", &["c30"], "pooled", vec![]));
+    nodes.push(node("Flatten", &["pooled"], "colours", vec![]));
+    nodes.push(node("MatMul", &["colours", "out"], "embedding", vec![]));
+    let mut first = vec![0.0; CHANNELS * 3];
+    let mut middle = vec![0.0; CHANNELS * CHANNELS * 9];
+    let mut out = vec![0.0; CHANNELS * DIM];
+    (0..3).for_each(|i| first[i * 3 + i] = 1.0);
+    (0..CHANNELS).for_each(|i| middle[(i * CHANNELS + i) * 9 + 4] = 1.0);
+    (0..3).for_each(|i| out[i * DIM + i] = 1.0);
+    let weights = vec![
+        half("first16", &[CHANNELS, 3, 1, 1], &first),
+        half("middle16", &[CHANNELS, CHANNELS, 3, 3], &middle),
+        half("out16", &[CHANNELS, DIM], &out),
+    ];
+    model(nodes, weights, vec![pixels()])
+}
+
+/// From three colours to an embedding.
+fn widen() -> [f32; 3 * DIM] {
     let mut widen = [0.0; 3 * DIM];
     for i in 0..3 {
         widen[i * DIM + i] = 1.0;
     }
-    let weights = vec![
-        half("mix16", &[3, 3, 1, 1], mix),
-        half("out16", &[3, DIM], &widen),
-    ];
+    widen
+}
+
+/// The input of an image tower.
+fn pixels() -> ValueInfoProto {
     let size = Some(SIZE_PX);
-    let input = value(
+    value(
         "pixel_values",
         DataType::Float,
         &[None, Some(3), size, size],
-    );
-    model(nodes, weights, vec![input])
+    )
 }
 
 /// Looks every id up, averages where the mask is 1.
@@ -246,6 +313,15 @@ fn int(name: &str, i: i64) -> AttributeProto {
         name: name.to_owned(),
         r#type: attribute_proto::AttributeType::Int as i32,
         i,
+        ..AttributeProto::default()
+    }
+}
+
+fn ints(name: &str, ints: &[i64]) -> AttributeProto {
+    AttributeProto {
+        name: name.to_owned(),
+        r#type: attribute_proto::AttributeType::Ints as i32,
+        ints: ints.to_vec(),
         ..AttributeProto::default()
     }
 }

@@ -27,7 +27,7 @@ pub struct RunArgs {
 /// Runs until a signal says stop.
 pub fn run(arguments: &RunArgs) -> ExitCode {
     let environment = Environment::current();
-    let load = || Config::load(&arguments.config, &arguments.set, &environment);
+    let load = || Config::load_to_run(&arguments.config, &arguments.set, &environment);
     let first = match load() {
         Ok(config) => config,
         Err(error) => {

@@ -140,19 +140,24 @@ impl Store {
     /// What the pointer says. One that was damaged is made anew from the complete bundles that are
     /// there, the newest as the current one.
     pub fn pointer(&self) -> Pointer {
+        self.recorded().unwrap_or_else(|rebuilt| rebuilt)
+    }
+
+    /// What the pointer says; as an error what is made of the bundles that are there, where it is damaged.
+    fn recorded(&self) -> Result<Pointer, Pointer> {
         let path = self.root.join(POINTER);
         let damaged = match self.disk.read(&path, MAX_POINTER_BYTES) {
             Ok(bytes) => match Pointer::parse(&bytes) {
-                Ok(pointer) => return pointer,
+                Ok(pointer) => return Ok(pointer),
                 Err(error) => error,
             },
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Pointer::default(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Pointer::default()),
             Err(error) => error.to_string(),
         };
         log::error!("{}: {damaged}; the newest bundle is used", path.display());
         let mut folders = self.folders();
         let current = folders.pop();
-        Pointer::to(current, folders.pop())
+        Err(Pointer::to(current, folders.pop()))
     }
 
     /// Complete bundles, oldest first.
@@ -252,9 +257,12 @@ impl Store {
     ) -> Result<Pointer, StoreError> {
         let illegal = || failed(partial, "named", io::Error::other("no legal name"));
         let folder = Folder::new(self.next_serial(), name, sha256).ok_or_else(illegal)?;
+        // A damaged pointer is made anew from the bundles that are there, to which this one, which has
+        // proved nothing yet, does not belong.
+        let before = self.change(lock, Pointer::clone)?;
         self.rename(partial, &self.path(&folder))?;
         self.sync(&self.root)?;
-        let pointer = self.pointer().installed(folder);
+        let pointer = before.installed(folder);
         self.write(lock, &pointer)?;
         // The new bundle is in force; what is left over is removed at the next start at the latest.
         if let Err(error) = self.clean(lock) {
@@ -268,7 +276,8 @@ impl Store {
         self.remove_or_log(&staged.folder);
     }
 
-    /// Changes the pointer; returns the new one. Nothing is written when it stays what it is.
+    /// Changes the pointer; returns the new one. Nothing is written when it stays what it is, unless it
+    /// was damaged.
     ///
     /// # Errors
     /// The disk refuses.
@@ -277,9 +286,11 @@ impl Store {
         lock: &Lock,
         change: impl FnOnce(&Pointer) -> Pointer,
     ) -> Result<Pointer, StoreError> {
-        let before = self.pointer();
+        let recorded = self.recorded();
+        let is_damaged = recorded.is_err();
+        let before = recorded.unwrap_or_else(|rebuilt| rebuilt);
         let after = change(&before);
-        if after != before {
+        if is_damaged || after != before {
             self.write(lock, &after)?;
         }
         Ok(after)

@@ -49,6 +49,11 @@ impl Folder {
         &self.0
     }
 
+    /// The first 12 digits of the SHA-256 of the bundle's manifest.
+    pub fn sha256(&self) -> &str {
+        self.0.rsplit_once('-').map_or("", |(_, hash)| hash)
+    }
+
     /// `name@sha256:…`, as [`crate::bundle::Bundle::id`].
     pub fn bundle_id(&self) -> String {
         let rest = self.0.split_once('-').map_or("", |(_, rest)| rest);
@@ -215,7 +220,8 @@ impl Pointer {
             return self.clone();
         };
         Self {
-            current: self.previous.clone(),
+            // A pointer whose two bundles are one leads back to what vedetta comes with.
+            current: self.previous.clone().filter(|previous| previous != current),
             previous: None,
             trial_starts: None,
             failed: Some(Failed {
@@ -265,6 +271,12 @@ mod tests {
         let by_hand = third.rolled_back().unwrap();
         assert_eq!(by_hand.current, Some(folder(1)));
         assert!(!by_hand.refers_to(&folder(3)));
+    }
+
+    #[test]
+    fn a_bundle_that_failed_is_never_fallen_back_to() {
+        let twice = Pointer::to(Some(folder(1)), Some(folder(1)));
+        assert_eq!(twice.failed("broken").current, None);
     }
 
     #[test]

@@ -318,3 +318,35 @@ fn a_damaged_pointer_is_made_anew_from_complete_bundles() {
     tidy(&model);
     assert_eq!(store.folders().len(), 2);
 }
+
+#[test]
+fn an_installation_over_a_damaged_pointer_keeps_the_bundle_before() {
+    let model = Model::new(1);
+    let store = store(&model);
+    for bundle in [1, 2] {
+        carry_out(&store, Deed::Install(bundle)).unwrap();
+        carry_out(&store, Deed::Confirm).unwrap();
+    }
+    let path = store.root.join(POINTER);
+    model.write(&path, &mut &b"rot"[..]).unwrap();
+    let pointer = carry_out(&store, Deed::Install(3)).unwrap();
+    assert_eq!(pointer.current.as_ref().map(bundle_of), Some(3));
+    assert_eq!(pointer.previous.as_ref().map(bundle_of), Some(2));
+    assert!(pointer.on_trial());
+    let kept: Vec<u8> = store.folders().iter().map(bundle_of).collect();
+    assert_eq!(kept, [2, 3]);
+}
+
+#[test]
+fn a_damaged_pointer_is_written_anew_by_whoever_changes_the_store() {
+    let model = Model::new(1);
+    let store = store(&model);
+    carry_out(&store, Deed::Install(1)).unwrap();
+    carry_out(&store, Deed::Confirm).unwrap();
+    let path = store.root.join(POINTER);
+    model.write(&path, &mut &b"rot"[..]).unwrap();
+    let lock = store.lock().unwrap();
+    let rebuilt = store.change(&lock, Pointer::clone).unwrap();
+    let written = model.read(&path, MAX_POINTER_BYTES).unwrap();
+    assert_eq!(Pointer::parse(&written), Ok(rebuilt));
+}

@@ -2,6 +2,7 @@
 //! reported; the result only counts when there was none.
 
 mod cameras;
+mod files;
 mod labels;
 mod mqtt;
 mod values;
@@ -14,6 +15,7 @@ use crate::bundle::signature::PublicKey;
 use crate::bundle::store::Store;
 
 pub(super) use cameras::FORMATS;
+pub(super) use files::check as check_files;
 pub(super) use mqtt::{COMMANDS, VERSIONS};
 pub(super) use values::{Context, narrow};
 use values::{count, given, seconds};

@@ -104,7 +104,7 @@ impl Supervisor<'_> {
     fn fall_back(&mut self, reason: &str) -> Result<(), ServeError> {
         let given_up = self
             .updates
-            .give_up(reason)
+            .give_up(&self.config.model.bundle, reason)
             .map_err(|error| error.to_string());
         given_up.and_then(|()| self.follow()).map_err(|error| {
             log::error!("the bundle before cannot be used: {error}");

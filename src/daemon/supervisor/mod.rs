@@ -24,6 +24,7 @@ mod bundles;
 mod cameras;
 mod heat;
 mod introduce;
+mod loading;
 mod reload;
 mod start;
 

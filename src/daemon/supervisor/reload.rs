@@ -1,5 +1,6 @@
 //! Another configuration, put in force while everything runs.
 
+use super::loading::Vigil;
 use super::start::load_model;
 use super::{FAREWELL, MQTT, SILENCE, Supervisor};
 use crate::bundle::{Bundle, Limits};
@@ -44,7 +45,15 @@ impl Supervisor<'_> {
         let changed = (&wanted.bundle, wanted.threads) != (&loaded.bundle, loaded.threads);
         let mut replacement = None;
         if changed {
-            let opened = open_model(&self.configured);
+            let configured = &self.configured;
+            let vigil = Vigil {
+                clock: self.clock,
+                relays: &mut self.relays,
+                watchdog: &mut self.watchdog,
+                systemd: &mut self.systemd,
+            };
+            let opened = vigil.over(|alive| open_model(configured, alive));
+            let opened = opened.and_then(|opened| opened);
             replacement = Some(opened.inspect_err(|error| self.blame_bundle(error))?);
         }
         let bundle = replacement
@@ -66,15 +75,17 @@ impl Supervisor<'_> {
             self.report_settings();
             return Ok(());
         }
-        // This thread feeds the watchdog, also while prompts are embedded.
-        let mut alive = || {
-            let now = self.clock.uptime();
-            self.relays.pass_on(now);
-            self.systemd.tick(now, &self.watchdog.verdict(now));
-        };
         let folder = &self.config.state_dir;
-        let watched = plan::watch(&config, bundle, &calibrated, folder, &mut alive)
-            .map_err(|error| error.to_string())?;
+        let vigil = Vigil {
+            clock: self.clock,
+            relays: &mut self.relays,
+            watchdog: &mut self.watchdog,
+            systemd: &mut self.systemd,
+        };
+        let watched = vigil.over(|alive| {
+            plan::watch(&config, bundle, &calibrated, folder, alive)
+                .map_err(|error| error.to_string())
+        })??;
         if !self.publisher.announce(&config) {
             self.change_publisher(&config)?;
         }
@@ -103,7 +114,8 @@ impl Supervisor<'_> {
     /// An installed bundle on trial that cannot even be loaded has failed.
     fn blame_bundle(&mut self, reason: &str) {
         let on_trial = self.updates.on_trial(&self.configured.model.bundle);
-        if on_trial && let Err(error) = self.updates.give_up(reason) {
+        if on_trial && let Err(error) = self.updates.give_up(&self.configured.model.bundle, reason)
+        {
             log::error!("{error}");
         }
     }
@@ -129,9 +141,11 @@ impl Supervisor<'_> {
     }
 }
 
-fn open_model(config: &Config) -> Result<(Bundle, Model), String> {
+fn open_model(config: &Config, alive: &mut dyn FnMut()) -> Result<(Bundle, Model), String> {
+    crate::faults::hold_while_told("model");
     let bundle = Bundle::open(&config.model.bundle, &Limits::default());
     let bundle = bundle.map_err(|error| error.to_string())?;
+    alive();
     let model = load_model(&bundle, config).map_err(|error| error.to_string())?;
     Ok((bundle, model))
 }

@@ -58,6 +58,7 @@ pub fn serve(
         started.elapsed().as_secs_f32()
     );
     in_force::log(&calibrated, &config);
+    updates.forget_embeddings(&config, &bundle);
 
     let boot = boot_id();
     let outbox = Outbox::open(&config.state_dir, config.outbox);
@@ -167,7 +168,7 @@ fn in_use(
         if !is_its_fault || !configured.model.is_installed() {
             return Err(error);
         }
-        if let Err(refused) = updates.give_up(&error.to_string()) {
+        if let Err(refused) = updates.give_up(&configured.model.bundle, &error.to_string()) {
             log::error!("{refused}");
             return Err(error);
         }

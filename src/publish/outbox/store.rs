@@ -1,10 +1,14 @@
 //! The outbox on disk: one redb file, one durable transaction per change.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
-use redb::{Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, TableDefinition};
+use redb::{
+    Builder, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError,
+    TableDefinition,
+};
 use thiserror::Error;
 
 use super::overlay::Overlay;
@@ -93,7 +97,17 @@ pub(super) type Opener = Box<dyn Fn(&Path, Access) -> Result<Database, DatabaseE
 /// and not a surprise later.
 pub(super) fn open_file(path: &Path, access: Access) -> Result<Database, DatabaseError> {
     match access {
-        Access::Write => builder().create(path),
+        Access::Write => {
+            let is_new = !path.exists();
+            let database = builder().create(path)?;
+            if is_new {
+                // Without it a power cut may take the name, and with it what was stored.
+                let folder = path.parent().unwrap_or(Path::new("."));
+                let synced = File::open(folder).and_then(|folder| folder.sync_all());
+                synced.map_err(StorageError::Io)?;
+            }
+            Ok(database)
+        }
         Access::Read => builder().create_with_backend(Overlay::open(path)?),
     }
 }

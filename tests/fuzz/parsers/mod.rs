@@ -6,10 +6,18 @@ mod calibration;
 #[cfg(feature = "train")]
 mod checkpoint;
 mod config;
+#[cfg(feature = "train")]
+mod dataset;
+mod discovery;
 mod frame;
+mod heat;
+#[cfg(feature = "train")]
+mod import;
 mod manifest;
 mod message;
 mod packed;
+mod photo;
+mod range;
 mod signature;
 mod state;
 
@@ -41,9 +49,27 @@ pub const PARSERS: &[Parser] = &[
         name: "config",
         read: config::read,
     },
+    #[cfg(feature = "train")]
+    Parser {
+        name: "dataset",
+        read: dataset::read,
+    },
+    Parser {
+        name: "discovery",
+        read: discovery::read,
+    },
     Parser {
         name: "frame",
         read: frame::read,
+    },
+    Parser {
+        name: "heat",
+        read: heat::read,
+    },
+    #[cfg(feature = "train")]
+    Parser {
+        name: "import",
+        read: import::read,
     },
     Parser {
         name: "manifest",
@@ -60,6 +86,14 @@ pub const PARSERS: &[Parser] = &[
     Parser {
         name: "packed",
         read: packed::read,
+    },
+    Parser {
+        name: "photo",
+        read: photo::read,
+    },
+    Parser {
+        name: "range",
+        read: range::read,
     },
     Parser {
         name: "signature",

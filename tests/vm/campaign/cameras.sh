@@ -107,6 +107,9 @@ garbage() {
     show uno garbage.jpg
     expect_told 90 'zone/uno/rosso/state UNKNOWN'
     flows 60
+    # At two frames per second, ten take a while.
+    expect_log 120 'camera uno: 10 frames in a row were of no use'
+    expect_told 60 '"camera":"uno"[^}]*"reopened":[1-9]'
     note "$(first_warning)"
     note "$(heard_since | grep -a '/health ' | tail -n 1 | sed 's/.*"camera":"uno"[^}]*"corrupt":\([0-9]*\),"reopened":\([0-9]*\).*/\1 frames dropped, \2 reopenings/')"
     mark

@@ -94,10 +94,7 @@ power() {
     grep -aq 'damaged\|cannot be mounted' "$work/log" "$work/console.log" && complain "something was damaged"
     note "events left open and ended after a start: $(heard_since | grep -ac '"reason":"restart"'); from power to the first event $(sort -n "$work/recovery" | awk '{ v[NR] = $1 } END { printf "%.0f s median, %.0f s at most", v[int((NR + 1) / 2)], v[NR] }') (emulated)"
     row 120
-    books=$(ledger 0 18446744073709551615)
-    echo "campaign: power books: $books"
-    [ "$(echo "$books" | field open)" = 0 ] && echo "campaign: ok every confirmed event was ended" ||
-        echo "campaign: FAIL confirmed events without their ended"
+    close_books 30
 
     [ "$short" = no ] || { kill -TERM "$broker" "$ear"; return; }
     fault "no clock at boot (1970), set after ten seconds, then a power cut"

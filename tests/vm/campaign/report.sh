@@ -4,7 +4,7 @@
 # The sourcing script sets: work (a folder), config (of the daemon), vedetta and vmtool (programs).
 # shellcheck shell=sh
 
-heard=$work/heard
+heard=$work/heard name="the start" problems=''
 : >"$heard"
 : >"$work/log"
 
@@ -61,9 +61,15 @@ settle() {
     until_true "$1" all_heard "$limit"
 }
 
+# What was complained of since the last row counts as well.
+unreported() {
+    [ -z "$problems" ] || echo "campaign: FAIL after $name: $problems"
+    problems=''
+}
 # fault NAME: the books of a fault begin. `heal` says that it is removed; `row` writes its line.
 fault() {
-    name=$1 problems='' healed='' observed=''
+    unreported
+    name=$1 healed='' observed=''
     begun=$(uptime_s)
     settle 60 || complain "events before the fault are missing"
     first=$(($(last_number) + 1))
@@ -107,4 +113,18 @@ row() {
     [ -z "$problems" ] && [ "$lost" = 0 ] || verdict="FAIL"
     echo "campaign: $verdict $name"
     echo "row: | $name | $place | ${observed:-} ${problems:+**$problems**} | $took | $(echo "$books" | field heard) ($(echo "$books" | field delayed)) | $lost | $(echo "$books" | field duplicates) |"
+    problems=''
+}
+
+# close_books SECONDS: of the whole part. Everything stored has arrived, and every confirmed event has its
+# ended.
+close_books() {
+    first=0
+    settle "$1" || complain "events are missing"
+    books=$(ledger 0 18446744073709551615)
+    echo "campaign: $place books: $books"
+    [ "$(ledger 0 "$limit" | field lost)" = 0 ] || complain "events are lost"
+    [ "$(echo "$books" | field open)" = 0 ] || complain "confirmed events without their ended"
+    [ -n "$problems" ] || echo "campaign: ok every confirmed event was ended"
+    unreported
 }

@@ -1,0 +1,3 @@
+#![no_main]
+
+vedetta_fuzz::target!("heat");
