@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use vedetta::decode::{Picture, Scale, decode};
+use vedetta::decode::{Expected, Picture, Scale, decode};
 use vedetta::frame::{Bayer, BayerOrder, Colorimetry, Frame, PixelFormat};
 use vedetta::preprocess::Region;
 
@@ -36,7 +36,7 @@ pub fn read(input: &[u8]) -> bool {
         data: data.to_vec(),
     };
     let is_whole = decode(&frame).is_ok();
-    let Ok(picture) = Picture::of(frame) else {
+    let Ok(picture) = Picture::of(frame.clone()) else {
         return is_whole;
     };
     if let Some((width, height)) = picture.size_in_parts() {
@@ -48,7 +48,14 @@ pub fn read(input: &[u8]) -> bool {
         };
         let regions = [corner(0, 0), corner(width / 2, height / 3)];
         for scale in Scale::ALL {
-            let _ = picture.planes(&regions, scale);
+            let expected = Expected {
+                size: (width, height),
+                regions: regions.to_vec(),
+                scale,
+            };
+            let ahead = Picture::expecting(frame.clone(), Some(&expected));
+            let ahead = ahead.and_then(|ahead| ahead.planes(&regions, scale));
+            assert_eq!(ahead, picture.planes(&regions, scale), "expected or not");
         }
     }
     is_whole
