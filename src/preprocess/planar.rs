@@ -255,7 +255,7 @@ impl<'a> Rows<'a> {
             });
             let weights = std::array::from_fn(|n| &weights[n * stride..][..stride]);
             let codes = codes(samples, weights);
-            match out.as_mut_array::<AT_ONCE>() {
+            match out.first_chunk_mut() {
                 Some(out) => *out = codes,
                 None => out.copy_from_slice(&codes[..out.len()]),
             }
