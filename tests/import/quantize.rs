@@ -13,8 +13,26 @@ use vedetta::train::quantize::{Options, Report, ZeroShot, quantize};
 
 use crate::refresh::{open, photos};
 
-/// As much as outliers of large models exceed other channels (Dettmers et al., NeurIPS 2022).
-const OUTLIER: f32 = 200.0;
+/// A channel that exceeds the others in what goes into the feed-forward parts of some layers, as in large
+/// models (Dettmers et al., NeurIPS 2022).
+struct Outlier {
+    tower: &'static str,
+    layers: &'static [usize],
+    factor: f32,
+}
+
+const OUTLIERS: [Outlier; 2] = [
+    Outlier {
+        tower: "vision",
+        layers: &[1],
+        factor: 200.0,
+    },
+    Outlier {
+        tower: "text",
+        layers: &[0, 1],
+        factor: 1000.0,
+    },
+];
 
 /// Multiplies column `channel` of `[outputs, inputs]`, or element `channel` of `[width]`.
 fn scale(tensors: &mut HashMap<String, Tensor>, name: &str, channel: usize, factor: f32) {
@@ -27,10 +45,9 @@ fn scale(tensors: &mut HashMap<String, Tensor>, name: &str, channel: usize, fact
     tensors.insert(name.to_owned(), scaled);
 }
 
-/// A bundle whose towers compute what `clip-new` does, but for rounding: in the second layer of `towers`
-/// one channel of what goes into the feed-forward part is [`OUTLIER`] times as large, and its weights as
-/// much smaller.
-fn with_outliers(folder: &Path, towers: &[&str]) -> PathBuf {
+/// A bundle that computes what `clip-new` does, but for rounding: the weights behind an outlier are as much
+/// smaller.
+fn with_outlier(folder: &Path, outlier: Option<&Outlier>) -> PathBuf {
     let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/import/clip-new");
     let source = folder.join("source");
     fs::create_dir_all(&source).unwrap();
@@ -40,22 +57,20 @@ fn with_outliers(folder: &Path, towers: &[&str]) -> PathBuf {
     }
     let weights = source.join("model.safetensors");
     let mut tensors = safetensors::load(&weights, &Device::Cpu).unwrap();
-    for tower in towers {
-        let layer = format!("{tower}_model.encoder.layers.1");
-        for part in ["weight", "bias"] {
-            scale(
-                &mut tensors,
-                &format!("{layer}.layer_norm2.{part}"),
-                3,
-                OUTLIER,
-            );
+    if let Some(Outlier {
+        tower,
+        layers,
+        factor,
+    }) = outlier
+    {
+        for layer in *layers {
+            let layer = format!("{tower}_model.encoder.layers.{layer}");
+            for part in ["layer_norm2.weight", "layer_norm2.bias"] {
+                scale(&mut tensors, &format!("{layer}.{part}"), 3, *factor);
+            }
+            let name = format!("{layer}.mlp.fc1.weight");
+            scale(&mut tensors, &name, 3, 1.0 / factor);
         }
-        scale(
-            &mut tensors,
-            &format!("{layer}.mlp.fc1.weight"),
-            3,
-            1.0 / OUTLIER,
-        );
     }
     safetensors::save(&tensors, &weights).unwrap();
     let bundle = folder.join("bundle");
@@ -104,11 +119,12 @@ fn zero_shot(folder: &Path) -> ZeroShot {
 
 #[test]
 fn a_tower_that_agrees_too_little_is_written_only_when_its_costly_sublayer_stays_float_or_forced() {
-    for tower in ["vision", "text"] {
+    for outlier in &OUTLIERS {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path();
-        with_outliers(folder, &[tower]);
-        let name = if tower == "vision" { "image" } else { "text" };
+        with_outlier(folder, Some(outlier));
+        let text = outlier.tower == "text";
+        let name = if text { "text" } else { "image" };
         let refusal = format!("{:#}", run(folder, &options(folder)).unwrap_err());
         assert!(
             refusal.contains(&format!("the {name} tower agrees too little"))
@@ -117,11 +133,11 @@ fn a_tower_that_agrees_too_little_is_written_only_when_its_costly_sublayer_stays
         );
 
         let kept = Options {
-            keep_float: 1,
+            keep_float: outlier.layers.len(),
             ..options(folder)
         };
-        let report = run(folder, &kept).unwrap_or_else(|e| panic!("{tower}: {e:#}"));
-        let tower = &report.towers[usize::from(name == "text")];
+        let report = run(folder, &kept).unwrap_or_else(|e| panic!("{name}: {e:#}"));
+        let tower = &report.towers[usize::from(text)];
         for row in &tower.sensitivity {
             println!("{name}: {:.6} {} {}", row.mean, row.position, row.name);
         }
@@ -130,12 +146,12 @@ fn a_tower_that_agrees_too_little_is_written_only_when_its_costly_sublayer_stays
             means.len() == 4 && means.is_sorted_by(|a, b| a >= b),
             "{means:?}"
         );
-        let worst = &tower.sensitivity[0];
-        assert_eq!(
-            worst.position, 3,
-            "the second layer's feed-forward part: {}",
-            worst.name
-        );
+        // Attention and feed-forward part of the first layer, then of the second.
+        let costly = tower.sensitivity.iter().take(outlier.layers.len());
+        let mut costly: Vec<usize> = costly.map(|row| row.position).collect();
+        costly.sort_unstable();
+        let parts: Vec<usize> = outlier.layers.iter().map(|layer| 2 * layer + 1).collect();
+        assert_eq!(costly, parts, "{:?}", tower.sensitivity);
         fs::remove_dir_all(folder.join("int8")).unwrap();
 
         let forced = Options {
@@ -160,7 +176,7 @@ fn a_tower_that_agrees_too_little_is_written_only_when_its_costly_sublayer_stays
 fn photos_that_cannot_be_read_are_left_out_and_listed() {
     let folder = tempfile::tempdir().unwrap();
     let folder = folder.path();
-    with_outliers(folder, &[]);
+    with_outlier(folder, None);
     fs::write(folder.join("photos/arance/0.jpg"), "no photo").unwrap();
     let report = run(folder, &options(folder)).unwrap();
     assert_eq!(report.towers[0].agreement.unwrap().count, 12);

@@ -87,9 +87,9 @@ fn zero_shot_counts_nearest_names_and_sets_the_published_rows_beside_it() {
         rows,
         [
             "folder\tname\timages\taccuracy@1\taccuracy@5\taccuracy@10\taccuracy@100",
+            "b\tblu\t1\t1.0000\t1.0000\t1.0000\t1.0000",
             "r\trosso\t2\t0.5000\t1.0000\t1.0000\t1.0000",
             "v\tverde\t1\t1.0000\t1.0000\t1.0000\t1.0000",
-            "b\tblu\t1\t1.0000\t1.0000\t1.0000\t1.0000",
         ]
     );
     // Three of four, and the mixed picture is second.

@@ -12,7 +12,7 @@ const SILENT: [&str; 3] = ["resume", "force", "cache"];
 /// The subcommand of `program` that was given, in the order of its options; places are called as the
 /// help calls them. The seed is said even where it is the usual one.
 pub fn given(program: &Command, matches: &ArgMatches) -> String {
-    let mut words = vec![program.get_name().to_owned()];
+    let mut words = vec!["vedetta-train".to_owned()];
     if let Some((name, matches)) = matches.subcommand() {
         words.push(name.to_owned());
         let options = program.find_subcommand(name);
@@ -38,7 +38,11 @@ fn values(option: &Arg, matches: &ArgMatches) -> Vec<String> {
     }
     let values = matches.get_raw(option.get_id().as_str());
     let values = values.into_iter().flatten();
-    values.map(|v| v.to_string_lossy().into_owned()).collect()
+    let values: Vec<String> = values.map(|v| v.to_string_lossy().into_owned()).collect();
+    match option.get_value_delimiter() {
+        Some(delimiter) => vec![values.join(&delimiter.to_string())],
+        None => values,
+    }
 }
 
 #[cfg(test)]

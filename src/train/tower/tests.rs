@@ -188,8 +188,7 @@ fn with_all_tokens(imported: &Imported) -> Vec<u8> {
     let mut model = ModelProto::decode(&imported.bytes("text.onnx")[..]).unwrap();
     let graph = model.graph.as_mut().unwrap();
     let mut tables = graph.initializer.iter_mut();
-    let table = tables.find(|tensor| tensor.name.contains("token_embedding"));
-    let table = table.unwrap();
+    let table = tables.find(|tensor| tensor.name == "text.words").unwrap();
     assert_eq!(table.dims, [500, 16]);
     let rows = usize::try_from(OPENAI_IDS[1] + 1).unwrap();
     let length = rows * 4 * usize::try_from(table.dims[1]).unwrap();
