@@ -13,7 +13,31 @@ pub const MAX_CHARS: usize = 256;
 /// would make two labels that look alike differ), [`PromptError::TooLong`] over [`MAX_CHARS`],
 /// [`PromptError::Empty`] when no letter or digit is left.
 pub fn clean(text: &str) -> Result<String, PromptError> {
-    let mut out = String::with_capacity(text.len().min(4 * MAX_CHARS));
+    match normalise(text, MAX_CHARS)? {
+        (_, true) => Err(PromptError::TooLong),
+        (out, false) => worded(out),
+    }
+}
+
+/// As [`clean`], but what is longer than `most` characters is cut behind a word.
+///
+/// # Errors
+/// As [`clean`], without [`PromptError::TooLong`].
+pub fn clean_to(text: &str, most: usize) -> Result<String, PromptError> {
+    let (mut out, longer) = normalise(text, most)?;
+    if longer {
+        // The one character more tells whether the word before it is whole.
+        match out.rfind(' ') {
+            Some(word) => out.truncate(word),
+            None => drop(out.pop()),
+        }
+    }
+    worded(out)
+}
+
+/// The first `most` characters and one more where there are more, and whether there are.
+fn normalise(text: &str, most: usize) -> Result<(String, bool), PromptError> {
+    let mut out = String::with_capacity(text.len().min(4 * most));
     let mut chars = 0;
     let mut pending_space = false;
     for c in text.chars() {
@@ -36,10 +60,14 @@ pub fn clean(text: &str) -> Result<String, PromptError> {
         }
         out.push(if is_apostrophe(c) { '\'' } else { c });
         chars += 1;
-        if chars > MAX_CHARS {
-            return Err(PromptError::TooLong);
+        if chars > most {
+            return Ok((out, true));
         }
     }
+    Ok((out, false))
+}
+
+fn worded(out: String) -> Result<String, PromptError> {
     if out.chars().any(char::is_alphanumeric) {
         Ok(out)
     } else {
@@ -131,6 +159,17 @@ mod tests {
         for text in ["", "   ", "'", "… !", "\n\t"] {
             assert_eq!(clean(text), Err(PromptError::Empty), "{text:?}");
         }
+    }
+
+    #[test]
+    fn what_may_be_cut_is_cut_behind_a_word() {
+        assert_eq!(clean_to("una mela rossa", 14).unwrap(), "una mela rossa");
+        for most in 8..=13 {
+            assert_eq!(clean_to("una mela rossa", most).unwrap(), "una mela");
+        }
+        assert_eq!(clean_to("una  mela\u{200b}", 5).unwrap(), "una");
+        assert_eq!(clean_to(&"è".repeat(1000), 20).unwrap(), "è".repeat(20));
+        assert_eq!(clean_to(&"… ".repeat(1000), 20), Err(PromptError::Empty));
     }
 
     #[test]

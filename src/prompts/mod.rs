@@ -23,7 +23,7 @@ mod phrase;
 #[cfg(test)]
 mod tests;
 
-pub use clean::{MAX_CHARS, clean};
+pub use clean::{MAX_CHARS, clean, clean_to};
 use phrase::Phrase;
 
 /// Most prompts one label may give.

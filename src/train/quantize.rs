@@ -4,29 +4,29 @@
 //! calibration is needed; photos and sentences are there to measure the agreement with the float
 //! towers. LayerNorm, softmax, embeddings and the last projection stay float.
 
-use std::collections::BTreeSet;
+mod photos;
+mod sensitivity;
+
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use indicatif::ProgressBar;
 
+pub use self::sensitivity::Sensitivity;
+use super::data::{Dataset, Skips};
+use super::evaluate::zero_shot;
 use super::import::write::Staging;
 use crate::bundle::manifest::Manifest;
 use crate::bundle::{Bundle, Limits};
-use crate::config::{Negatives, Shape};
-use crate::encoder::int8::Int8ImageEncoder;
+use crate::config::Negatives;
 use crate::encoder::int8::kernels::{Context, Isa};
 use crate::encoder::int8::recognise::Options as Keep;
 use crate::encoder::int8::tower::{Kind, Tower};
 use crate::encoder::tract::{TractImageEncoder, TractTextEncoder};
-use crate::encoder::{self, Embedding, ImageEncoder, ModelInput, TextEncoder};
-use crate::preprocess::Preprocessor;
-use crate::{photo, prompts};
-
-/// Photos that are compared at most.
-const MAX_PHOTOS: usize = 512;
+use crate::encoder::{self, Embedding, ImageEncoder, TextEncoder};
+use crate::prompts;
 
 /// Least mean and least worst cosine to the float tower that is written without being forced.
 const LEAST: (f64, f64) = (0.99, 0.97);
@@ -36,14 +36,25 @@ const LEAST: (f64, f64) = (0.99, 0.97);
 pub struct Options {
     /// Folder of photos, searched through and through, that the towers are compared on.
     pub photos: PathBuf,
-    /// How many of the image tower's sublayers stay float: those whose quantization costs most.
+    /// How many sublayers of each tower stay float: those whose quantization costs most.
     pub keep_float: usize,
-    /// Measures every sublayer of the image tower by itself; implied by `keep_float`.
+    /// Measures every sublayer by itself; implied by `keep_float`.
     pub sensitivity: bool,
+    /// Classified by the float bundle and by the int8 one.
+    pub zero_shot: Option<ZeroShot>,
     /// Replaces a bundle, and writes one that agrees less than it should.
     pub force: bool,
     /// The command, for the provenance.
     pub command: String,
+}
+
+/// Images of named classes.
+#[derive(Clone, Debug)]
+pub struct ZeroShot {
+    /// The classes.
+    pub question: zero_shot::Question,
+    /// The images.
+    pub images: Dataset,
 }
 
 /// Agreement of embeddings with the float tower's.
@@ -79,17 +90,6 @@ impl Agreement {
     }
 }
 
-/// One sublayer left float while all others are int8.
-#[derive(Clone, Debug)]
-pub struct Sensitivity {
-    /// Its node and kind.
-    pub name: String,
-    /// Its position among the sublayers that were found.
-    pub position: usize,
-    /// Mean cosine then.
-    pub mean: f64,
-}
-
 /// What became of one tower.
 #[derive(Clone, Debug)]
 pub struct TowerReport {
@@ -103,6 +103,8 @@ pub struct TowerReport {
     pub bytes: (u64, u64),
     /// Agreement with the float tower; nothing where it was copied.
     pub agreement: Option<Agreement>,
+    /// Its sublayers, if asked for, the most sensitive first.
+    pub sensitivity: Vec<Sensitivity>,
 }
 
 /// What was done.
@@ -112,8 +114,10 @@ pub struct Report {
     pub towers: Vec<TowerReport>,
     /// Photos whose best sentence, of the default set, stayed the same; and photos.
     pub same_best: (usize, usize),
-    /// Sublayers of the image tower, if asked for, the most sensitive first.
-    pub sensitivity: Vec<Sensitivity>,
+    /// Of the float bundle and the int8 one, if asked for.
+    pub zero_shot: Option<[zero_shot::Report; 2]>,
+    /// Photos that cannot be read.
+    pub skipped: Skips,
 }
 
 /// Quantizes the bundle at `path` into `out`. `bar` shows the step.
@@ -125,7 +129,7 @@ pub fn quantize(path: &Path, out: &Path, options: &Options, bar: &ProgressBar) -
     let bundle = Bundle::open(path, &Limits::default())?;
     let staging = Staging::new(out, options.force)?;
     let context = Arc::new(Context::new(Isa::detect(), cores()));
-    let inputs = inputs(&bundle, &options.photos)?;
+    let (inputs, skipped) = photos::inputs(&bundle, &options.photos)?;
     let sentences = prompts::negatives(&Negatives {
         builtin: true,
         extra: Vec::new(),
@@ -136,32 +140,33 @@ pub fn quantize(path: &Path, out: &Path, options: &Options, bar: &ProgressBar) -
     let float_images = TractImageEncoder::load(&bundle, cores())?.encode_images(&inputs)?;
     let float_texts = TractTextEncoder::load(&bundle)?.encode_texts(&sentences)?;
 
-    let (keep, sensitivity) = if options.sensitivity || options.keep_float > 0 {
-        let found = sensitivity(&bundle, &context, &inputs, &float_images, bar)?;
-        let worst = found.iter().take(options.keep_float);
-        let keep: BTreeSet<usize> = worst.map(|s| s.position).collect();
-        (keep, found)
-    } else {
-        (BTreeSet::new(), Vec::new())
+    let bench = sensitivity::Bench {
+        bundle: &bundle,
+        context: &context,
+        photos: (&inputs, &float_images),
+        sentences: (&sentences, &float_texts),
     };
-
     let mut manifest = bundle.manifest().clone();
     manifest.files.clear();
     let mut towers = Vec::new();
     for kind in [Kind::Image, Kind::Text] {
+        let measured = options.sensitivity || options.keep_float > 0;
+        let sensitivity = if measured {
+            bench.sensitivity(kind, bar)?
+        } else {
+            Vec::new()
+        };
+        let costly = sensitivity.iter().take(options.keep_float);
+        let rules = Keep {
+            keep_float: costly.map(|row| row.position).collect(),
+            ..Keep::default()
+        };
         bar.set_message(format!("quantizing {}", kind.onnx()));
-        let mut rules = Keep::default();
-        if kind == Kind::Image {
-            rules.keep_float.clone_from(&keep);
-        }
-        towers.push(tower(
-            &bundle,
-            kind,
-            &context,
-            &rules,
-            &staging,
-            &mut manifest,
-        )?);
+        let report = tower(&bundle, kind, &context, &rules, &staging, &mut manifest)?;
+        towers.push(TowerReport {
+            sensitivity,
+            ..report
+        });
     }
     ensure!(
         towers.iter().any(|tower| tower.quantized),
@@ -206,17 +211,32 @@ pub fn quantize(path: &Path, out: &Path, options: &Options, bar: &ProgressBar) -
         if tower.quantized && !agreement.suffices() && !options.force {
             bail!(
                 "the {} tower agrees too little with the float one: mean cosine {:.4}, worst {:.4} \
-                 of {} (at least {} and {} are asked for). Nothing was written; try --keep-float 4, \
+                 of {} (at least {} and {} are asked for). Nothing was written; try --keep-float {}, \
                  or --force",
                 tower.kind.name(),
                 agreement.mean,
                 agreement.worst,
                 agreement.count,
                 LEAST.0,
-                LEAST.1
+                LEAST.1,
+                options.keep_float + 4
             );
         }
     }
+    let zero_shot = match &options.zero_shot {
+        None => None,
+        Some(ZeroShot { question, images }) => {
+            bar.set_message("zero-shot classification");
+            let reports = [
+                zero_shot::evaluate(&bundle, question, images)?,
+                zero_shot::evaluate(&written, question, images)?,
+            ];
+            manifest.evaluation.extend(reports[1].table("zero_shot"));
+            let float = reports[0].table("zero_shot_float");
+            manifest.evaluation.extend(float);
+            Some(reports)
+        }
+    };
     staging.manifest(&manifest)?;
     staging.commit()?;
     let best = |images: &[Embedding], texts: &[Embedding]| -> Vec<usize> {
@@ -227,7 +247,8 @@ pub fn quantize(path: &Path, out: &Path, options: &Options, bar: &ProgressBar) -
     Ok(Report {
         towers,
         same_best: (same, before.len()),
-        sensitivity,
+        zero_shot,
+        skipped,
     })
 }
 
@@ -269,79 +290,8 @@ fn tower(
         quantized,
         bytes: (before, after),
         agreement: None,
+        sensitivity: Vec::new(),
     })
-}
-
-/// Leaves each sublayer of the image tower float in turn; what helps most comes first.
-fn sensitivity(
-    bundle: &Bundle,
-    context: &Arc<Context>,
-    inputs: &[ModelInput],
-    float: &[Embedding],
-    bar: &ProgressBar,
-) -> Result<Vec<Sensitivity>> {
-    let whole = Tower::quantize(bundle, Kind::Image, context, &Keep::default())?;
-    let names: Vec<String> = whole
-        .report()
-        .found
-        .iter()
-        .map(|found| format!("{} ({})", found.name, found.kind))
-        .collect();
-    drop(whole);
-    let mut table = Vec::new();
-    for (position, name) in names.iter().enumerate() {
-        bar.set_message(format!("sensitivity {} of {}", position + 1, names.len()));
-        let rules = Keep {
-            keep_float: BTreeSet::from([position]),
-            ..Keep::default()
-        };
-        let tower = Tower::quantize(bundle, Kind::Image, context, &rules)?;
-        let mut encoder = Int8ImageEncoder::new(&tower, context, bundle.manifest().image.size_px)?;
-        let embeddings = encoder.encode_images(inputs)?;
-        table.push(Sensitivity {
-            name: name.clone(),
-            position,
-            mean: Agreement::of(float, &embeddings).mean,
-        });
-    }
-    table.sort_by(|a, b| b.mean.total_cmp(&a.mean));
-    Ok(table)
-}
-
-/// The photos under `folder`, as the encoder takes them.
-fn inputs(bundle: &Bundle, folder: &Path) -> Result<Vec<ModelInput>> {
-    let mut paths = Vec::new();
-    collect(folder, &mut paths)?;
-    paths.sort();
-    paths.truncate(MAX_PHOTOS);
-    ensure!(
-        !paths.is_empty(),
-        "no .jpg or .png under {}; give --photos a folder of camera frames",
-        folder.display()
-    );
-    let preprocessor = Preprocessor::new(&bundle.manifest().image);
-    paths
-        .iter()
-        .map(|path| {
-            let rgb = photo::read(path).with_context(|| path.display().to_string())?;
-            Ok(preprocessor.prepare(&rgb, &Shape::Full)?)
-        })
-        .collect()
-}
-
-fn collect(folder: &Path, paths: &mut Vec<PathBuf>) -> Result<()> {
-    let entries = std::fs::read_dir(folder).with_context(|| folder.display().to_string())?;
-    for entry in entries {
-        let path = entry?.path();
-        let extension = path.extension().and_then(|e| e.to_str());
-        let extension = extension.map(str::to_ascii_lowercase);
-        if path.is_dir() {
-            collect(&path, paths)?;
-        } else if matches!(extension.as_deref(), Some("jpg" | "jpeg" | "png")) {
-            paths.push(path);
-        }
-    }
-    Ok(())
 }
 
 fn nearest(image: &Embedding, texts: &[Embedding]) -> usize {

@@ -121,6 +121,7 @@ fn new_towers_come_closer_to_their_teacher_and_are_a_bundle_like_any_other() {
         photos: folder.path().join("photos"),
         keep_float: 0,
         sensitivity: false,
+        zero_shot: None,
         force: true,
         command: "a test".to_owned(),
     };

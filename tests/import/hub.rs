@@ -7,6 +7,7 @@ use std::process::{Command, Output};
 use std::sync::{Arc, Mutex};
 
 use serde_json::json;
+use sha2::{Digest, Sha256};
 
 const ID: &str = "qualcuno/piccolo";
 const REVISION: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -19,14 +20,23 @@ struct Request {
     authorized: bool,
 }
 
-/// A hub with one model, which hangs up in the middle of the weights the first time.
+/// What happens to the first request for the whole of the weights.
+#[derive(Clone, Copy, PartialEq)]
+enum First {
+    /// The hub hangs up in the middle.
+    Cut,
+    /// 503.
+    Unavailable,
+}
+
+/// A hub with one model.
 struct Hub {
     address: String,
     seen: Arc<Mutex<Vec<Request>>>,
 }
 
 impl Hub {
-    fn start(folder: PathBuf) -> Self {
+    fn start(folder: PathBuf, first: First) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let seen = Arc::new(Mutex::new(Vec::new()));
@@ -34,7 +44,7 @@ impl Hub {
         std::thread::spawn(move || {
             for stream in listener.incoming() {
                 let (folder, log) = (folder.clone(), Arc::clone(&log));
-                std::thread::spawn(move || serve(stream.unwrap(), &folder, &log));
+                std::thread::spawn(move || serve(stream.unwrap(), &folder, first, &log));
             }
         });
         Self { address, seen }
@@ -46,10 +56,10 @@ impl Hub {
 }
 
 /// Answers one request and closes the connection.
-fn serve(stream: TcpStream, folder: &Path, log: &Mutex<Vec<Request>>) -> Option<()> {
+fn serve(stream: TcpStream, folder: &Path, first: First, log: &Mutex<Vec<Request>>) -> Option<()> {
     let mut lines = BufReader::new(stream.try_clone().ok()?).lines();
-    let first = lines.next()?.ok()?;
-    let path = first.split(' ').nth(1)?.to_owned();
+    let line = lines.next()?.ok()?;
+    let path = line.split(' ').nth(1)?.to_owned();
     let mut headers = BTreeMap::new();
     for line in lines {
         let line = line.ok()?;
@@ -64,7 +74,8 @@ fn serve(stream: TcpStream, folder: &Path, log: &Mutex<Vec<Request>>) -> Option<
         authorized: headers.get("authorization").map(String::as_str) == Some("Bearer segreto"),
     };
     let mut seen = log.lock().unwrap();
-    let began = |r: &Request| r.path == path && r.range.as_deref() == Some("bytes=0-");
+    let whole = |range: &Option<String>| range.as_ref().is_some_and(|range| range.ends_with('-'));
+    let began = |r: &Request| r.path == path && whole(&r.range);
     let first_time = !seen.iter().any(began);
     seen.push(request.clone());
     drop(seen);
@@ -74,9 +85,21 @@ fn serve(stream: TcpStream, folder: &Path, log: &Mutex<Vec<Request>>) -> Option<
         let names = fs::read_dir(folder)
             .ok()?
             .map(|entry| entry.unwrap().file_name());
-        let siblings: Vec<_> = names
-            .map(|name| json!({"rfilename": name.to_str().unwrap()}))
-            .collect();
+        let told = path.contains("blobs=true");
+        let sibling = |name: std::ffi::OsString| {
+            let bytes = fs::read(folder.join(&name)).unwrap();
+            let mut entry = json!({"rfilename": name.to_str().unwrap()});
+            if told {
+                entry["size"] = json!(bytes.len());
+            }
+            if told && name == "model.safetensors" {
+                let hash = Sha256::digest(&bytes);
+                let hash: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+                entry["lfs"] = json!({"sha256": hash, "size": bytes.len(), "pointerSize": 134});
+            }
+            entry
+        };
+        let siblings: Vec<_> = names.map(sibling).collect();
         let body = json!({"siblings": siblings, "sha": REVISION}).to_string();
         let length = body.len();
         write!(
@@ -96,6 +119,15 @@ fn serve(stream: TcpStream, folder: &Path, log: &Mutex<Vec<Request>>) -> Option<
             let last = b.parse::<usize>().map_or(bytes.len(), |last| last + 1);
             (a.parse::<usize>().unwrap(), last)
         })?;
+    let first_of_weights = name == "model.safetensors" && first_time && to == bytes.len();
+    if first_of_weights && first == First::Unavailable {
+        let answer = "HTTP/1.1 503 Unavailable\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+        return stream.write_all(answer.as_bytes()).ok();
+    }
+    if from >= bytes.len() {
+        let answer = "HTTP/1.1 416 Range\r\ncontent-length: 0\r\nconnection: close\r\n\r\n";
+        return stream.write_all(answer.as_bytes()).ok();
+    }
     write!(
         stream,
         "HTTP/1.1 206 Partial Content\r\netag: \"{name}-etag\"\r\nx-repo-commit: {REVISION}\r\n\
@@ -105,7 +137,7 @@ fn serve(stream: TcpStream, folder: &Path, log: &Mutex<Vec<Request>>) -> Option<
         to - from
     )
     .ok()?;
-    let cut = name == "model.safetensors" && first_time && to == bytes.len();
+    let cut = first_of_weights && first == First::Cut;
     let end = if cut { to / 2 } else { to };
     stream.write_all(&bytes[from..end]).ok()
 }
@@ -145,7 +177,7 @@ fn an_id_is_downloaded_continued_and_served_from_the_cache_afterwards() {
         tempfile::tempdir().unwrap(),
         tempfile::tempdir().unwrap(),
     );
-    let hub = Hub::start(model.path().to_owned());
+    let hub = Hub::start(model.path().to_owned(), First::Cut);
     let bundle = out.path().join("first");
     let output = import(&hub.address, home.path(), &bundle);
     let said = String::from_utf8_lossy(&output.stderr);
@@ -191,4 +223,59 @@ fn an_id_is_downloaded_continued_and_served_from_the_cache_afterwards() {
     );
     assert!(!failed.status.success());
     assert!(String::from_utf8_lossy(&failed.stderr).contains("is the hub reachable"));
+}
+
+/// Where the cache keeps the weights: whole, and while they come.
+fn blob(home: &Path, name: &str) -> PathBuf {
+    let blobs = home.join("hub/models--qualcuno--piccolo/blobs");
+    fs::create_dir_all(&blobs).unwrap();
+    blobs.join(name)
+}
+
+fn imports(hub: &Hub, home: &Path) {
+    let out = tempfile::tempdir().unwrap();
+    let output = import(&hub.address, home, &out.path().join("bundle"));
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}\n{:?}", hub.requests());
+}
+
+#[test]
+fn whatever_an_earlier_run_left_the_weights_in_the_cache_are_the_hubs() {
+    let model = model();
+    let weights = fs::read(model.path().join("model.safetensors")).unwrap();
+    let third = &weights[..weights.len() / 3];
+    let whole = [&weights[..], b"more"].concat();
+    let other = vec![7; third.len()];
+    for (what, left) in [
+        ("a part", third),
+        ("all, not yet renamed", &weights),
+        ("more than all", &whole),
+        ("a part of something else", &other),
+    ] {
+        let home = tempfile::tempdir().unwrap();
+        // What the hub's cache calls it while it comes.
+        fs::write(blob(home.path(), "model.part"), left).unwrap();
+        let hub = Hub::start(model.path().to_owned(), First::Unavailable);
+        imports(&hub, home.path());
+        let kept = fs::read(blob(home.path(), "model.safetensors-etag")).unwrap();
+        assert!(kept == weights, "{what}: {} bytes", kept.len());
+    }
+}
+
+/// As versions before this one left them behind.
+#[test]
+fn damaged_weights_in_the_cache_are_fetched_again() {
+    let (model, home) = (model(), tempfile::tempdir().unwrap());
+    let hub = Hub::start(model.path().to_owned(), First::Cut);
+    imports(&hub, home.path());
+    let blob = blob(home.path(), "model.safetensors-etag");
+    let weights = fs::read(&blob).unwrap();
+    let long = [&weights[..100], &weights].concat();
+    let mut wrong = weights.clone();
+    *wrong.last_mut().unwrap() ^= 1;
+    for damaged in [long, wrong] {
+        fs::write(&blob, damaged).unwrap();
+        imports(&hub, home.path());
+        assert!(fs::read(&blob).unwrap() == weights);
+    }
 }

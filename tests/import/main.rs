@@ -6,4 +6,5 @@
 mod distill;
 mod hub;
 mod parity;
+mod quantize;
 mod refresh;

@@ -1,11 +1,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use image::{Rgb, RgbImage};
 use indicatif::ProgressBar;
 use vedetta::bundle::{Bundle, Limits};
 use vedetta::photo;
 use vedetta::train::data;
 use vedetta::train::descent::Rule;
+use vedetta::train::fit::cache::{Cache, key};
 use vedetta::train::fit::distillation::Objective;
 use vedetta::train::fit::loss::Loss;
 use vedetta::train::fit::taught::Teaching;
@@ -149,6 +151,7 @@ fn tuned_towers_are_written_as_bundles_that_the_daemon_runs_and_quantize_takes()
             photos: folder.path().join("photos"),
             keep_float: 0,
             sensitivity: false,
+            zero_shot: None,
             force: true,
             command: "a test".to_owned(),
         };
@@ -235,6 +238,116 @@ fn a_bundle_can_be_its_own_teacher() {
     let (free, held) = (drift(0.0), drift(100.0));
     println!("drift {free} free, {held} held");
     assert!(held < 0.75 * free);
+}
+
+/// 2160 of 2400 photos would be held out.
+#[test]
+fn however_many_photos_are_held_out_everything_is_measured_on_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    for (class, colour) in [("mela", [200, 60, 30]), ("pera", [60, 200, 40])] {
+        let place = folder.path().join("photos").join(class);
+        fs::create_dir_all(&place).unwrap();
+        for number in 0..1200u32 {
+            let picture = RgbImage::from_fn(16, 16, |x, y| {
+                let noise = (x * 7 + y * 5 + number * 11 + number / 30 * x) % 40;
+                Rgb(colour.map(|c: u32| u8::try_from(c + noise).unwrap()))
+            });
+            picture.save(place.join(format!("{number}.png"))).unwrap();
+        }
+    }
+    let bundle = imported("dual-encoder", Store::Float, folder.path());
+    for tuning in [Some(Tuning::full()), None] {
+        let out = folder.path().join("out");
+        let options = Options {
+            held_out: 0.9,
+            epochs: Some(1),
+            batch: 64,
+            rate: 1e-4,
+            strength: tuning.is_none().then_some(0.1),
+            tuning,
+            ..options(folder.path())
+        };
+        let outcome = fit(&bundle, &out, &options).unwrap();
+        assert_eq!((outcome.train.len(), outcome.held_out.len()), (400, 2000));
+        let [before, after] = outcome.answers.as_ref().unwrap();
+        assert_eq!((before.len(), after.len()), (2000, 2000));
+        let written = open(&out);
+        let evaluation = &written.manifest().evaluation;
+        assert_eq!(evaluation["fit_held_out_photos"], 2000.0);
+        let first = outcome.learnt.curve[0].held_out_loss;
+        assert!((outcome.before.loss - first).abs() < 1e-3, "{first}");
+        assert!((evaluation["fit_held_out_loss_before"] - first).abs() < 1e-3);
+        report::html(&outcome, "x").unwrap();
+    }
+}
+
+/// A text tower that is learnt reads its captions itself; only those that are measured with are needed
+/// from the bundle as it was.
+#[test]
+fn captions_that_a_learnt_text_tower_reads_are_not_embedded_before() {
+    let folder = tempfile::tempdir().unwrap();
+    photos(&folder.path().join("photos"));
+    let mut list = "image\tcaption\n".to_owned();
+    for name in ["arance", "banane", "limoni", "latte"] {
+        for part in 1..=3 {
+            list += &format!("{name}/{part}.png\tuna foto di {name} numero {part}\n");
+        }
+    }
+    fs::write(folder.path().join("photos/didascalie.tsv"), list).unwrap();
+    let bundle = imported("dual-encoder", Store::Float, folder.path());
+    let options = Options {
+        epochs: Some(1),
+        rate: 1e-4,
+        strength: None,
+        tuning: Some(Tuning::full()),
+        ..options(folder.path())
+    };
+    let outcome = fit(&bundle, &folder.path().join("out"), &options).unwrap();
+    let cache = Cache::open(&options.cache, &open(&bundle)).unwrap();
+    let embedded = |item: &usize| {
+        let caption = &outcome.dataset.items[*item].captions[0];
+        cache.get(&key(&[b"text", caption.as_bytes()])).is_some()
+    };
+    assert!(outcome.held_out.iter().all(embedded));
+    assert!(!outcome.train.iter().any(embedded));
+}
+
+#[test]
+fn a_bundle_that_cannot_be_written_costs_no_epoch() {
+    let folder = tempfile::tempdir().unwrap();
+    photos(&folder.path().join("photos"));
+    let bundle = imported("dual-encoder", Store::Float, folder.path());
+    let (out, cache) = (folder.path().join("out"), folder.path().join("cache"));
+    let checkpoint = || {
+        let entries = fs::read_dir(&cache).into_iter().flatten();
+        let mut paths = entries.map(|entry| entry.unwrap().path());
+        paths.find(|path| path.extension().is_some_and(|e| e == "safetensors"))
+    };
+    let options = Options {
+        epochs: Some(20),
+        rate: 1e-3,
+        strength: None,
+        tuning: Some(Tuning::full()),
+        ..options(folder.path())
+    };
+    let failed = std::thread::scope(|scope| {
+        let fitting = scope.spawn(|| fit(&bundle, &out, &options));
+        while checkpoint().is_none() && !fitting.is_finished() {
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        fs::remove_dir_all(folder.path().join("out.partial")).unwrap();
+        fitting.join().unwrap().err()
+    });
+    let error = format!("{:#}", failed.expect("there is no folder to write to"));
+    assert!(error.contains("cannot write"), "{error}");
+    assert!(checkpoint().is_some(), "the run is lost");
+    let resumed = Options {
+        resume: true,
+        ..options
+    };
+    let outcome = fit(&bundle, &out, &resumed).unwrap();
+    assert!(outcome.written.is_some() && outcome.learnt.curve.len() == 21);
+    assert!(checkpoint().is_none(), "a run that is written is left over");
 }
 
 pub fn open(path: &Path) -> Bundle {

@@ -77,8 +77,21 @@ fn zero_shot_counts_nearest_names_and_sets_the_published_rows_beside_it() {
         "--images",
         "foto",
         "--write",
+        "--per-class",
+        "classi.tsv",
     ];
     let said = evaluate(stage.path(), &arguments).unwrap();
+    let classes = std::fs::read_to_string(stage.path().join("classi.tsv")).unwrap();
+    let rows: Vec<&str> = classes.lines().collect();
+    assert_eq!(
+        rows,
+        [
+            "folder\tname\timages\taccuracy@1\taccuracy@5\taccuracy@10\taccuracy@100",
+            "b\tblu\t1\t1.0000\t1.0000\t1.0000\t1.0000",
+            "r\trosso\t2\t0.5000\t1.0000\t1.0000\t1.0000",
+            "v\tverde\t1\t1.0000\t1.0000\t1.0000\t1.0000",
+        ]
+    );
     // Three of four, and the mixed picture is second.
     let ours = row(&said, "tiny@");
     assert_eq!(ours[1..], ["75.00", "100.00", "100.00", "100.00"], "{said}");
@@ -108,6 +121,27 @@ fn retrieval_looks_every_caption_up_among_all_images() {
     assert_eq!(row(&said, "tiny@")[1..], ["1.0000"; 6]);
     assert!(row(&said, "mCLIP").contains(&"0.2874".to_owned()));
     assert_eq!(evaluation(stage.path(), "colori_it_mrr10"), 1.0);
+}
+
+/// The mixed picture has two captions, each of which another picture fits better.
+#[test]
+fn a_right_image_in_second_place_counts_half_at_five() {
+    let stage = stage();
+    let rows = [
+        ("r/1", "rosso"),
+        ("r/2", "rosso"),
+        ("r/2", "verde"),
+        ("v/1", "verde"),
+        ("b/1", "blu"),
+    ];
+    let rows = rows.map(|(image, caption)| format!("{image}.png\t{caption}\n"));
+    let list = format!("image\tcaption\n{}", rows.concat());
+    std::fs::write(stage.path().join("foto/didascalie.tsv"), list).unwrap();
+    let said = evaluate(stage.path(), &["--retrieval", "--images", "foto"]).unwrap();
+    assert!(said.contains("5 captions, each among 4 images"), "{said}");
+    let ours = row(&said, "tiny@");
+    let expected = ["0.6000", "0.8000", "0.8000", "0.6000", "1.0000", "1.0000"];
+    assert_eq!(ours[1..], expected, "{said}");
 }
 
 #[test]

@@ -234,6 +234,30 @@ fn the_strength_is_chosen_by_cross_validation() {
 }
 
 #[test]
+fn two_photos_of_each_are_held_to_the_bundle_as_strongly_as_can_be() {
+    let shop = Shop::new();
+    fs::remove_file(shop.path("photos/rosso/broken.jpg")).unwrap();
+    for (name, _) in COLOURS {
+        for shade in 2..10 {
+            fs::remove_file(
+                shop.path("photos")
+                    .join(format!("{name}/{shade}<img src=x>.png")),
+            )
+            .unwrap();
+        }
+    }
+    let options = Options {
+        strength: None,
+        ..shop.options()
+    };
+    let outcome = shop.fit(&options).unwrap();
+    assert_eq!((outcome.train.len(), outcome.held_out.len()), (3, 3));
+    assert_eq!(outcome.settings.strength, 10.0);
+    assert!(outcome.trials.is_empty());
+    report::html(&outcome, "x").unwrap();
+}
+
+#[test]
 fn what_cannot_be_refreshed_is_refused_with_what_to_do() {
     let shop = Shop::new();
     let refused = |options: &Options| format!("{:#}", shop.fit(options).err().unwrap());

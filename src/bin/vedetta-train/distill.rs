@@ -59,6 +59,9 @@ pub struct Distill {
     /// The optimizer; adabelief is run with adaptive gradient clipping.
     #[arg(long, value_enum, default_value = "adamw")]
     optimizer: Optimizer,
+    /// With --optimizer adamw: pull of the weights towards zero, times the rate in each step [default: 0].
+    #[arg(long, value_name = "WEIGHT")]
+    weight_decay: Option<f32>,
     /// Losses [default: mse,affinity].
     #[command(flatten)]
     losses: Losses,
@@ -112,7 +115,7 @@ impl Distill {
 ///
 /// # Errors
 /// Whatever does not fit, or a student that is no closer; the message says what to do.
-pub fn run(arguments: Distill) -> Result<()> {
+pub fn run(arguments: Distill, command: String) -> Result<()> {
     let student = arguments.student()?;
     let usual = [(Name::Mse, 1.0), (Name::Affinity, 1.0)];
     let (loss, teaching) = arguments.losses.read(&usual)?;
@@ -128,7 +131,7 @@ pub fn run(arguments: Distill) -> Result<()> {
             epochs: Some(arguments.epochs),
             batch: usize::from(arguments.batch),
             rate: arguments.rate,
-            rule: arguments.optimizer.into(),
+            rule: arguments.optimizer.rule(arguments.weight_decay, 0.0)?,
             loss,
             teaching,
             strength: None,
@@ -137,10 +140,7 @@ pub fn run(arguments: Distill) -> Result<()> {
             cache: arguments.cache.map_or_else(cache, Ok)?,
             resume: arguments.resume,
             force: arguments.force,
-            command: format!(
-                "vedetta-train distill TEACHER -o DIR --data DIR --seed {}",
-                arguments.seed
-            ),
+            command,
         },
     };
     let (outcome, notes) = distill(&arguments.teacher, &arguments.output, &options)?;

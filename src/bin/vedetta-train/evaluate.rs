@@ -52,6 +52,9 @@ pub struct Evaluate {
     /// With --zero-shot: one template a line, {} for the name.
     #[arg(long, value_name = "FILE")]
     templates: Option<PathBuf>,
+    /// With --zero-shot: write every class's accuracy (TSV).
+    #[arg(long, value_name = "FILE", requires = "zero_shot")]
+    per_class: Option<PathBuf>,
     /// Look every caption up among all --images.
     #[arg(long, group = "what", requires = "images")]
     retrieval: bool,
@@ -246,6 +249,10 @@ fn zero_shot(arguments: &Evaluate, bundle: &Bundle, images: &Path) -> Result<Out
         "* Bianchi et al. 2021, on the 50 000 validation images of ImageNet: not comparable unless\n  \
          these are what was measured here, with their names and templates"
     );
+    if let Some(path) = &arguments.per_class {
+        write_atomically(path, report.per_class(&question).as_bytes())?;
+        println!("{}: every class", path.display());
+    }
     let mut of = report.of_classes.clone();
     of.sort_by(|a, b| b.accuracy[0].total_cmp(&a.accuracy[0]));
     for (n, one) in of.iter().enumerate() {
@@ -316,7 +323,8 @@ fn row(table: &mut Table, cells: impl IntoIterator<Item = String>) {
     table.add_row(cells.into_iter().enumerate().map(cell));
 }
 
-fn print_skipped(skipped: &Skips) {
+/// Prints what could not be used.
+pub fn print_skipped(skipped: &Skips) {
     for one in skipped.first().iter().take(10) {
         eprintln!("skipped {}: {}", one.name, one.reason);
     }

@@ -48,6 +48,10 @@ pub struct Fit {
     /// The optimizer; adabelief is run with adaptive gradient clipping, as CLIP-Italian was trained.
     #[arg(long, value_enum, default_value = "adabelief")]
     optimizer: Optimizer,
+    /// With --optimizer adamw: pull of the weights towards zero, times the rate in each step [default:
+    /// 0.01 for the towers, 0 for the projection, which --strength holds].
+    #[arg(long, value_name = "WEIGHT")]
+    weight_decay: Option<f32>,
     #[command(flatten)]
     towers: towers::Towers,
     #[command(flatten)]
@@ -86,7 +90,7 @@ pub struct Source {
     /// without it the folders' names.
     #[arg(long, value_name = "FILE")]
     names: Option<PathBuf>,
-    /// Share of the photos of every class that is held out, percent.
+    /// Share of the photos of every class that is held out, percent; 2000 photos at most.
     #[arg(long, value_name = "PERCENT", default_value_t = 20, value_parser = clap::value_parser!(u8).range(1..=90))]
     held_out: u8,
 }
@@ -141,11 +145,25 @@ impl From<Layout> for Format {
     }
 }
 
-impl From<Optimizer> for Rule {
-    fn from(optimizer: Optimizer) -> Self {
-        match optimizer {
-            Optimizer::Adabelief => Self::AdaBelief,
-            Optimizer::Adamw => Self::AdamW { decay: 0.0 },
+impl Optimizer {
+    /// The rule; `usual` is AdamW's weight decay where none is given.
+    ///
+    /// # Errors
+    /// A weight decay of a rule that has none, or one that is out of bounds.
+    pub fn rule(self, decay: Option<f32>, usual: f32) -> Result<Rule> {
+        let decay_or_usual = decay.unwrap_or(usual);
+        ensure!(
+            (0.0..=1.0).contains(&decay_or_usual),
+            "--weight-decay is {decay_or_usual}; legal: 0 to 1"
+        );
+        match self {
+            Self::Adabelief => {
+                ensure!(decay.is_none(), "--weight-decay is for --optimizer adamw");
+                Ok(Rule::AdaBelief)
+            }
+            Self::Adamw => Ok(Rule::AdamW {
+                decay: decay_or_usual,
+            }),
         }
     }
 }
@@ -154,11 +172,9 @@ impl From<Optimizer> for Rule {
 ///
 /// # Errors
 /// Whatever does not fit, or a refresh that is no better; the message says what to do.
-pub fn run(arguments: Fit) -> Result<()> {
+pub fn run(arguments: Fit, command: String) -> Result<()> {
     let tuning = arguments.towers.tuning(arguments.stage)?;
     let usual = towers::usual(arguments.stage, &arguments.towers);
-    let name = arguments.stage.to_possible_value();
-    let name = name.map_or_else(String::new, |value| value.get_name().to_owned());
     let (loss, mut teaching) = arguments.losses.read(&[(losses::Name::Infonce, 1.0)])?;
     ensure!(
         teaching.objective.is_taught() || arguments.teacher.is_none(),
@@ -187,7 +203,9 @@ pub fn run(arguments: Fit) -> Result<()> {
         epochs: arguments.epochs,
         batch: usize::from(arguments.batch.unwrap_or(usual.batch)),
         rate: arguments.rate.unwrap_or(usual.rate),
-        rule: arguments.optimizer.into(),
+        rule: arguments
+            .optimizer
+            .rule(arguments.weight_decay, usual.decay)?,
         loss,
         teaching,
         strength: arguments.strength,
@@ -196,10 +214,7 @@ pub fn run(arguments: Fit) -> Result<()> {
         cache: arguments.cache.map_or_else(cache, Ok)?,
         resume: arguments.resume,
         force: arguments.force,
-        command: format!(
-            "vedetta-train fit --stage {name} BUNDLE -o DIR --data DIR --seed {}",
-            arguments.seed
-        ),
+        command,
     };
     let outcome = fit::fit(&arguments.bundle, &arguments.output, &options)?;
     print(&outcome);

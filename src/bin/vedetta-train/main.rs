@@ -1,6 +1,7 @@
 //! The host-side trainer.
 
 mod calibrate;
+mod command;
 mod distill;
 mod evaluate;
 mod fit;
@@ -13,7 +14,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Result;
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 use vedetta::bundle::{Bundle, Limits};
 use vedetta::train::demo::Workshop;
 use vedetta::train::{text, tune};
@@ -137,7 +138,10 @@ enum Step {
 
 fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("info")).init();
-    match run(Cli::parse()) {
+    let matches = Cli::command().get_matches();
+    let given = command::given(&Cli::command(), &matches);
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    match run(cli, given) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("vedetta-train: {error:#}");
@@ -146,11 +150,12 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli) -> Result<()> {
+/// `given` is the command as a manifest says it.
+fn run(cli: Cli, given: String) -> Result<()> {
     match cli.command {
         Command::Demo(demo) => make_demo(&demo),
-        Command::Fit(arguments) => fit::run(arguments),
-        Command::Distill(arguments) => distill::run(arguments),
+        Command::Fit(arguments) => fit::run(arguments, given),
+        Command::Distill(arguments) => distill::run(arguments, given),
         Command::Import(arguments) => import::run(arguments),
         Command::Quantize(arguments) => quantize::run(arguments),
         Command::Calibrate(arguments) => calibrate::run(&arguments),

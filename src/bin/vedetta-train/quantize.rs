@@ -6,7 +6,11 @@ use std::time::Duration;
 use anyhow::Result;
 use clap::Args;
 use indicatif::ProgressBar;
-use vedetta::train::quantize::{self, Options, Report};
+use vedetta::train::data::{self, Dataset, Format};
+use vedetta::train::evaluate::zero_shot::{self, Question};
+use vedetta::train::quantize::{self, Options, Report, ZeroShot};
+
+use super::evaluate::print_skipped;
 
 /// Turn a float bundle into an int8 one, four times smaller and several times faster.
 ///
@@ -22,12 +26,21 @@ pub struct Quantize {
     /// Photos to compare on: frames of your own cameras are best.
     #[arg(long, value_name = "DIR", default_value = "models/photos")]
     photos: PathBuf,
-    /// Leave the N most sensitive sublayers of the image tower float.
+    /// Leave the N most sensitive sublayers of each tower float.
     #[arg(long, value_name = "N", default_value_t = 0)]
     keep_float: usize,
-    /// Print what each sublayer of the image tower costs.
+    /// Print what each sublayer of either tower costs.
     #[arg(long)]
     sensitivity: bool,
+    /// Also classify these images, one folder per class, with the float bundle and the int8 one.
+    #[arg(long, value_name = "DIR", requires_all = ["names", "templates"])]
+    images: Option<PathBuf>,
+    /// With --images: names of the classes, as `evaluate --zero-shot` takes them.
+    #[arg(long, value_name = "FILE", requires = "images")]
+    names: Option<PathBuf>,
+    /// With --images: one template a line, {} for the name.
+    #[arg(long, value_name = "FILE", requires = "images")]
+    templates: Option<PathBuf>,
     /// Replace the bundle that is there, and write even what agrees too little.
     #[arg(long)]
     force: bool,
@@ -42,7 +55,21 @@ pub fn run(arguments: Quantize) -> Result<()> {
         0 => String::new(),
         n => format!(" --keep-float {n}"),
     };
+    let zero_shot = match (&arguments.images, &arguments.names, &arguments.templates) {
+        (Some(images), Some(names), Some(templates)) => {
+            let folders = data::Options {
+                format: Some(Format::Folders),
+                ..data::Options::default()
+            };
+            Some(ZeroShot {
+                question: Question::read(names, templates)?,
+                images: Dataset::open(images, &folders)?,
+            })
+        }
+        _ => None,
+    };
     let options = Options {
+        zero_shot,
         photos: arguments.photos,
         keep_float: arguments.keep_float,
         sensitivity: arguments.sensitivity,
@@ -75,13 +102,25 @@ fn print(report: &Report) {
             ),
             None => println!("    copied, {:.1} MB", mb(before)),
         }
+        if !tower.sensitivity.is_empty() {
+            println!("    mean cosine with one sublayer left float, what helps most first:");
+        }
+        for row in &tower.sensitivity {
+            println!("      {:.6}  {:3} {}", row.mean, row.position, row.name);
+        }
     }
     let (same, of) = report.same_best;
     println!("  best of the default sentences: the same for {same} of {of} photos");
-    if !report.sensitivity.is_empty() {
-        println!("  mean cosine with one sublayer left float, what helps most first:");
+    if let Some([float, int8]) = &report.zero_shot {
+        println!(
+            "  zero-shot, {} images of {} classes:",
+            int8.images, int8.classes
+        );
+        for (n, place) in zero_shot::PLACES.iter().enumerate() {
+            let (float, int8) = (float.accuracy[n] * 100.0, int8.accuracy[n] * 100.0);
+            println!("    accuracy@{place:<3} {float:6.2} % → {int8:6.2} %");
+        }
+        print_skipped(&int8.skipped);
     }
-    for row in &report.sensitivity {
-        println!("    {:.6}  {:3} {}", row.mean, row.position, row.name);
-    }
+    print_skipped(&report.skipped);
 }

@@ -154,8 +154,7 @@ fn inverse_affine(
 #[expect(clippy::cast_precision_loss, reason = "image sizes")]
 fn perspective(size_px: u32, rng: &mut impl Rng) -> Source {
     let last = size_px.saturating_sub(1) as f32;
-    let most = (DISTORTION * size_px as f32 / 2.0).floor();
-    let mut inwards = || rng.random_range(0.0..=most).floor();
+    let mut inwards = || inwards(size_px, rng);
     let corners = [
         (inwards(), inwards()),
         (last - inwards(), inwards()),
@@ -163,6 +162,18 @@ fn perspective(size_px: u32, rng: &mut impl Rng) -> Source {
         (inwards(), last - inwards()),
     ];
     from_corners(last, corners)
+}
+
+/// Whole pixels, each up to the largest as likely as any other.
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "image sizes"
+)]
+fn inwards(size_px: u32, rng: &mut impl Rng) -> f32 {
+    let most = (DISTORTION * size_px as f32 / 2.0) as u32;
+    rng.random_range(0..=most) as f32
 }
 
 /// The map that brings `corners` (clockwise from the upper left) back to those of a square with edges
@@ -322,6 +333,18 @@ mod tests {
             let [u, v, w] = source.map(|row| row[0] * x + row[1] * y + row[2]);
             assert!((u / w - to_x).abs() < 1e-3 && (v / w - to_y).abs() < 1e-3);
         }
+    }
+
+    #[test]
+    fn corners_move_by_every_number_of_pixels_up_to_the_largest() {
+        let mut rng = StdRng::seed_from_u64(1);
+        let mut counts = [0; 4];
+        for _ in 0..4000 {
+            // 0.3 · 20 / 2 = 3.
+            let moved = inwards(20, &mut rng);
+            counts[(0..4).find(|n| moved == *n as f32).unwrap()] += 1;
+        }
+        assert!(counts.iter().all(|n| (800..1200).contains(n)), "{counts:?}");
     }
 
     #[test]

@@ -44,6 +44,10 @@ pub const MAX_CLASSES: usize = 10_000;
 /// Most captions that are kept of one photo.
 pub const MAX_CAPTIONS: usize = 64;
 
+/// Longest caption, characters; what is longer is cut. More than the tokens of any text tower, which
+/// cuts it again.
+pub const MAX_CAPTION_CHARS: usize = 1024;
+
 /// Longest list of captions or names, bytes. MSCOCO-IT's training list has 100 MB.
 const MAX_LIST_BYTES: u64 = 1 << 30;
 
@@ -99,7 +103,7 @@ pub struct Item {
     pub source: Source,
     /// Position in [`Dataset::classes`].
     pub class: Option<usize>,
-    /// What people wrote of it, at most [`MAX_CAPTIONS`].
+    /// What people wrote of it, at most [`MAX_CAPTIONS`] of at most [`MAX_CAPTION_CHARS`].
     pub captions: Vec<String>,
 }
 
@@ -273,7 +277,7 @@ impl Draft {
             let shown: String = caption.chars().take(40).collect();
             format!("caption of {}: {}", row.name, shown.escape_debug())
         };
-        match prompts::clean(caption) {
+        match prompts::clean_to(caption, MAX_CAPTION_CHARS) {
             Err(error) => self.skipped.add(named(), error),
             Ok(_) if row.captions.len() == MAX_CAPTIONS => self
                 .skipped

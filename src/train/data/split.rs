@@ -60,4 +60,10 @@ impl Split {
             held_out: order(held_out),
         }
     }
+
+    /// Holds out `most` photos at most, of those that were: a random part. The others are learnt from.
+    pub fn cap_held_out(&mut self, most: usize) {
+        let rest = self.held_out.split_off(most.min(self.held_out.len()));
+        self.train.extend(rest);
+    }
 }

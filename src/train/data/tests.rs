@@ -356,6 +356,18 @@ fn copies_of_what_is_learnt_from_are_not_held_out() {
 }
 
 #[test]
+fn a_long_caption_is_cut_and_not_left_out() {
+    let long = "una mela rossa ".repeat(100);
+    let list = format!("image\tcaption\n1.jpg\t{long}\n2.jpg\t{}\n", &long[..600]);
+    let folder = lay(&[("didascalie.tsv", &list), ("1.jpg", ""), ("2.jpg", "")]);
+    let dataset = open(folder.path());
+    assert_eq!(dataset.skipped.count(), 0);
+    let caption = |item: usize| dataset.items[item].captions[0].as_str();
+    assert_eq!(caption(0), long[..MAX_CAPTION_CHARS].trim_end());
+    assert_eq!(caption(1), long[..600].trim_end());
+}
+
+#[test]
 fn what_two_passes_skip_is_counted_once_and_beyond_what_is_listed() {
     let pass = || {
         let mut skips = Skips::default();

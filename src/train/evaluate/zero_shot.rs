@@ -102,6 +102,27 @@ impl Report {
     }
 }
 
+impl Report {
+    /// Every class that has images as a line of a TSV: folder, name, images, accuracy at each of
+    /// [`PLACES`].
+    pub fn per_class(&self, question: &Question) -> String {
+        let mut lines = "folder\tname\timages".to_owned();
+        for place in PLACES {
+            lines += &format!("\taccuracy@{place}");
+        }
+        lines.push('\n');
+        for of in &self.of_classes {
+            let class = &question.classes[of.class];
+            lines += &format!("{}\t{}\t{}", class.folder, class.name, of.images);
+            for accuracy in of.accuracy {
+                lines += &format!("\t{accuracy:.4}");
+            }
+            lines.push('\n');
+        }
+        lines
+    }
+}
+
 impl Question {
     /// Reads both lists. `names` is CLIP-Italian's table, or one of folder and name.
     ///

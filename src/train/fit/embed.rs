@@ -82,7 +82,7 @@ impl Known {
     fn drawing(&self) -> &'static [u8] {
         match self.kind {
             Kind::Plain | Kind::Mild => b"views 1",
-            Kind::ClipItalian => b"clip-italian 1",
+            Kind::ClipItalian => b"clip-italian 2",
         }
     }
 }
@@ -139,14 +139,14 @@ pub fn images(
 pub fn texts(
     bundle: &Bundle,
     cache: &mut Cache,
-    texts: &[String],
+    texts: &[&str],
     bar: &ProgressBar,
 ) -> Result<Vec<Embedding>> {
     let key_of = |text: &str| key(&[b"text", text.as_bytes()]);
     let mut seen = HashSet::new();
     let missing: Vec<&str> = texts
         .iter()
-        .map(String::as_str)
+        .copied()
         .filter(|text| cache.get(&key_of(text)).is_none() && seen.insert(*text))
         .collect();
     if !missing.is_empty() {
@@ -158,7 +158,7 @@ pub fn texts(
             bar.inc(chunk.len() as u64);
         }
     }
-    let known = |text: &String| cache.get(&key_of(text)).cloned();
+    let known = |text: &&str| cache.get(&key_of(text)).cloned();
     let known: Option<Vec<Embedding>> = texts.iter().map(known).collect();
     known.context("a text was not encoded")
 }

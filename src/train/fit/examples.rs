@@ -40,6 +40,17 @@ pub struct Texts {
     pub general_held_out: Vec<u32>,
 }
 
+impl Texts {
+    /// Rows that photos are measured with of which this is said, in order.
+    pub fn measured<'a>(&self, said: impl Iterator<Item = &'a Said>) -> Vec<u32> {
+        let mut rows: BTreeSet<u32> = self.classes.iter().flatten().copied().collect();
+        rows.extend(&self.negatives);
+        rows.extend(&self.general_held_out);
+        rows.extend(said.flat_map(|said| &said.captions));
+        rows.into_iter().collect()
+    }
+}
+
 /// Embedded photos, several views of each.
 #[derive(Clone, Debug)]
 pub struct Photos {

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use anyhow::{Context, Result, ensure};
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use indicatif::ProgressBar;
 
 use super::cache::Cache;
@@ -78,7 +78,17 @@ impl Rows {
     }
 }
 
-/// Embeds the prompts of every class, all captions, the daemon's negatives and `general` texts; returns
+/// Which texts are embedded; the rows of others are 0.
+#[derive(Clone, Copy)]
+pub enum Needed<'a> {
+    /// Every one.
+    All,
+    /// Those that these held-out items are measured with, where a text tower that is learnt reads the
+    /// others itself.
+    Measured(&'a [usize]),
+}
+
+/// Embeds the prompts of every class, captions, the daemon's negatives and `general` texts; returns
 /// them and what is said of each item. Rows depend on the dataset and `general` alone.
 ///
 /// # Errors
@@ -88,6 +98,7 @@ pub fn texts(
     cache: &mut Cache,
     dataset: &Dataset,
     general: &[String],
+    needed: Needed,
     bar: &ProgressBar,
 ) -> Result<(Texts, Vec<Said>)> {
     let mut rows = Rows::default();
@@ -129,22 +140,40 @@ pub fn texts(
     let mut general: Vec<u32> = (first..u32::try_from(rows.texts.len())?).collect();
     let held_out = general.len() / 10;
     let general_held_out = general.split_off(general.len() - held_out.min(MAX_GENERAL_HELD_OUT));
-    let embeddings = embed::texts(bundle, cache, &rows.texts, bar)?;
-    let values: Vec<f32> = embeddings
-        .iter()
-        .flat_map(|e| e.as_slice())
-        .copied()
-        .collect();
-    let shape = (embeddings.len(), bundle.manifest().embedding_dim);
-    let texts = Texts {
-        rows: Tensor::from_vec(values, shape, &Device::Cpu)?,
+    let shape = (rows.texts.len(), bundle.manifest().embedding_dim);
+    let mut texts = Texts {
+        rows: Tensor::zeros(shape, DType::F32, &Device::Cpu)?,
         strings: rows.texts,
         classes,
         negatives,
         general,
         general_held_out,
     };
+    let wanted: Vec<u32> = match needed {
+        Needed::All => (0..u32::try_from(texts.strings.len())?).collect(),
+        Needed::Measured(items) => texts.measured(items.iter().map(|item| &said[*item])),
+    };
+    texts.rows = embedded(bundle, cache, &texts, &wanted, bar)?;
     Ok((texts, said))
+}
+
+/// Rows of all texts, `[T, D]`: those `wanted` embedded, the others 0.
+fn embedded(
+    bundle: &Bundle,
+    cache: &mut Cache,
+    texts: &Texts,
+    wanted: &[u32],
+    bar: &ProgressBar,
+) -> Result<Tensor> {
+    let (count, dim) = texts.rows.dims2()?;
+    let at = wanted.iter().map(|row| usize::try_from(*row));
+    let at: Vec<usize> = at.collect::<Result<_, _>>()?;
+    let strings: Vec<&str> = at.iter().map(|row| texts.strings[*row].as_str()).collect();
+    let mut values = vec![0.0; count * dim];
+    for (row, embedding) in at.iter().zip(embed::texts(bundle, cache, &strings, bar)?) {
+        values[row * dim..][..dim].copy_from_slice(embedding.as_slice());
+    }
+    Ok(Tensor::from_vec(values, (count, dim), &Device::Cpu)?)
 }
 
 /// What [`photos`] needs to know.

@@ -1,7 +1,6 @@
 //! A session as people watch it.
 
 use std::ops::ControlFlow;
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -12,11 +11,10 @@ use super::session::{Learner, Learnt, Point, Session, Settings};
 /// Time between two lines of a log that say how far it is.
 const BETWEEN_LINES: Duration = Duration::from_secs(30);
 
-/// Learns from the start, or from where `checkpoint` is.
+/// Learns from the start, or from where the session's checkpoint is.
 pub(super) fn learn<L: Learner>(
     mut session: Session<L>,
     settings: Settings,
-    checkpoint: &Path,
     resume: bool,
     measured: &str,
 ) -> Result<(Learnt, L)> {
@@ -50,9 +48,6 @@ pub(super) fn learn<L: Learner>(
         session.run(&mut step, &mut each)?
     };
     bar.finish_and_clear();
-    if let Err(error) = std::fs::remove_file(checkpoint) {
-        log::warn!("{} is left over: {error}", checkpoint.display());
-    }
     Ok(learnt)
 }
 

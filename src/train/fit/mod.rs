@@ -23,6 +23,7 @@ pub mod identity;
 mod learning;
 pub mod loss;
 pub mod maps;
+mod options;
 pub mod outcome;
 pub mod projection;
 pub mod put;
@@ -38,75 +39,30 @@ pub mod towers;
 pub mod tuning;
 pub mod write;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 
 use cache::Cache;
 use embed::Known;
-use gather::{Side, Wanted};
+use gather::{Needed, Side, Wanted};
 use learning::learn;
-use loss::Loss;
 use maps::Maps;
+pub use options::Options;
 pub use outcome::{Embedded, Outcome, TaughtBy};
 use projection::{Examples, Projection};
 use session::{Session, Settings};
-use taught::{Lesson, Taught, Teaching};
+use taught::{Lesson, Taught};
 use towers::{Shown, Towers};
-use tuning::Tuning;
 use write::Change;
 
 use super::data::{self, Dataset};
 use super::demo::progress;
-use super::descent::Rule;
 use super::import::write::Staging;
 use crate::bundle::{Bundle, Limits};
 
-/// Steps that a run without `epochs` does not exceed by much.
-const MAX_STEPS: usize = 4000;
-
-/// Epochs of a run without `epochs` at most: of maps, of towers.
-const MAX_EPOCHS: (usize, usize) = (40, 10);
-
-/// What to do.
-#[derive(Clone, Debug)]
-pub struct Options {
-    /// The photos.
-    pub data: PathBuf,
-    /// How they are laid out.
-    pub dataset: data::Options,
-    /// Share of every class that is held out, 0–1.
-    pub held_out: f64,
-    /// Random views of each photo, beside the photo itself, that maps are learnt from, or that a teacher
-    /// or an image tower that is not learnt is run on.
-    pub views: u8,
-    /// Passes over all views; by default as many as are useful.
-    pub epochs: Option<usize>,
-    /// Views in a batch.
-    pub batch: usize,
-    /// Highest learning rate.
-    pub rate: f64,
-    /// The optimizer's rule; AdaBelief is run with adaptive gradient clipping at 0.01.
-    pub rule: Rule,
-    /// Which contrastive loss.
-    pub loss: Loss,
-    /// Who teaches, and what.
-    pub teaching: Teaching,
-    /// Weight of the pull of maps towards the identity; by default chosen by cross-validation.
-    pub strength: Option<f64>,
-    /// Learn the towers themselves, so; otherwise maps behind them.
-    pub tuning: Option<Tuning>,
-    /// Random seed.
-    pub seed: u64,
-    /// Folder for embeddings and checkpoints.
-    pub cache: PathBuf,
-    /// Go on where an interrupted run of the same settings stopped.
-    pub resume: bool,
-    /// Replace a bundle that is there, and write one that is no better.
-    pub force: bool,
-    /// The command, for the manifest.
-    pub command: String,
-}
+/// Held-out photos at most: more hardly measure better, and every epoch looks at all of them.
+const MAX_HELD_OUT: usize = 2000;
 
 /// Refreshes the bundle at `path` into `out`. The outcome says whether it was written; what is no
 /// better than before is not, unless forced.
@@ -114,24 +70,8 @@ pub struct Options {
 /// # Errors
 /// A bundle, a dataset or a folder that cannot be used; the message says what to do.
 pub fn fit(path: &Path, out: &Path, options: &Options) -> Result<Outcome> {
-    for (name, value) in [
-        ("--rate", options.rate),
-        ("--strength", options.strength.unwrap_or(0.0)),
-    ] {
-        ensure!(
-            (0.0..=1e6).contains(&value),
-            "{name} is {value}; legal: 0 to 1000000"
-        );
-    }
+    options.check()?;
     let teaching = &options.teaching;
-    teaching.check()?;
-    ensure!(
-        options.tuning.is_some() || !teaching.objective.is_taught(),
-        "--loss mse and --loss affinity are for --stage adapters and --stage full"
-    );
-    if let Some(tuning) = &options.tuning {
-        tuning.compute.open()?;
-    }
     let bundle = Bundle::open(path, &Limits::default())?;
     write::check(&bundle)?;
     let teacher = teaching.teacher.as_deref();
@@ -149,6 +89,10 @@ pub fn fit(path: &Path, out: &Path, options: &Options) -> Result<Outcome> {
     log::info!("{}", summary(&dataset));
     let mut skipped = std::mem::take(&mut dataset.skipped);
     let mut split = dataset.split(options.held_out, options.seed);
+    if split.held_out.len() > MAX_HELD_OUT {
+        log::info!("{MAX_HELD_OUT} photos are held out; the others are learnt from too");
+        split.cap_held_out(MAX_HELD_OUT);
+    }
     dataset.drop_copies(&mut split, &mut skipped);
     ensure!(
         !split.held_out.is_empty(),
@@ -157,8 +101,12 @@ pub fn fit(path: &Path, out: &Path, options: &Options) -> Result<Outcome> {
     );
     let cache = Cache::open(&options.cache, &bundle);
     let mut cache = cache.context("name another folder with --cache")?;
+    let needed = match &options.tuning {
+        Some(tuning) if tuning.text => Needed::Measured(&split.held_out),
+        _ => Needed::All,
+    };
     let bar = progress("texts");
-    let (texts, said) = gather::texts(&bundle, &mut cache, &dataset, &general, &bar)?;
+    let (texts, said) = gather::texts(&bundle, &mut cache, &dataset, &general, needed, &bar)?;
     bar.finish_and_clear();
     let mut embed = |items: &[usize], views: Known, what: &'static str| {
         let wanted = Wanted {
@@ -226,7 +174,7 @@ pub fn fit(path: &Path, out: &Path, options: &Options) -> Result<Outcome> {
         }
         _ => split.train.len(),
     };
-    let mut settings = settings(options, &bundle, rows);
+    let mut settings = options.settings(&bundle, rows);
     let mut trials = Vec::new();
     let name = |settings: &Settings| {
         let tuning = options.tuning.as_ref();
@@ -236,7 +184,7 @@ pub fn fit(path: &Path, out: &Path, options: &Options) -> Result<Outcome> {
     let before = Embedded::plain(held_out.photos.clone(), texts)?;
     let texts = &before.texts;
     let mut agreement = None;
-    let (learnt, items, change, after) = if let Some(tuning) = options.tuning {
+    let (learnt, checkpoint, items, change, after) = if let Some(tuning) = options.tuning {
         let shown = Shown {
             bundle: &bundle,
             dataset: &dataset,
@@ -248,7 +196,7 @@ pub fn fit(path: &Path, out: &Path, options: &Options) -> Result<Outcome> {
             seen: train.as_ref().or(taught.as_ref().map(|t| &t.train)),
             taught: taught.as_ref(),
         };
-        let checkpoint = checkpoint(options, &name(&settings));
+        let checkpoint = options.checkpoint(&name(&settings));
         let session = Session::new(
             Towers::new(shown, settings, tuning)?,
             settings,
@@ -259,7 +207,7 @@ pub fn fit(path: &Path, out: &Path, options: &Options) -> Result<Outcome> {
         } else {
             "held-out"
         };
-        let (learnt, towers) = learn(session, settings, &checkpoint, options.resume, measured)?;
+        let (learnt, towers) = learn(session, settings, options.resume, measured)?;
         skipped.merge(&towers.skipped);
         drop(towers);
         let whole = learnt.kept > settings.frozen_epochs;
@@ -267,7 +215,8 @@ pub fn fit(path: &Path, out: &Path, options: &Options) -> Result<Outcome> {
         if let Some(taught) = &taught {
             agreement = Some(taught.agreements(shown, tuning, [&before, &after])?);
         }
-        (learnt, split.train.clone(), Change::Towers(towers), after)
+        let items = split.train.clone();
+        (learnt, checkpoint, items, Change::Towers(towers), after)
     } else {
         let train = train.context("no photo was embedded")?;
         match options.strength {
@@ -287,15 +236,15 @@ pub fn fit(path: &Path, out: &Path, options: &Options) -> Result<Outcome> {
             held_out: Some(&held_out.photos),
             texts,
         };
-        let checkpoint = checkpoint(options, &name(&settings));
+        let checkpoint = options.checkpoint(&name(&settings));
         let session = Projection::session(examples, settings, Some(&checkpoint))?;
-        let (learnt, _) = learn(session, settings, &checkpoint, options.resume, "held-out")?;
+        let (learnt, _) = learn(session, settings, options.resume, "held-out")?;
         let after = Embedded {
             maps: Maps::learnt(&learnt.values)?,
             ..before.clone()
         };
         let change = Change::Maps(after.maps.clone());
-        (learnt, train.items, change, after)
+        (learnt, checkpoint, train.items, change, after)
     };
     // A student is set beside its teacher, not beside what it began with.
     let before = match &taught {
@@ -329,6 +278,7 @@ pub fn fit(path: &Path, out: &Path, options: &Options) -> Result<Outcome> {
         written: None,
     };
     if outcome.learnt.best > 0 || options.force {
+        outcome.check()?;
         let refreshed = put::Refreshed {
             bundle: &bundle,
             held_out: &held_out,
@@ -339,11 +289,10 @@ pub fn fit(path: &Path, out: &Path, options: &Options) -> Result<Outcome> {
         write::finish(staging, manifest, table)?;
         outcome.written = Some(placed);
     }
+    if let Err(error) = std::fs::remove_file(&checkpoint) {
+        log::warn!("{} is left over: {error}", checkpoint.display());
+    }
     Ok(outcome)
-}
-
-fn checkpoint(options: &Options, run: &str) -> PathBuf {
-    options.cache.join(format!("run-{run}.safetensors"))
 }
 
 fn enough(dataset: &Dataset) -> Result<()> {
@@ -373,30 +322,4 @@ fn summary(dataset: &Dataset) -> String {
         dataset.format,
         dataset.classes.len(),
     )
-}
-
-fn settings(options: &Options, bundle: &Bundle, rows: usize) -> Settings {
-    let steps = rows.div_ceil(options.batch).max(1);
-    let tuning = options.tuning.as_ref();
-    let most = if tuning.is_some() {
-        MAX_EPOCHS.1
-    } else {
-        MAX_EPOCHS.0
-    };
-    let frozen_epochs = tuning.map_or(0, |tuning| tuning.frozen_epochs);
-    let usual = (MAX_STEPS / steps).clamp(3, most);
-    Settings {
-        epochs: frozen_epochs + options.epochs.unwrap_or(usual),
-        frozen_epochs,
-        frozen_rate: tuning.map_or(0.0, |tuning| tuning.frozen_rate),
-        batch: options.batch,
-        rate: options.rate,
-        rule: options.rule,
-        clip: (options.rule == Rule::AdaBelief).then_some(0.01),
-        loss: options.loss,
-        objective: options.teaching.objective,
-        strength: 0.0,
-        logit_scale: f64::from(bundle.manifest().scoring.logit_scale),
-        seed: options.seed,
-    }
 }

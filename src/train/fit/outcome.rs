@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use candle_core::{DType, Tensor};
 
 use super::examples::{Photos, Texts};
@@ -11,7 +11,7 @@ use super::score::{Answer, Score, answers, score};
 use super::session::{Learnt, Settings};
 use super::strength::Trial;
 use super::taught::Agreement;
-use super::tuning::Tuning;
+use super::tuning::{Compute, Tuning};
 use crate::train::data::{Dataset, Skips};
 use crate::train::onnx::edit::Placed;
 use crate::train::targets::select;
@@ -36,7 +36,7 @@ pub struct Outcome {
     pub settings: Settings,
     /// How the towers were, where they were.
     pub tuning: Option<Tuning>,
-    /// The strengths that were tried; none where one was given.
+    /// The strengths that were tried; none where one was given, or where there were too few photos.
     pub trials: Vec<Trial>,
     /// Its teacher, where it had one. Where that decides, `before` and the first of `answers` are the
     /// teacher's.
@@ -71,17 +71,34 @@ impl Outcome {
         self.taught.as_ref().filter(|taught| taught.decides)
     }
 
-    /// Rows of the manifest's `[evaluation]`: `after` was measured on the written files with
-    /// `photos` held-out photos.
+    /// Refuses what does not measure as it did when it was learnt.
+    ///
+    /// # Errors
+    /// It would be other towers than those of the epoch that was kept.
+    pub(super) fn check(&self) -> Result<()> {
+        let kept = self.learnt.curve[self.learnt.kept];
+        let rough = self.tuning.is_some_and(|t| t.compute == Compute::Cuda);
+        let (what, found, wanted) = match self.distilled_from() {
+            Some(taught) => {
+                let [_, after] = taught.agreement;
+                ("cosine to the teacher", after.cosine(), kept.accuracy)
+            }
+            None => ("held-out loss", self.after.loss, kept.held_out_loss),
+        };
+        agrees(what, found, wanted, rough)
+    }
+
+    /// Rows of the manifest's `[evaluation]`: `after` was measured on the written files with the
+    /// held-out photos.
     #[expect(clippy::cast_precision_loss, reason = "counts of photos")]
-    pub fn table(&self, after: Score, photos: usize) -> BTreeMap<String, f64> {
+    pub fn table(&self, after: Score) -> BTreeMap<String, f64> {
         let round = |value: f64| (value * 10_000.0).round() / 10_000.0;
         let (command, beside) = match self.distilled_from() {
             Some(_) => ("distill", "teacher"),
             None => ("fit", "before"),
         };
         let mut rows = vec![
-            ("held_out_photos".to_owned(), photos as f64),
+            ("held_out_photos".to_owned(), self.held_out.len() as f64),
             ("held_out_top1".to_owned(), round(after.accuracy)),
             (
                 format!("held_out_top1_{beside}"),
@@ -111,6 +128,18 @@ impl Outcome {
         let named = |(name, value)| (format!("{command}_{name}"), value);
         rows.into_iter().map(named).collect()
     }
+}
+
+/// Weights are rounded to what is stored before they are measured again, and `rough` ones were
+/// multiplied in bf16.
+fn agrees(what: &str, found: f64, wanted: f64, rough: bool) -> Result<()> {
+    let most = if rough { 0.25 } else { 0.05 } * (1.0 + wanted.abs());
+    ensure!(
+        (found - wanted).abs() <= most,
+        "what was learnt has a {what} of {found:.3}, the epoch that was kept had {wanted:.3}; nothing was \
+         written. Please report this bundle and the command"
+    );
+    Ok(())
 }
 
 /// Held-out photos and texts as a bundle sees them.
@@ -166,15 +195,26 @@ impl Embedded {
         if self.texts.negatives.is_empty() {
             return Ok(0.0);
         }
-        let count = self.photos.len();
         let cosines = |seen: &Self| -> Result<Tensor> {
-            let images = seen
-                .maps
-                .images(&seen.photos.themselves()?.narrow(0, 0, count)?)?;
+            let images = seen.maps.images(&seen.photos.themselves()?)?;
             let sentences = select(&seen.texts.rows, &seen.texts.negatives)?;
             Ok(images.matmul(&seen.maps.texts(&sentences)?.t()?)?)
         };
         let change = (cosines(self)? - cosines(before)?)?.abs()?;
         Ok(f64::from(change.mean_all()?.to_scalar::<f32>()?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_towers_than_those_that_were_kept_are_refused() {
+        agrees("loss", 0.51, 0.5, false).unwrap();
+        agrees("loss", 0.6, 0.5, true).unwrap();
+        for (found, rough) in [(0.6, false), (0.4, false), (f64::NAN, false), (1.0, true)] {
+            agrees("loss", found, 0.5, rough).unwrap_err();
+        }
     }
 }

@@ -7,7 +7,7 @@ use indicatif::ProgressBar;
 
 use super::cache::Cache;
 use super::embed::Known;
-use super::gather::{self, Side, Wanted};
+use super::gather::{self, Needed, Side, Wanted};
 use super::outcome::{Embedded, Outcome};
 use super::write::Change;
 use super::{Options, write};
@@ -17,9 +17,6 @@ use crate::train::demo::progress;
 use crate::train::import::write::Staging;
 use crate::train::onnx::edit::Placed;
 use crate::train::targets::select;
-
-/// Held-out photos that the written bundle is run on at most.
-const MAX_MEASURED: usize = 2000;
 
 /// What is put where.
 pub struct Refreshed<'a> {
@@ -83,18 +80,18 @@ pub fn put(
 
     let written = Bundle::open(staging.path(), &Limits::default())?;
     let mut forgotten = Cache::in_memory(manifest.embedding_dim);
-    let measured = after.photos.len().min(MAX_MEASURED);
     let mut part = outcome.dataset.clone();
-    part.items = held_out.items[..measured]
+    part.items = held_out
+        .items
         .iter()
         .map(|item| outcome.dataset.items[*item].clone())
         .collect();
     let hidden = ProgressBar::hidden();
-    let (texts, said) = gather::texts(&written, &mut forgotten, &part, &[], &hidden)?;
+    let (texts, said) = gather::texts(&written, &mut forgotten, &part, &[], Needed::All, &hidden)?;
     let wanted = Wanted {
         dataset: &part,
         said: &said,
-        items: &(0..measured).collect::<Vec<_>>(),
+        items: &(0..part.items.len()).collect::<Vec<_>>(),
         views: Known::plain(),
     };
     let bar = progress("measuring the written bundle");
@@ -105,8 +102,7 @@ pub fn put(
         unread.count() == 0,
         "photos changed while they were learnt from; start again"
     );
-    let images = after.photos.subset(&(0..measured).collect::<Vec<_>>());
-    let images = after.maps.images(&images.themselves()?)?;
+    let images = after.maps.images(&after.photos.themselves()?)?;
     let image = write::agreement(&images, &side.photos.themselves()?, tolerance)?;
     let known: HashMap<&String, u32> = after.texts.strings.iter().zip(0..).collect();
     let rows = texts.strings.iter().map(|text| known.get(text).copied());
@@ -119,5 +115,5 @@ pub fn put(
     );
     let written = Embedded::plain(side.photos, texts)?;
     let after = written.score(outcome.settings.logit_scale)?;
-    Ok((manifest, outcome.table(after, measured), placed))
+    Ok((manifest, outcome.table(after), placed))
 }

@@ -125,7 +125,9 @@ fn beside(outcome: &Outcome) -> (&'static str, &'static str) {
 /// What was learnt, in a few words.
 fn how(outcome: &Outcome) -> String {
     match outcome.tuning.map(|tuning| tuning.learn) {
-        Some(Learn::Adapters(Rank { rank, .. })) => format!("adapters of rank {rank}"),
+        Some(
+            Learn::Adapters(Rank { rank, .. }) | Learn::AdaptersAndProjection(Rank { rank, .. }),
+        ) => format!("adapters of rank {rank}"),
         Some(_) => "all weights".to_owned(),
         None => format!("strength {}", outcome.settings.strength),
     }

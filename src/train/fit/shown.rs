@@ -1,7 +1,5 @@
 //! What the stages that learn the towers themselves learn from, and batches of it.
 
-use std::collections::BTreeSet;
-
 use anyhow::Result;
 use candle_core::Tensor;
 
@@ -13,9 +11,6 @@ use super::taught::Taught;
 use crate::bundle::Bundle;
 use crate::encoder::ModelInput;
 use crate::train::data::Dataset;
-
-/// Held-out photos that are looked at after every epoch at most.
-const MAX_HELD_OUT: usize = 2000;
 
 /// What is learnt from and measured with.
 #[derive(Clone, Copy)]
@@ -44,19 +39,7 @@ pub struct Shown<'a> {
 impl Shown<'_> {
     /// Rows of the texts that held-out photos are measured with.
     pub fn measured_texts(&self) -> Vec<u32> {
-        let texts = self.texts;
-        let mut rows: BTreeSet<u32> = texts.classes.iter().flatten().copied().collect();
-        rows.extend(&texts.negatives);
-        rows.extend(&texts.general_held_out);
-        let said = self.held_out_said();
-        rows.extend(said.iter().flat_map(|said| &said.captions));
-        rows.into_iter().collect()
-    }
-
-    /// What is said of the held-out photos that are looked at.
-    pub fn held_out_said(&self) -> &[Said] {
-        let said = &self.held_out.photos.said;
-        &said[..said.len().min(MAX_HELD_OUT)]
+        self.texts.measured(self.held_out.photos.said.iter())
     }
 }
 

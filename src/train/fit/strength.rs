@@ -42,7 +42,8 @@ pub struct Trial {
 }
 
 /// Tries every strength; the choice is the strongest whose loss is within one standard error of the
-/// best one's (Breiman et al., 1984): what differs by chance alone does not bend the space.
+/// best one's (Breiman et al., 1984): what differs by chance alone does not bend the space. Of photos
+/// too few to leave some out nothing is tried, and the strongest of all is taken.
 ///
 /// # Errors
 /// Those of learning.
@@ -54,6 +55,14 @@ pub fn choose(
 ) -> Result<(f64, Vec<Trial>)> {
     let photos = photos.subset(&(0..photos.len().min(MAX_PHOTOS)).collect::<Vec<_>>());
     let folds = folds(&photos);
+    if folds.is_empty() {
+        log::warn!(
+            "too few photos to choose the strength with: {} is taken, the strongest; give at least \
+             three photos of everything, better twenty",
+            STRENGTHS[0]
+        );
+        return Ok((STRENGTHS[0], Vec::new()));
+    }
     bar.set_length((STRENGTHS.len() * folds.len()) as u64);
     let mut trials = Vec::new();
     for strength in STRENGTHS {

@@ -12,7 +12,7 @@ use super::cache::Cache;
 use super::distillation::Objective;
 use super::embed::Known;
 use super::examples::{Photos, Said, Texts};
-use super::gather::{self, Side, Wanted};
+use super::gather::{self, Needed, Side, Wanted};
 use super::maps::Maps;
 use super::outcome::Embedded;
 use super::score::answers;
@@ -122,7 +122,8 @@ impl Taught {
         skipped: &mut Skips,
     ) -> Result<Self> {
         let bar = progress("the teacher's texts");
-        let texts = gather::texts(bundle, cache, lesson.dataset, lesson.general, &bar);
+        let (dataset, general) = (lesson.dataset, lesson.general);
+        let texts = gather::texts(bundle, cache, dataset, general, Needed::All, &bar);
         bar.finish_and_clear();
         let (texts, _) = texts?;
         let mut photos = |items: &[usize], views: Known, what: &'static str| {
@@ -182,9 +183,10 @@ impl Taught {
             })
         };
         let photos = || {
-            let ours = seen.photos.themselves()?;
-            let theirs = self.held_out.photos.themselves()?;
-            cosines(&ours, &theirs.narrow(0, 0, ours.dim(0)?)?)
+            cosines(
+                &seen.photos.themselves()?,
+                &self.held_out.photos.themselves()?,
+            )
         };
         let texts = || {
             cosines(
@@ -228,10 +230,9 @@ impl Taught {
         [before, after]: [&Embedded; 2],
     ) -> Result<[Agreement; 2]> {
         let rows = shown.measured_texts();
-        let first: Vec<usize> = (0..shown.held_out_said().len()).collect();
         let of = |embedded: &Embedded| {
             self.agreement(&Seen {
-                photos: &embedded.photos.subset(&first),
+                photos: &embedded.photos,
                 texts: &embedded.texts,
                 rows: &rows,
                 image: tuning.image,
@@ -260,7 +261,7 @@ impl Taught {
 
 /// Held-out photos and texts as the learner embeds them.
 pub struct Seen<'a> {
-    /// The first held-out photos.
+    /// The held-out photos.
     pub photos: &'a Photos,
     /// Texts; `rows` of them are known.
     pub texts: &'a Texts,

@@ -5,6 +5,7 @@
 //! loss's gradient at them; then chunk by chunk, each taking its part of that gradient back through
 //! the tower. The gradient is that of the whole batch, the memory that of one chunk.
 
+mod bias;
 mod gradient;
 mod learner;
 
@@ -91,8 +92,7 @@ impl<'a> Towers<'a> {
         };
         towers.enter(settings.frozen_epochs > 0)?;
         if towers.has_bias() {
-            // As SigLIP begins: every pair is expected not to belong together.
-            towers.bias.set(&Tensor::new(&[-10f32], &Device::Cpu)?)?;
+            towers.bias.set(&towers.first_bias()?)?;
         }
         Ok(towers)
     }
@@ -241,11 +241,10 @@ impl<'a> Towers<'a> {
     /// # Errors
     /// A photo that cannot be read any more, or candle's.
     pub fn held_out(&self) -> Result<(Photos, Texts)> {
-        let said = self.shown.held_out_said();
+        let known = self.shown.held_out;
         let photos = if self.image.is_some() {
-            let items = &self.shown.held_out.items[..said.len()];
             let mut rows = Vec::new();
-            for part in items.chunks(self.tuning.chunk) {
+            for part in known.items.chunks(self.tuning.chunk) {
                 let (inputs, _) = self.inputs(part, &Draw::Plain)?;
                 let inputs: Option<Vec<ModelInput>> = inputs.into_iter().collect();
                 let inputs =
@@ -254,20 +253,22 @@ impl<'a> Towers<'a> {
             }
             Photos {
                 rows: Tensor::cat(&rows, 0)?,
-                views: (0u32..).map(|row| (row, 1)).take(said.len()).collect(),
-                said: said.to_vec(),
+                views: (0u32..)
+                    .map(|row| (row, 1))
+                    .take(known.items.len())
+                    .collect(),
+                said: known.photos.said.clone(),
             }
         } else {
-            let first: Vec<usize> = (0..said.len()).collect();
-            self.shown.held_out.photos.subset(&first)
+            known.photos.clone()
         };
         let mut texts = self.shown.texts.clone();
         if self.text.is_some() {
             let rows = self.shown.measured_texts();
-            let known = self.in_chunks(&rows, Self::embed_texts)?;
+            let embedded = self.in_chunks(&rows, Self::embed_texts)?;
             let empty = texts.rows.zeros_like()?;
             let at = Tensor::new(&rows[..], &Device::Cpu)?;
-            texts.rows = empty.index_add(&at, &known, 0)?;
+            texts.rows = empty.index_add(&at, &embedded, 0)?;
         }
         Ok((photos, texts))
     }

@@ -6,12 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
-use hf_hub::api::sync::ApiBuilder;
+use hf_hub::api::sync::{Api, ApiBuilder};
 use hf_hub::{Cache, Repo, RepoType};
 use serde::Deserialize;
 
 use super::card;
 use super::checkpoint::{MAX_JSON_BYTES, WEIGHT_FILES, plain_name, read_text};
+use super::download::{Expected, Files};
 
 /// Files beside the weights; each may be missing.
 const BESIDE: [&str; 10] = [
@@ -26,9 +27,6 @@ const BESIDE: [&str; 10] = [
     "vocab.json",
     "merges.txt",
 ];
-
-/// Attempts before a download gives up; what has come is kept and continued.
-const RETRIES: usize = 3;
 
 /// Digits of the revision that are shown.
 const REVISION_DIGITS: usize = 12;
@@ -96,6 +94,27 @@ struct Index {
     weight_map: BTreeMap<String, String>,
 }
 
+/// What a model consists of.
+#[derive(Deserialize)]
+struct Info {
+    sha: String,
+    siblings: Vec<Sibling>,
+}
+
+#[derive(Deserialize)]
+struct Sibling {
+    rfilename: String,
+    #[serde(flatten)]
+    expected: Expected,
+}
+
+fn info(api: &Api, id: &str) -> Result<Info> {
+    let request = api.model(id.to_owned()).info_request();
+    let mut answer = request.query("blobs", "true").call()?;
+    let answer = answer.body_mut().read_to_vec()?;
+    serde_json::from_slice(&answer).context("the hub's answer")
+}
+
 /// A full commit hash, the only revision that goes into a path.
 fn is_commit(sha: &str) -> bool {
     sha.len() == 40 && sha.bytes().all(|b| b.is_ascii_hexdigit())
@@ -103,33 +122,33 @@ fn is_commit(sha: &str) -> bool {
 
 /// Downloads what an import needs, all of one revision, or finds it in the cache; returns the folder.
 fn fetch(id: &str) -> Result<PathBuf> {
-    let mut builder = ApiBuilder::from_env()
-        .with_progress(true)
-        .with_retries(RETRIES);
+    let mut builder = ApiBuilder::from_env().with_progress(true);
     if let Ok(token) = std::env::var("HF_TOKEN") {
         builder = builder.with_token(Some(token));
     }
     let api = builder.build()?;
     let cache = Cache::from_env();
     let newest = cache.model(id.to_owned());
-    match api.model(id.to_owned()).info() {
+    match info(&api, id) {
         Ok(info) => {
             ensure!(is_commit(&info.sha), "the hub names no revision");
-            let names = info.siblings.into_iter().map(|file| file.rfilename);
-            let names: BTreeSet<String> = names.collect();
+            let listed = info.siblings.into_iter();
+            let listed: BTreeMap<String, Expected> =
+                listed.map(|file| (file.rfilename, file.expected)).collect();
             let pinned = Repo::with_revision(id.to_owned(), RepoType::Model, info.sha.clone());
             cache.repo(pinned.clone()).create_ref(&info.sha)?;
-            let repo = api.repo(pinned);
+            let files = Files::new(&api, &cache, pinned);
             let folder = collect(|name| {
-                let listed = names.contains(name);
-                let get = || repo.get(name).with_context(|| name.to_owned());
-                listed.then(get).transpose()
+                let expected = listed.get(name);
+                expected
+                    .map(|expected| files.get(name, expected))
+                    .transpose()
             })?;
             newest.create_ref(&info.sha)?;
             Ok(folder)
         }
         Err(error) => {
-            log::warn!("the hub does not give it ({error}); looking into the cache");
+            log::warn!("the hub does not give it ({error:#}); looking into the cache");
             collect(|name| Ok(newest.get(name)))
         }
     }

@@ -21,6 +21,7 @@ pub mod card;
 pub mod checkpoint;
 pub mod config;
 pub mod described;
+mod download;
 pub mod drawn;
 pub mod family;
 pub mod hub;

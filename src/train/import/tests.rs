@@ -101,6 +101,33 @@ fn a_bundle_says_what_it_was_made_from() {
     assert!(source.contains("model.safetensors sha256:") && source.contains("cc0-1.0"));
 }
 
+/// CLIP-Italian's BERT has 512 positions and was trained on 96 tokens.
+#[test]
+fn a_dual_encoders_texts_have_96_tokens_where_there_are_positions() {
+    let mut copy = Copy::of("dual-encoder");
+    let name = copy.named("embeddings.position_embeddings.weight");
+    // The old table stays, under a name that is ignored.
+    let old = copy.header[&name].clone();
+    let ignored = "text_model.embeddings.position_ids".to_owned();
+    assert!(copy.header.insert(ignored, old).is_none());
+    let info = copy.header.get_mut(&name).unwrap();
+    let (rows, width) = (info["shape"][0].as_u64(), info["shape"][1].as_u64());
+    assert_eq!(rows, Some(64));
+    let from = copy.data.len();
+    let length = usize::try_from(512 * width.unwrap() * 4).unwrap();
+    info["shape"][0] = 512.into();
+    info["data_offsets"] = serde_json::json!([from, from + length]);
+    copy.data.resize(from + length, 0);
+    let config = fs::read_to_string(copy.folder.path().join("config.json")).unwrap();
+    let longer = config.replace(
+        "\"max_position_embeddings\": 64",
+        "\"max_position_embeddings\": 512",
+    );
+    assert_ne!(config, longer);
+    fs::write(copy.folder.path().join("config.json"), longer).unwrap();
+    assert_eq!(copy.import().unwrap().manifest.text.max_tokens, 96);
+}
+
 #[test]
 fn a_missing_tensor_is_refused_with_its_name() {
     for end in ["visual_projection.weight", "text_projection.weight"] {
@@ -116,6 +143,25 @@ fn a_missing_tensor_is_refused_with_its_name() {
             "{refusal}"
         );
     }
+}
+
+#[test]
+fn a_weight_that_half_cannot_hold_is_refused_with_its_name() {
+    let mut copy = Copy::of("dual-encoder");
+    let name = copy.named("text_projection.weight");
+    let from = copy.header[&name]["data_offsets"][0].as_u64().unwrap();
+    let from = usize::try_from(from).unwrap();
+    copy.data[from..from + 4].copy_from_slice(&70_000f32.to_le_bytes());
+    copy.import().unwrap();
+    let half = Options {
+        store: Store::Half,
+        ..Options::default()
+    };
+    let refusal = format!("{:#}", copy.run(&half).unwrap_err());
+    assert!(
+        refusal.contains("embedding.weight") && refusal.contains("--precision f32"),
+        "{refusal}"
+    );
 }
 
 #[test]

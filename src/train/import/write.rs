@@ -90,6 +90,7 @@ impl Staging {
 
     /// Writes a tower; returns its entry in the manifest.
     pub fn model(&self, name: &str, model: Model, bar: &ProgressBar) -> Result<Files> {
+        model.check().with_context(|| name.to_owned())?;
         let bytes = model.graph_bytes() as u64;
         let most = Limits::default().max_file_bytes;
         ensure!(

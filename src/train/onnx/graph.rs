@@ -279,6 +279,24 @@ impl Model {
         self.graph.len() + weights.sum::<usize>()
     }
 
+    /// Refuses numbers that became larger than IEEE half holds when they were stored.
+    ///
+    /// # Errors
+    /// The first such weight by its name.
+    pub fn check(&self) -> anyhow::Result<()> {
+        for weight in &self.weights {
+            let half = weight.data_type == DataType::Float16 as i32;
+            let (halves, _) = weight.raw_data.as_chunks::<2>();
+            let finite = || halves.iter().all(|v| f16::from_le_bytes(*v).is_finite());
+            anyhow::ensure!(
+                !half || finite(),
+                "{} holds numbers beyond 65504, the largest of f16; store it with --precision f32",
+                weight.name.strip_suffix(".f16").unwrap_or(&weight.name)
+            );
+        }
+        Ok(())
+    }
+
     /// Writes the file and drops each weight once it is written.
     ///
     /// # Errors

@@ -81,7 +81,7 @@ pub(super) fn apply(op: &Op, inputs: &[Option<Value>]) -> Result<Value> {
         }
         Op::GlobalAveragePool => Value::Float(float(0)?.mean_keepdim((2, 3))?),
         Op::Equal => Value::Ints(ints(0)?.equal(ints(1)?)?),
-        Op::ArgMax { axis, keep } => argmax(float(0)?, *axis, *keep)?,
+        Op::ArgMax { axis, keep } => argmax(input(0)?, *axis, *keep)?,
         Op::Pad => pad(float(0)?, ints(1)?)?,
         Op::Patches { edge } => {
             let bias = inputs.get(2).and_then(Option::as_ref);
@@ -311,19 +311,31 @@ fn axes_changed(value: &Value, add: bool, axes: Option<&Ints>) -> Result<Value> 
 }
 
 /// The first of the largest.
-fn argmax(x: &Tensor, along: i64, keep: bool) -> Result<Value> {
+fn argmax(x: &Value, along: i64, keep: bool) -> Result<Value> {
     ensure!(
-        x.rank() == 2 && axis(along, 2)? == 1,
+        x.dims().len() == 2 && axis(along, 2)? == 1,
         "ArgMax of other than rows"
     );
-    let rows = x.detach().to_dtype(DType::F32)?.to_vec2::<f32>()?;
-    let first = |row: &Vec<f32>| {
-        let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        row.iter().position(|v| *v == most).unwrap_or(0)
+    let places: Vec<usize> = match x {
+        Value::Float(x) => {
+            let rows = x.detach().to_dtype(DType::F32)?.to_vec2::<f32>()?;
+            let first = |row: &Vec<f32>| {
+                let most = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                row.iter().position(|v| *v == most).unwrap_or(0)
+            };
+            rows.iter().map(first).collect()
+        }
+        Value::Ints(x) => {
+            let first = |row: &[i64]| {
+                let most = row.iter().max();
+                row.iter().position(|v| Some(v) == most).unwrap_or(0)
+            };
+            x.values.chunks(x.dims[1].max(1)).map(first).collect()
+        }
     };
-    let values: Vec<i64> = rows
-        .iter()
-        .map(|row| i64::try_from(first(row)))
+    let values: Vec<i64> = places
+        .into_iter()
+        .map(i64::try_from)
         .collect::<Result<_, _>>()?;
     let mut dims = vec![values.len()];
     dims.extend(keep.then_some(1));

@@ -41,6 +41,8 @@ pub enum Learn {
     Projection,
     /// Adapters beside the matrices of attention and feed-forward parts.
     Adapters(Rank),
+    /// Those, and the weights of the last product.
+    AdaptersAndProjection(Rank),
     /// Every weight.
     Everything,
 }
@@ -109,17 +111,21 @@ impl Tower {
     /// A tower without the matrices that adapters stand beside.
     pub fn learn(&mut self, what: Learn, seed: u64) -> Result<()> {
         let projection = match what {
-            Learn::Projection => self.projection()?,
+            Learn::Projection | Learn::AdaptersAndProjection(_) => self.projection()?,
             _ => Vec::new(),
         };
-        let adapted = match what {
-            Learn::Adapters(_) => self.adapted()?,
-            _ => HashSet::new(),
+        let adapters = match what {
+            Learn::Adapters(rank) | Learn::AdaptersAndProjection(rank) => Some(rank),
+            _ => None,
+        };
+        let adapted = match adapters {
+            Some(_) => self.adapted()?,
+            None => HashSet::new(),
         };
         for (index, parameter) in self.parameters.iter_mut().enumerate() {
             parameter.adapter = None;
             parameter.learnt = what == Learn::Everything || projection.contains(&index);
-            if let Learn::Adapters(rank) = what
+            if let Some(rank) = adapters
                 && adapted.contains(&index)
             {
                 parameter.adapt(rank, seed)?;

@@ -79,7 +79,27 @@ impl Plan {
             output,
         };
         plan.prune();
+        plan.keep_compared_integers();
         Ok(plan)
+    }
+
+    /// Integers that are cast only to find the largest of them stay integers: in bf16 the ids that begin
+    /// and end a text, 49406 and 49407, would be one.
+    fn keep_compared_integers(&mut self) {
+        let cast = Op::Cast { float: true };
+        for index in 0..self.steps.len() {
+            let output = self.steps[index].output;
+            let mut readers = self
+                .steps
+                .iter()
+                .filter(|step| step.inputs.contains(&Some(output)));
+            if self.steps[index].op == cast
+                && output != self.output
+                && readers.all(|step| matches!(step.op, Op::ArgMax { .. }))
+            {
+                self.steps[index].op = Op::Identity;
+            }
+        }
     }
 
     /// Drops what the embedding does not need, and notes after which step a value is no longer needed.

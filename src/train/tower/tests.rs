@@ -146,31 +146,85 @@ fn every_familys_towers_agree_with_the_daemons_engine() {
     }
 }
 
+fn embeddings(rows: &Tensor) -> Vec<Embedding> {
+    let rows = rows.to_vec2::<f32>().unwrap().into_iter();
+    rows.map(|row| Embedding::from_unit(row).unwrap()).collect()
+}
+
 /// Mixed precision, on the processor: products in bf16 are right to their eight bits.
 #[test]
 fn products_in_bf16_change_little() {
-    let imported = Imported::new(FAMILIES[0], Store::Float);
-    let exact = imported.texts(&imported.tower("text.onnx", DType::F32), Track::Nothing);
-    let exact: Vec<Embedding> = exact
-        .to_vec2::<f32>()
-        .unwrap()
-        .into_iter()
-        .map(|row| Embedding::from_unit(row).unwrap())
+    for family in FAMILIES {
+        let imported = Imported::new(family, Store::Float);
+        let mixed = |name: &str| {
+            let mut tower = imported.tower(name, DType::BF16);
+            tower.learn(Learn::Everything, 1).unwrap();
+            tower
+        };
+        let exact = imported.images(&imported.tower("image.onnx", DType::F32), Track::Nothing);
+        let images = imported.images(&mixed("image.onnx"), Track::Gradients);
+        let what = format!("{} image in bf16", family.0);
+        assert_same(&what, &images, &embeddings(&exact), 0.999);
+
+        let exact = imported.texts(&imported.tower("text.onnx", DType::F32), Track::Nothing);
+        let tower = mixed("text.onnx");
+        let texts = imported.texts(&tower, Track::Gradients);
+        let what = format!("{} text in bf16", family.0);
+        assert_same(&what, &texts, &embeddings(&exact), 0.999);
+        let sum = texts.narrow(1, 0, 3).unwrap().sum_all().unwrap();
+        let gradients = sum.backward().unwrap();
+        for learnable in tower.learnables("") {
+            let gradient = gradients.get(&learnable.var).unwrap();
+            assert_eq!(gradient.dtype(), DType::F32, "{}", learnable.name);
+        }
+    }
+}
+
+/// Where OpenAI's CLIPs begin and end a text.
+const OPENAI_IDS: [i64; 2] = [49406, 49407];
+
+/// The text tower of `clip-old` with as many tokens as OpenAI's CLIPs have; the new rows repeat the old.
+fn with_all_tokens(imported: &Imported) -> Vec<u8> {
+    let mut model = ModelProto::decode(&imported.bytes("text.onnx")[..]).unwrap();
+    let graph = model.graph.as_mut().unwrap();
+    let mut tables = graph.initializer.iter_mut();
+    let table = tables.find(|tensor| tensor.name == "text.words").unwrap();
+    assert_eq!(table.dims, [500, 16]);
+    let rows = usize::try_from(OPENAI_IDS[1] + 1).unwrap();
+    let length = rows * 4 * usize::try_from(table.dims[1]).unwrap();
+    table.raw_data = table
+        .raw_data
+        .iter()
+        .copied()
+        .cycle()
+        .take(length)
         .collect();
-    let mut tower = imported.tower("text.onnx", DType::BF16);
-    tower.learn(Learn::Everything, 1).unwrap();
-    let mixed = imported.texts(&tower, Track::Gradients);
-    assert_same("bf16", &mixed, &exact, 0.999);
-    let gradients = mixed
-        .narrow(1, 0, 3)
-        .unwrap()
-        .sum_all()
-        .unwrap()
-        .backward()
-        .unwrap();
-    for learnable in tower.learnables("") {
-        let gradient = gradients.get(&learnable.var).unwrap();
-        assert_eq!(gradient.dtype(), DType::F32, "{}", learnable.name);
+    table.dims[0] = OPENAI_IDS[1] + 1;
+    model.encode_to_vec()
+}
+
+/// bf16 knows neither of the two ids that begin and end a text: both would be 49408.
+#[test]
+fn the_end_of_a_text_is_found_in_bf16_too() {
+    let imported = Imported::new(FAMILIES[1], Store::Float);
+    let bytes = with_all_tokens(&imported);
+    let text = |words: [i64; 3]| Padded {
+        ids: [&OPENAI_IDS[..1], &words, &OPENAI_IDS[1..]].concat(),
+        mask: vec![1; 5],
+    };
+    let texts = [text([1, 30, 40_000]), text([7, 49_000, 2]), text([9, 8, 7])];
+    let tower = |kind| Tower::read(bytes.clone(), &Device::Cpu, kind).unwrap();
+    let run = |tower: &Tower| tower.texts(&texts, Track::Nothing).unwrap();
+    let exact = embeddings(&run(&tower(DType::F32)));
+    assert_same("bf16", &run(&tower(DType::BF16)), &exact, 0.999);
+
+    let mut rounded = tower(DType::BF16);
+    let ids = Some(rounded.plan.places["input_ids"]);
+    let mut steps = rounded.plan.steps.iter_mut();
+    let kept = steps.find(|step| step.op == Op::Identity && step.inputs == [ids]);
+    kept.unwrap().op = Op::Cast { float: true };
+    for (ours, exact) in embeddings(&run(&rounded)).iter().zip(&exact) {
+        assert!(ours.dot(exact) < 0.99, "the ids were told apart as numbers");
     }
 }
 

@@ -16,8 +16,8 @@ pub struct Learning {
     /// Photos or texts that are in memory together, however large the batch is [default: 16].
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     chunk: Option<u16>,
-    /// Epochs at the beginning, beside --epochs, in which only the towers' last products are learnt
-    /// [default: 0; 3 with --preset clip-italian].
+    /// Epochs at the beginning, beside --epochs, in which only the towers' last products are learnt; with
+    /// adapters they go on being learnt then [default: 0; 3 with --preset clip-italian].
     #[arg(long, value_name = "N")]
     frozen_epochs: Option<usize>,
     /// Highest learning rate of those [default: 5e-5].
@@ -81,6 +81,8 @@ enum DeviceName {
 pub struct Usual {
     pub batch: u16,
     pub rate: f64,
+    /// AdamW's.
+    pub decay: f32,
 }
 
 /// What is taken where nothing is said.
@@ -91,7 +93,12 @@ pub fn usual(stage: Stage, towers: &Towers) -> Usual {
         Stage::Full if towers.preset.is_some() => (128, 1e-5),
         Stage::Full => (32, 1e-5),
     };
-    Usual { batch, rate }
+    let decay = if stage == Stage::Projection {
+        0.0
+    } else {
+        0.01
+    };
+    Usual { batch, rate, decay }
 }
 
 impl Towers {

@@ -15,7 +15,7 @@ use crate::train::fit::cache::Cache;
 use crate::train::fit::distillation::Objective;
 use crate::train::fit::embed::Known;
 use crate::train::fit::examples::{Said, Texts};
-use crate::train::fit::gather::{self, Side, Wanted};
+use crate::train::fit::gather::{self, Needed, Side, Wanted};
 use crate::train::fit::loss::Loss;
 use crate::train::fit::session::{Learner, Learnt, Point, Session, Settings, rng};
 use crate::train::fit::towers::{Shown, Towers};
@@ -69,7 +69,8 @@ pub(super) fn shop() -> Shop {
     let split = dataset.split(0.25, 1);
     let mut cache = Cache::in_memory(bundle.manifest().embedding_dim);
     let bar = ProgressBar::hidden();
-    let (texts, said) = gather::texts(&bundle, &mut cache, &dataset, &[], &bar).unwrap();
+    let texts = gather::texts(&bundle, &mut cache, &dataset, &[], Needed::All, &bar);
+    let (texts, said) = texts.unwrap();
     let wanted = Wanted {
         dataset: &dataset,
         said: &said,
@@ -230,7 +231,11 @@ pub(super) fn bits(values: &HashMap<String, Tensor>) -> Vec<(String, Vec<u32>)> 
 #[test]
 fn a_resumed_run_gives_exactly_the_curve_of_an_uninterrupted_one() {
     let shop = shop();
-    for (frozen_epochs, tuning) in [(2, Tuning::clip_italian(2)), (0, adapters())] {
+    for (frozen_epochs, tuning) in [
+        (2, Tuning::clip_italian(2)),
+        (2, adapters()),
+        (0, adapters()),
+    ] {
         let settings = Settings {
             frozen_epochs,
             ..settings()
@@ -246,6 +251,73 @@ fn a_resumed_run_gives_exactly_the_curve_of_an_uninterrupted_one() {
         assert_eq!((resumed.best, resumed.kept), (whole.best, whole.kept));
         assert_eq!(bits(&resumed.values), bits(&whole.values));
         std::fs::remove_file(shop.checkpoint()).unwrap();
+    }
+}
+
+#[test]
+fn what_the_frozen_phase_learnt_is_written_with_the_adapters() {
+    let shop = shop();
+    let settings = Settings {
+        frozen_epochs: 3,
+        frozen_rate: 0.02,
+        ..settings()
+    };
+    let learnt = learn(&shop, settings, adapters(), None);
+    assert!(
+        learnt.kept > 3,
+        "another rate is needed: {:?}",
+        learnt.curve
+    );
+    let shown = shop.shown();
+    let (_, after) = Towers::tuned(shown, settings, adapters(), &learnt.values, true).unwrap();
+    let (after, kept) = (
+        after.score(settings.logit_scale).unwrap(),
+        learnt.curve[learnt.kept].score(),
+    );
+    assert!(
+        after.accuracy == kept.accuracy && (after.loss - kept.loss).abs() < 1e-4,
+        "{after:?} of {:?}",
+        learnt.curve
+    );
+}
+
+/// All of the first gradient's pull on the bias is what one batch differs by from another.
+#[test]
+fn the_sigmoid_losss_bias_begins_where_the_bundle_has_it() {
+    let shop = shop();
+    for logit_scale in [5.0, 20.0] {
+        let settings = Settings {
+            loss: Loss::Sigmoid,
+            batch: 18,
+            logit_scale,
+            ..settings()
+        };
+        let tuning = Tuning {
+            views: Views::Plain,
+            ..Tuning::full()
+        };
+        let gradient = |bias: Option<f32>| {
+            let mut towers = Towers::new(shop.shown(), settings, tuning).unwrap();
+            let learnables = towers.learnables();
+            let var = &learnables.last().unwrap().var;
+            if let Some(bias) = bias {
+                var.set(&Tensor::new(&[bias], var.device()).unwrap())
+                    .unwrap();
+            }
+            let mut found = 0.0;
+            let mut take = |gradients: &candle_core::backprop::GradStore, _: f64| {
+                found = gradients.get(var).unwrap().to_vec1::<f32>()?[0].abs();
+                Ok(())
+            };
+            towers.pass(rng(1, 1), &mut take).unwrap();
+            found
+        };
+        let (begun, at_minus_10) = (gradient(None), gradient(Some(-10.0)));
+        println!("scale {logit_scale}: {begun}, at -10 {at_minus_10}");
+        assert!(
+            begun < 0.2 * at_minus_10,
+            "scale {logit_scale}: {begun} {at_minus_10}"
+        );
     }
 }
 

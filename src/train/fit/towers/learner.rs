@@ -28,9 +28,8 @@ impl Towers<'_> {
             text: self.tuning.text,
         })?;
         let images = photos.themselves()?;
-        let held_out = taught.held_out.photos.themselves()?;
         let goals = Goals {
-            photos: held_out.narrow(0, 0, images.dim(0)?)?,
+            photos: taught.held_out.photos.themselves()?,
             texts: taught.texts(&rows)?,
             scale: taught.scale,
         };
@@ -59,10 +58,13 @@ impl Learner for Towers<'_> {
     }
 
     fn enter(&mut self, frozen: bool) -> Result<()> {
-        let learn = if frozen {
-            Learn::Projection
-        } else {
-            self.tuning.learn
+        let learn = match self.tuning.learn {
+            _ if frozen => Learn::Projection,
+            // What the frozen phase learnt goes on being learnt, and is kept with the adapters.
+            Learn::Adapters(rank) if self.settings.frozen_epochs > 0 => {
+                Learn::AdaptersAndProjection(rank)
+            }
+            learn => learn,
         };
         let seed = self.settings.seed;
         if let Some(image) = &mut self.image {

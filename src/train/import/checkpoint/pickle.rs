@@ -10,8 +10,9 @@ use anyhow::{Context, Result, bail, ensure};
 
 use super::pickled::{Container, Global, Pickled, Storage, Value};
 
-/// Longest pickle, bytes; the largest known one has 200 kB.
-pub(super) const MAX_PICKLE_BYTES: u64 = 64 << 20;
+/// Longest pickle, bytes; the largest known one has 200 kB. A byte of it may become an empty container,
+/// which takes fifty.
+pub(super) const MAX_PICKLE_BYTES: u64 = 4 << 20;
 
 /// Runs the pickle and returns the named tensors of the dictionary it describes, or of the
 /// dictionary under `state_dict` in it.

@@ -206,6 +206,16 @@ fn a_pickle_nested_a_million_times_is_only_refused() {
     assert!(open(folder.path(), "pytorch_model.bin", &torch(&pickle)).is_err());
 }
 
+/// Every byte makes an empty tuple, which is remembered.
+#[test]
+fn a_pickle_far_longer_than_any_known_is_not_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let pickle = vec![b')'; 5 << 20];
+    let error = open(folder.path(), "pytorch_model.bin", &torch(&pickle)).unwrap_err();
+    let error = format!("{error:#}");
+    assert!(error.contains("5242880 bytes"), "{error}");
+}
+
 #[test]
 fn a_pickle_that_makes_much_out_of_little_is_refused() {
     let folder = tempfile::tempdir().unwrap();
