@@ -59,70 +59,16 @@ if [ ${#missing[@]} -gt 0 ]; then
 fi
 # shellcheck source=tests/vm/kernel.sh
 source tests/vm/kernel.sh
+# shellcheck source=tests/vm/debian.sh
+source tests/vm/debian.sh
 fetch_kernel "$arch"
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# A small first stage that mounts both disks and hands over to systemd.
-fetch_busybox "$arch"
-first=$work/first
-mkdir -p "$first"/{bin,dev,proc,sys,root,modules}
-cp "$busybox" "$first/bin/busybox"
-for module in virtio_pci virtio_blk crc32c_generic ext4; do copy_module "$module" "$first/modules"; done
-cp tests/vm/board/init "$first/init"
-chmod +x "$first/init"
-(cd "$first" && find . | cpio --quiet -o -H newc | gzip -1) >"$work/first.gz"
-
-case $arch in
-amd64) machine=(qemu-system-x86_64 -M q35 -cpu "${VM_CPU:-max}") console=ttyS0 ;;
-arm64) machine=(qemu-system-aarch64 -M "virt,gic-version=3" -cpu "${VM_CPU:-cortex-a76}") console=ttyAMA0 ;;
-esac
-boot() { # LOG APPEND DRIVE…
-    local log=$1 append=$2 drives=() drive
-    shift 2
-    for drive in "$@"; do drives+=(-drive "format=raw,if=virtio,$drive"); done
-    timeout --foreground "${VM_TIMEOUT_S:-3600}" "${machine[@]}" -accel tcg,thread=multi -smp 2 -m 2048 \
-        -nographic -no-reboot -nic none -kernel "$kernel/root/boot/vmlinuz-$release" -initrd "$work/first.gz" \
-        "${drives[@]}" -append "console=$console panic=-1 quiet $append" </dev/null >"$log" 2>&1 || true
-}
-
-# Debian as it comes: the smallest root, systemd, and the broker that stands for the one in the shop.
-# A foreign one is unpacked here and configures itself in the virtual machine.
-codename=$(. /etc/os-release && echo "$VERSION_CODENAME")
-packages=systemd,systemd-sysv,udev,kmod,dbus,mosquitto,mosquitto-clients,v4l-utils
-disk=$cache/debian-$codename-$arch-$(cksum <<<"$packages" | cut -d' ' -f1).ext4
-if [ ! -e "$disk" ]; then
-    echo "vm: making a Debian root ($codename, $arch)"
-    # Where this machine's own packages come from.
-    mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | head -n 1)
-    foreign=()
-    [ "$arch" = amd64 ] || foreign=(--foreign)
-    debootstrap --variant=minbase --arch="$arch" "${foreign[@]}" \
-        --include="$packages" \
-        "$codename" "$work/root" "$mirror" >"$cache/debootstrap.log" 2>&1 \
-        || skip "debootstrap could not make a root: see $cache/debootstrap.log"
-    rm -f "$work/root/etc/machine-id" && systemd-id128 new >"$work/root/etc/machine-id"
-    echo vm >"$work/root/etc/hostname"
-    echo "127.0.0.1 localhost vm" >"$work/root/etc/hosts"
-    rm -f "$disk.new"
-    # In some containers debootstrap links these to the machine's own.
-    for mountpoint in proc sys dev; do
-        [ ! -L "$work/root/$mountpoint" ] || { rm "$work/root/$mountpoint" && mkdir "$work/root/$mountpoint"; }
-    done
-    if [ -d "$work/root/debootstrap" ]; then
-        cp tests/vm/board/second-stage "$work/root/second-stage"
-        chmod +x "$work/root/second-stage"
-    fi
-    mke2fs -q -t ext4 -E lazy_itable_init=1 -d "$work/root" "$disk.new" 1500M
-    if [ -d "$work/root/debootstrap" ]; then
-        echo "vm: it configures itself (emulated, some minutes); console in $cache/second-stage.log"
-        boot "$cache/second-stage.log" init=/second-stage "file=$disk.new,cache=unsafe"
-        grep -q '^vm: configured' "$cache/second-stage.log" || skip "the root did not configure itself: see $cache/second-stage.log"
-    fi
-    rm -rf "$work/root"
-    mv "$disk.new" "$disk"
-fi
+first_stage "$arch" "$work/first.gz"
+debian_machine "$arch"
+debian_root "$arch"
 
 payload=$work/payload
 mkdir -p "$payload"/{modules,photos}
@@ -136,9 +82,8 @@ fi
 if [ -n "$deb" ]; then
     touch "$payload/ships"
 else
-    DEB_COMPRESSION=none cross/deb --binary "$binaries/vedetta" --generator "$binaries/vedetta" -o "$work" >"$cache/deb.log" 2>&1 \
-        || { cat "$cache/deb.log"; echo "vm: FAIL cross/deb"; echo "vm: 0 passed, 1 failed, 0 skipped"; exit 1; }
-    deb=$(echo "$work"/vedetta_*.deb)
+    development_package "$binaries/vedetta" "$work" \
+        || { echo "vm: FAIL cross/deb"; echo "vm: 0 passed, 1 failed, 0 skipped"; exit 1; }
 fi
 cp "$deb" "$payload/vedetta.deb"
 # The next version: another binary's bytes do not matter, another example and version do.
@@ -159,8 +104,8 @@ cp "$kernel/v4l2loopback/v4l2loopback.ko" "$payload/modules/"
 mke2fs -q -t ext4 -d "$payload" "$work/payload.ext4" 400M
 
 log=$cache/board-$arch.log
-echo "vm: booting Debian $codename $arch (emulated, some minutes); console in $log"
-boot "$log" "systemd.show_status=0 systemd.mask=serial-getty@$console.service systemd.mask=mosquitto.service" \
+echo "vm: booting Debian ($arch, emulated, some minutes); console in $log"
+boot_debian "$work/first.gz" "$log" "systemd.show_status=0 systemd.mask=serial-getty@$console.service systemd.mask=mosquitto.service" \
     "file=$disk,snapshot=on" "file=$work/payload.ext4,readonly=on"
 sed -n 's/\r$//; /^vm: /p' "$log"
 passed=$(grep -c '^vm: ok ' "$log" || true)

@@ -5,11 +5,14 @@
 #
 #   tests/vm/campaign.sh              everything; fifty power cuts (about two hours)
 #   tests/vm/campaign.sh short        what CI runs
-#   tests/vm/campaign.sh PART…        native, machine, power
+#   tests/vm/campaign.sh PART…        native, machine, power, board
 #
+# The part board, which the others are without, cuts the power of a Debian with systemd, the package and a
+# V4L2 camera: VM_DEB=FILE, or a package of the development build (as root; with VM_FEATURES=train; an hour).
 # CUTS=10 changes the number of power cuts; CAMPAIGN_FAULTS="garbage hour" names some of a part's faults;
-# VM_BINARIES names a folder with built programs. VM_ARCH=arm64 VM_VEDETTA=FILE cuts the power of a machine
-# of that architecture, with the daemon that cross/build made; the other parts are for this machine's.
+# VM_BINARIES names a folder with built programs. VM_ARCH=arm64 VM_VEDETTA=FILE (for the part board VM_DEB)
+# cuts the power of a machine of that architecture, with the daemon that cross/build made; the other parts
+# are for this machine's.
 # What needs a machine of its own (cameras, network, disks, clock, power) is emulated by qemu.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
@@ -31,9 +34,18 @@ fi
 [ $# = 0 ] || parts=("$@")
 
 if [ "$arch" = arm64 ]; then
-    [ "${parts[*]}" = power ] || skip "VM_ARCH=arm64: only the part power is made for it"
-    [ -e "${VM_VEDETTA:-}" ] || skip "VM_ARCH=arm64 needs VM_VEDETTA, which cross/build makes"
+    case "${parts[*]}" in
+    power) [ -e "${VM_VEDETTA:-}" ] || skip "VM_ARCH=arm64 needs VM_VEDETTA, which cross/build makes" ;;
+    board) [ -e "${VM_DEB:-}" ] || skip "VM_ARCH=arm64 needs VM_DEB, which cross/deb makes" ;;
+    *) skip "VM_ARCH=arm64: only the parts power and board are made for it" ;;
+    esac
 fi
+case " ${parts[*]} " in
+*" board "*)
+    [ "$(id -u)" = 0 ] || skip "the root file system is made as root: sudo $0"
+    need debootstrap=debootstrap mke2fs=e2fsprogs zstd=zstd
+    ;;
+esac
 need "${machine_tools[@]}" nft=nftables tc=iproute2 mkfs.ext4=e2fsprogs qemu-img=qemu-utils \
     openssl=openssl jq=jq faketime=faketime
 fetch_kernel "$arch"
@@ -89,10 +101,15 @@ cut_power() {
     machine_root power-guest.sh
     pack_root "$cache/power-$arch.gz"
     rm -rf "$root"
-    (power "$cuts")
+    power_title="power cut at random" power_initramfs=$cache/power-$arch.gz power_append='' power_drives=()
+    (power "$cuts" bare small_disk)
 }
 # shellcheck source=tests/vm/campaign/power.sh
 . tests/vm/campaign/power.sh
+# shellcheck source=tests/vm/debian.sh
+. tests/vm/debian.sh
+# shellcheck source=tests/vm/campaign/board.sh
+. tests/vm/campaign/board.sh
 
 if [ -n "${CAMPAIGN_FAULTS:-}" ]; then
     faults=$CAMPAIGN_FAULTS broker_faults=$CAMPAIGN_FAULTS
@@ -103,6 +120,7 @@ part() {
     native) native ;;
     machine) faults ;;
     power) cut_power ;;
+    board) cut_board ;;
     *) echo "campaign: FAIL no part $1" ;;
     esac
 }

@@ -7,9 +7,9 @@ power_boot() {
     qemu-img create -q -f qcow2 -o cluster_size=4096 -b "$work/disk.raw" -F raw "$work/disk.qcow2"
     : >"$work/boot.log"
     second_serial "$work/boot.log"
-    machine "$cache/power-$arch.gz" "broker=$port log=$serial_port $1" -display none -monitor none \
+    machine "$power_initramfs" "broker=$port log=$serial_port $power_append $1" -display none -monitor none \
         -serial "file:$work/console.log" "${serial[@]}" \
-        -drive "file=$work/disk.qcow2,if=virtio,format=qcow2,cache=writeback" \
+        -drive "file=$work/disk.qcow2,if=virtio,format=qcow2,cache=writeback" "${power_drives[@]}" \
         -netdev user,id=net -device virtio-net-pci,netdev=net "${@:2}"
     "${machine_command[@]}" </dev/null >/dev/null 2>&1 &
     guest=$!
@@ -21,7 +21,8 @@ power_off() {
     wait "$guest" 2>/dev/null || true
     qemu-img commit -q "$work/disk.qcow2"
     rm "$work/disk.qcow2"
-    cat "$work/boot.log" >>"$work/log"
+    # As the journal would get them, lines begin with their priority.
+    sed 's/^<[0-9]>//' "$work/boot.log" >>"$work/log"
     # A line that the cut tore does not count.
     echo >>"$work/log"
 }
@@ -45,17 +46,25 @@ last_boot() {
     mosquitto_pub -h 127.0.0.1 -p "$port" -r -t campaign/stop -n
 }
 
-# power CUTS: as many cuts, then a boot without a clock, then the books.
+# An empty disk for what the daemon keeps.
+small_disk() {
+    truncate -s 64M "$work/disk.raw"
+    mkfs.ext4 -q -F "$work/disk.raw"
+}
+
+# power CUTS bare|board MAKE-DISK: as many cuts of the machine that `power_title` says, which begins with the
+# initramfs `power_initramfs` and has `power_drives` and, for its kernel, `power_append` besides the disk
+# that MAKE-DISK makes (`$work/disk.raw`; it knows the broker's `$port`). Then, of a bare one, a boot without
+# a clock, and the books.
 power() {
     local cuts=$1 n
-    work=$cache/power-$arch vedetta=$binaries/vedetta vmtool=$binaries/examples/vmtool
+    work=$cache/power-$2-$arch vedetta=$binaries/vedetta vmtool=$binaries/examples/vmtool
     rm -rf "$work" && mkdir -p "$work"
     place="VM ($arch), broker outside" daemon='' first=0
     port=$((20000 + RANDOM % 20000))
     # shellcheck source=tests/vm/campaign/report.sh
     . tests/vm/campaign/report.sh
-    truncate -s 64M "$work/disk.raw"
-    mkfs.ext4 -q -F "$work/disk.raw"
+    "$3"
     printf 'listener %s 127.0.0.1\nallow_anonymous true\npersistence true\npersistence_location %s/\nuser root\nmax_queued_messages 1000000\nmax_inflight_messages 0\n' \
         "$port" "$work" >"$work/mosquitto.conf"
     mosquitto_start
@@ -63,7 +72,7 @@ power() {
     ear=$!
     trap 'kill -KILL $guest $broker $ear 2>/dev/null || true; rm -rf "$root"' EXIT
 
-    fault "power cut at random, $cuts times"
+    fault "$power_title, $cuts times"
     : >"$work/recovery"
     for n in $(seq "$cuts"); do
         power_boot ""
@@ -96,7 +105,7 @@ power() {
     row 120
     close_books 30
 
-    [ "$short" = no ] || { kill -TERM "$broker" "$ear"; return; }
+    [ "$short" = no ] && [ "$2" = bare ] || { kill -TERM "$broker" "$ear"; return; }
     fault "no clock at boot (1970), set after ten seconds, then a power cut"
     power_boot "set=$(date +%s)" -rtc base=1970-01-01T00:00:10
     until_true 300 told '"time":"1970' || complain "no event from 1970"
