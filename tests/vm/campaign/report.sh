@@ -97,7 +97,7 @@ fresh() { [ "$(ledger "$fresh_from" 18446744073709551615 | field heard)" -gt 1 ]
 
 # The first warning since the fault began, without time stamp and colours.
 first_warning() {
-    log_since | grep -a 'WARN\|ERROR' | head -n "${1:-1}" | tail -n 1 |
+    log_since | grep -a 'WARN\|ERROR' | grep -av 'hangs when it is told to' | head -n "${1:-1}" | tail -n 1 |
         sed 's/\x1b\[[0-9;]*m//g; s/^\[[^]]*\] //; s#'"$work"'/\{0,1\}##g; s/|/\//g' | cut -c1-170
 }
 
