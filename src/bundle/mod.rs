@@ -327,6 +327,6 @@ fn parse(path: &Path, bytes: &[u8], limits: &Limits) -> Result<Manifest, BundleE
 }
 
 /// Lower-case hex.
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

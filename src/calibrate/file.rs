@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::{Calibration, Fit, Platt};
+use crate::bundle::hex;
 use crate::config::Id;
 use crate::encoder::Embedding;
 use crate::label_set::Contender;
@@ -185,5 +186,5 @@ impl Calibration {
 
 fn to_hex(key: &Embedding) -> String {
     let bytes = key.as_slice().iter().flat_map(|value| value.to_le_bytes());
-    bytes.map(|byte| format!("{byte:02x}")).collect()
+    hex(&bytes.collect::<Vec<u8>>())
 }

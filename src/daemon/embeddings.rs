@@ -6,7 +6,7 @@ use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
-use crate::bundle::MANIFEST;
+use crate::bundle::{MANIFEST, hex};
 use crate::label_bank::CACHE_PREFIX;
 
 /// Longer than any manifest, bytes.
@@ -17,8 +17,7 @@ pub fn manifest_sha256(bundle: &Path) -> io::Result<String> {
     let mut manifest = Vec::new();
     let file = File::open(bundle.join(MANIFEST))?;
     file.take(MAX_MANIFEST_BYTES).read_to_end(&mut manifest)?;
-    let digest = Sha256::digest(&manifest);
-    Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex(&Sha256::digest(&manifest)))
 }
 
 /// Removes from `state_dir` the embeddings of every bundle but those in `kept`, each the SHA-256 of a manifest

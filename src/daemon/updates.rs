@@ -152,20 +152,15 @@ impl Updates {
             return judgement;
         }
         let folder = folder.clone();
-        let mut is_current = false;
-        let confirmed = self.change(|pointer| {
-            is_current = pointer.current.as_ref() == Some(&folder);
-            match is_current {
-                true => pointer.confirmed(),
-                false => pointer.clone(),
+        let confirmed = match self.change_if(&self.store.path(&folder), Pointer::confirmed) {
+            Ok(confirmed) => confirmed,
+            Err(error) => {
+                log::debug!("not confirmed yet: {error}");
+                return Judgement::Open;
             }
-        });
-        if let Err(error) = confirmed {
-            log::debug!("not confirmed yet: {error}");
-            return Judgement::Open;
-        }
+        };
         self.trial = None;
-        if !is_current {
+        if confirmed.is_none() {
             log::info!("{folder} worked, but is not the installed bundle any more");
             return Judgement::Open;
         }
@@ -179,21 +174,9 @@ impl Updates {
     /// The pointer cannot be written.
     pub fn give_up(&mut self, bundle: &Path, reason: &str) -> Result<(), StoreError> {
         self.trial = None;
-        let is_current = |pointer: &Pointer| {
-            let current = pointer.current.as_ref();
-            current.is_some_and(|folder| self.store.path(folder) == bundle)
-        };
-        let mut is_given_up = false;
-        let pointer = self.change(|pointer| {
-            is_given_up = is_current(pointer);
-            match is_given_up {
-                true => pointer.failed(reason),
-                false => pointer.clone(),
-            }
-        })?;
-        match is_given_up {
-            true => log_failure(&pointer),
-            false => log::error!(
+        match self.change_if(bundle, |pointer| pointer.failed(reason))? {
+            Some(pointer) => log_failure(&pointer),
+            None => log::error!(
                 "{}, which is not the installed bundle any more: {reason}",
                 bundle.display()
             ),
@@ -227,13 +210,28 @@ impl Updates {
         let Some(OnTrial { folder, .. }) = &self.trial else {
             return;
         };
-        let excused = self.change(|pointer| match pointer.current.as_ref() == Some(folder) {
-            true => pointer.excused(),
-            false => pointer.clone(),
-        });
-        if let Err(error) = excused {
+        if let Err(error) = self.change_if(&self.store.path(folder), Pointer::excused) {
             log::warn!("{error}");
         }
+    }
+
+    /// Changes the pointer if `bundle` is the installed one; `None` where it is not any more.
+    fn change_if(
+        &self,
+        bundle: &Path,
+        change: impl FnOnce(&Pointer) -> Pointer,
+    ) -> Result<Option<Pointer>, StoreError> {
+        let mut is_current = false;
+        let pointer = self.change(|pointer| {
+            let current = pointer.current.as_ref();
+            is_current = current.is_some_and(|folder| self.store.path(folder) == bundle);
+            if is_current {
+                change(pointer)
+            } else {
+                pointer.clone()
+            }
+        })?;
+        Ok(is_current.then_some(pointer))
     }
 
     fn change(&self, change: impl FnOnce(&Pointer) -> Pointer) -> Result<Pointer, StoreError> {

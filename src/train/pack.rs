@@ -15,11 +15,11 @@ use super::space::DIM;
 use super::targets::read_texts;
 use super::text;
 use super::tune;
-use crate::bundle::Bundle;
 use crate::bundle::manifest::{
     Channels, Crop, FILES, File, Image, Manifest, Precision, Provenance, Resize, SCHEMA, Scoring,
     Text,
 };
+use crate::bundle::{Bundle, hex};
 
 /// The whole bundle stays under this.
 const MAX_BYTES: u64 = 25_000_000;
@@ -148,10 +148,7 @@ fn files(folder: &Path) -> Result<BTreeMap<String, File>> {
     let mut files = BTreeMap::new();
     for name in FILES {
         let bytes = std::fs::read(folder.join(name)).with_context(|| name.to_owned())?;
-        let sha256 = Sha256::digest(&bytes)
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect();
+        let sha256 = hex(&Sha256::digest(&bytes));
         files.insert(
             name.to_owned(),
             File {

@@ -16,6 +16,7 @@ use ureq::http::{Response, StatusCode, header};
 use ureq::tls::{Certificate, RootCerts, TlsConfig};
 
 use super::remote::{MAX_URL_BYTES, Remote};
+use crate::bundle::hex;
 use crate::bundle::signature::{self, beside};
 use crate::bundle::store::DOWNLOAD;
 use crate::publish::backoff::Backoff;
@@ -238,8 +239,7 @@ impl Download<'_> {
     fn compare(&self, part: &Path) -> Result<(), FetchError> {
         let mut hash = Sha256::new();
         io::copy(&mut File::open(part)?, &mut hash)?;
-        let digest = hash.finalize();
-        let found: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+        let found = hex(&hash.finalize());
         if found == self.remote.sha256() {
             return Ok(());
         }

@@ -132,21 +132,11 @@ fn tokenizer() -> String {
 /// Mean over height and width, a 1×1 convolution with `mix` (3×3), a zero fourth value.
 pub fn image_graph(mix: &[f32; 9]) -> Vec<u8> {
     let nodes = vec![
-        node(
-            "Cast",
-            &["mix16"],
-            "mix",
-            vec![int("to", DataType::Float as i64)],
-        ),
+        as_float("mix16", "mix"),
         node("Conv", &["pixel_values", "mix"], "mixed", vec![]),
         node("GlobalAveragePool", &["mixed"], "pooled", vec![]),
         node("Flatten", &["pooled"], "colour", vec![]),
-        node(
-            "Cast",
-            &["out16"],
-            "out",
-            vec![int("to", DataType::Float as i64)],
-        ),
+        as_float("out16", "out"),
         node("MatMul", &["colour", "out"], "embedding", vec![]),
     ];
     let weights = vec![
@@ -162,12 +152,7 @@ pub fn image_graph_of_bright_pictures() -> Vec<u8> {
         node("GlobalAveragePool", &["pixel_values"], "pooled", vec![]),
         node("Sqrt", &["pooled"], "roots", vec![]),
         node("Flatten", &["roots"], "colour", vec![]),
-        node(
-            "Cast",
-            &["out16"],
-            "out",
-            vec![int("to", DataType::Float as i64)],
-        ),
+        as_float("out16", "out"),
         node("MatMul", &["colour", "out"], "embedding", vec![]),
     ];
     let weights = vec![half("out16", &[3, DIM], &widen())];
@@ -178,18 +163,10 @@ pub fn image_graph_of_bright_pictures() -> Vec<u8> {
 /// channels go through thirty convolutions that change nothing.
 pub fn image_graph_that_is_slow() -> Vec<u8> {
     const CHANNELS: usize = 96;
-    let cast = |from: &str, name: &str| {
-        node(
-            "Cast",
-            &[from],
-            name,
-            vec![int("to", DataType::Float as i64)],
-        )
-    };
     let mut nodes = vec![
-        cast("first16", "first"),
-        cast("middle16", "middle"),
-        cast("out16", "out"),
+        as_float("first16", "first"),
+        as_float("middle16", "middle"),
+        as_float("out16", "out"),
         node("Conv", &["pixel_values", "first"], "c0", vec![]),
     ];
     for n in 0..30 {
@@ -236,19 +213,9 @@ fn pixels() -> ValueInfoProto {
 /// Looks every id up, averages where the mask is 1.
 fn text_graph() -> Vec<u8> {
     let nodes = vec![
-        node(
-            "Cast",
-            &["table16"],
-            "table",
-            vec![int("to", DataType::Float as i64)],
-        ),
+        as_float("table16", "table"),
         node("Gather", &["table", "input_ids"], "looked_up", vec![]),
-        node(
-            "Cast",
-            &["attention_mask"],
-            "mask",
-            vec![int("to", DataType::Float as i64)],
-        ),
+        as_float("attention_mask", "mask"),
         node("Unsqueeze", &["mask", "last"], "weight", vec![]),
         node("Mul", &["looked_up", "weight"], "masked", vec![]),
         node(
@@ -295,6 +262,11 @@ fn model(
         ..ModelProto::default()
     }
     .encode_to_vec()
+}
+
+fn as_float(from: &str, name: &str) -> NodeProto {
+    let to = vec![int("to", DataType::Float as i64)];
+    node("Cast", &[from], name, to)
 }
 
 fn node(op: &str, input: &[&str], output: &str, attribute: Vec<AttributeProto>) -> NodeProto {

@@ -76,6 +76,18 @@ fn store(model: &Model) -> Store {
     Store::on(Box::new(model.clone()), Path::new("/"))
 }
 
+/// Bundles 1 to `bundles` were installed and proved; then the pointer became `rot`.
+fn damaged(model: &Model, bundles: u8, rot: &str) -> Store {
+    let store = store(model);
+    for bundle in 1..=bundles {
+        carry_out(&store, Deed::Install(bundle)).unwrap();
+        carry_out(&store, Deed::Confirm).unwrap();
+    }
+    let path = store.root.join(POINTER);
+    model.write(&path, &mut rot.as_bytes()).unwrap();
+    store
+}
+
 /// As the daemon and the command line do it.
 fn carry_out(store: &Store, deed: Deed) -> Result<Pointer, StoreError> {
     let lock = store.lock()?;
@@ -303,15 +315,7 @@ fn a_full_disk_is_said_before_anything_is_written() {
 #[test]
 fn a_damaged_pointer_is_made_anew_from_complete_bundles() {
     let model = Model::new(1);
-    let store = store(&model);
-    for bundle in [1, 2] {
-        carry_out(&store, Deed::Install(bundle)).unwrap();
-        carry_out(&store, Deed::Confirm).unwrap();
-    }
-    let path = store.root.join(POINTER);
-    model
-        .write(&path, &mut &b"{\"schema\":1,\"cur"[..])
-        .unwrap();
+    let store = damaged(&model, 2, "{\"schema\":1,\"cur");
     let pointer = store.pointer();
     assert_eq!(pointer.current.as_ref().map(bundle_of), Some(2));
     assert_eq!(pointer.previous.as_ref().map(bundle_of), Some(1));
@@ -322,13 +326,7 @@ fn a_damaged_pointer_is_made_anew_from_complete_bundles() {
 #[test]
 fn an_installation_over_a_damaged_pointer_keeps_the_bundle_before() {
     let model = Model::new(1);
-    let store = store(&model);
-    for bundle in [1, 2] {
-        carry_out(&store, Deed::Install(bundle)).unwrap();
-        carry_out(&store, Deed::Confirm).unwrap();
-    }
-    let path = store.root.join(POINTER);
-    model.write(&path, &mut &b"rot"[..]).unwrap();
+    let store = damaged(&model, 2, "rot");
     let pointer = carry_out(&store, Deed::Install(3)).unwrap();
     assert_eq!(pointer.current.as_ref().map(bundle_of), Some(3));
     assert_eq!(pointer.previous.as_ref().map(bundle_of), Some(2));
@@ -340,13 +338,11 @@ fn an_installation_over_a_damaged_pointer_keeps_the_bundle_before() {
 #[test]
 fn a_damaged_pointer_is_written_anew_by_whoever_changes_the_store() {
     let model = Model::new(1);
-    let store = store(&model);
-    carry_out(&store, Deed::Install(1)).unwrap();
-    carry_out(&store, Deed::Confirm).unwrap();
-    let path = store.root.join(POINTER);
-    model.write(&path, &mut &b"rot"[..]).unwrap();
+    let store = damaged(&model, 1, "rot");
     let lock = store.lock().unwrap();
     let rebuilt = store.change(&lock, Pointer::clone).unwrap();
-    let written = model.read(&path, MAX_POINTER_BYTES).unwrap();
+    let written = model
+        .read(&store.root.join(POINTER), MAX_POINTER_BYTES)
+        .unwrap();
     assert_eq!(Pointer::parse(&written), Ok(rebuilt));
 }

@@ -5,7 +5,7 @@ use std::sync::mpsc;
 use std::time::Instant;
 
 use super::{COMMANDS, MQTT, REQUESTS, SILENCE, Supervisor, Thermostat, settings_path};
-use crate::bundle::{Bundle, Limits};
+use crate::bundle::{Bundle, Limits, hex};
 use crate::calibrate::Applied;
 use crate::config::{Config, ConfigError};
 use crate::daemon::clock::Clock;
@@ -211,5 +211,5 @@ fn boot_id() -> String {
     if getrandom::fill(&mut bytes).is_err() {
         bytes = std::process::id().to_le_bytes();
     }
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&bytes)
 }

@@ -38,16 +38,27 @@ impl Int8TextEncoder {
     /// follow the contract in [`crate::bundle::Manifest`] or cannot be run.
     pub fn load(bundle: &Bundle, threads: NonZeroUsize) -> Result<Self, EncodeError> {
         let context = Arc::new(Context::new(Isa::detect(), threads));
+        let tower = Tower::load(bundle, tower::Kind::Text, &context)?;
+        let encoder = Self::new(tower, bundle)?;
+        let tower = &encoder.programs.tower;
+        tower.relocation().map(Relocation::start);
+        Ok(encoder)
+    }
+
+    /// Prepares a text tower of the bundle, and tries it.
+    ///
+    /// # Errors
+    /// A tokenizer that cannot be read, or a tower that cannot be run.
+    pub fn new(tower: Tower, bundle: &Bundle) -> Result<Self, EncodeError> {
         let mut input = TextInput::load(bundle)?;
-        let mut programs = Programs {
-            tower: Tower::load(bundle, tower::Kind::Text, &context)?,
-            by_length: BTreeMap::new(),
-        };
-        if programs.tower.tokens().is_some() {
+        if tower.tokens().is_some() {
             input.pad_to_most();
         }
+        let mut programs = Programs {
+            tower,
+            by_length: BTreeMap::new(),
+        };
         programs.encode(&[input.padded(&input.probe())])?;
-        programs.tower.relocation().map(Relocation::start);
         Ok(Self { input, programs })
     }
 

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use super::inherit::Inherited;
 use super::new::{self, Size};
 use crate::bundle::manifest::{self, Manifest, Precision, Provenance};
-use crate::bundle::{Bundle, Limits};
+use crate::bundle::{Bundle, Limits, hex};
 use crate::config::Id;
 use crate::train::fit::write::check;
 use crate::train::import::write::Staging;
@@ -80,9 +80,7 @@ impl<'a> Begun<'a> {
         hash.update(self.other.as_ref().map_or("", Bundle::sha256));
         let (image, text) = (self.student.image, self.student.text);
         hash.update(format!("{image:?} {text:?} {:?} {}", self.name, self.seed));
-        let hash = hash.finalize();
-        let digits = hash.iter().take(8).map(|b| format!("{b:02x}"));
-        format!("student-{}", digits.collect::<String>())
+        format!("student-{}", hex(&hash.finalize()[..8]))
     }
 
     /// Writes the bundle to `folder`; returns what people should know of it.

@@ -6,7 +6,7 @@ use super::embed;
 use super::session::Settings;
 use super::taught::Taught;
 use super::tuning::Tuning;
-use crate::bundle::Bundle;
+use crate::bundle::{Bundle, hex};
 use crate::train::data::{Dataset, Split};
 
 /// Hex digits that name the run of exactly these settings on exactly these photos.
@@ -38,6 +38,5 @@ pub fn of(
             hash.update(format!("{item:?}"));
         }
     }
-    let hash = hash.finalize();
-    hash.iter().take(8).map(|b| format!("{b:02x}")).collect()
+    hex(&hash.finalize()[..8])
 }

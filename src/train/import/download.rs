@@ -11,6 +11,8 @@ use hf_hub::{Cache, CacheRepo, Repo};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
+use crate::bundle::hex;
+
 /// Attempts after the first before a download gives up; what has come is kept and continued.
 const RETRIES: u32 = 3;
 
@@ -44,7 +46,7 @@ impl Expected {
         if let Some(Lfs { sha256 }) = &self.lfs {
             let mut hash = Sha256::new();
             io::copy(&mut file, &mut hash)?;
-            let found: String = hash.finalize().iter().map(|b| format!("{b:02x}")).collect();
+            let found = hex(&hash.finalize());
             ensure!(
                 found == *sha256,
                 "its SHA-256 is {found}, the hub says {sha256}"

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 
 use super::card::Hash;
 use super::checkpoint::Checkpoint;
-use crate::bundle::{Limits, MANIFEST, manifest};
+use crate::bundle::{Limits, MANIFEST, hex, manifest};
 use crate::train::onnx::Model;
 
 /// Bytes read and written at once.
@@ -38,17 +38,9 @@ pub fn hash_sources(checkpoint: &Checkpoint, bar: &ProgressBar) -> Result<Vec<Ha
             sha256.update(&chunk[..read]);
             bar.inc(read as u64);
         }
-        hashes.push((name.into_owned(), hex(sha256)));
+        hashes.push((name.into_owned(), hex(&sha256.finalize())));
     }
     Ok(hashes)
-}
-
-fn hex(sha256: Sha256) -> String {
-    sha256
-        .finalize()
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
 }
 
 /// A folder beside the bundle's, renamed when it is complete and removed when it is not.
@@ -132,7 +124,7 @@ impl Staging {
         hashing.file.sync_all().with_context(context)?;
         let entry = manifest::File {
             bytes: hashing.bytes,
-            sha256: hex(hashing.sha256),
+            sha256: hex(&hashing.sha256.finalize()),
         };
         Ok(BTreeMap::from([(name.to_owned(), entry)]))
     }
