@@ -3,8 +3,6 @@
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use tract_onnx::prelude::*;
-
 use super::kernels::{Context, Isa};
 use super::program::Program;
 use super::tower::{self, Tower};
@@ -66,14 +64,8 @@ impl ImageEncoder for Int8ImageEncoder {
         let mut embeddings = Vec::with_capacity(batch.len());
         for part in batch.chunks(MAX_BATCH) {
             let outputs = guarded("encoding images", || {
-                let items = part
-                    .iter()
-                    .map(|input| {
-                        let picture = Tensor::from_shape(&[1, 3, size, size], &input.values)?;
-                        Ok(tvec!(picture.into()))
-                    })
-                    .collect::<TractResult<Vec<_>>>()?;
-                self.program.run(items)
+                let pictures: Vec<&[f32]> = part.iter().map(|input| &input.values[..]).collect();
+                self.program.run_pictures(&[1, 3, size, size], &pictures)
             })?;
             for output in outputs {
                 embeddings.push(tower::embedding(&output)?);

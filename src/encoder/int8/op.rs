@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 use tract_onnx::tract_core::internal::*;
 
 use super::kernels::Context;
-use super::patches::PatchEmbedding;
-use super::sublayer::{self, Batch, Scratch, Sublayer};
+use super::patches::{self, PatchEmbedding};
+use super::sublayer::{self, Batch, Sublayer};
 
 /// Rows, which is tokens of all items together, that go through the sublayers at once. More of them
 /// share each load of the weights, but no longer find each other in the second-level cache: 256 rows
@@ -41,8 +41,39 @@ pub fn fused(node: &TypedNode) -> Option<Arc<dyn Fused>> {
 pub struct Sublayers {
     context: Arc<Context>,
     sublayers: Vec<Arc<Sublayer>>,
-    /// Shared by the clones of an operator: one that is busy is not waited for.
-    scratch: Arc<Mutex<Scratch>>,
+    scratch: Shared<Scratch>,
+}
+
+/// Buffers that are kept from call to call, so that no call asks the system for memory.
+#[derive(Default)]
+struct Scratch {
+    x: Vec<f32>,
+    mask: Vec<f32>,
+    sublayers: sublayer::Scratch,
+}
+
+/// What the clones of an operator have together: one that is busy is not waited for.
+struct Shared<T>(Arc<Mutex<T>>);
+
+impl<T: Default> Shared<T> {
+    /// Calls `f` with it, or with a new one where it is busy.
+    fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
+        let mut own = T::default();
+        let mut shared = self.0.try_lock();
+        f(shared.as_deref_mut().unwrap_or(&mut own))
+    }
+}
+
+impl<T: Default> Default for Shared<T> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<T> Clone for Shared<T> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
 }
 
 impl Sublayers {
@@ -54,7 +85,7 @@ impl Sublayers {
         Self {
             context,
             sublayers,
-            scratch: Arc::default(),
+            scratch: Shared::default(),
         }
     }
 
@@ -104,32 +135,32 @@ impl Fused for Sublayers {
             batch: inputs.len(),
             tokens,
         };
-        let mut x = Vec::with_capacity(volume * inputs.len());
-        let mut mask = Vec::new();
-        for input in &inputs {
-            ensure!(
-                input[0].shape() == &*shape,
-                "sequences of different lengths"
-            );
-            x.extend_from_slice(input[0].try_as_plain_ram()?.as_slice::<f32>()?);
-            if self.is_masked() {
-                let keys = input.get(1).context("a mask is missing")?;
-                ensure!(keys.len() == batch.tokens, "a mask of {} keys", keys.len());
-                // Minus infinity would make a row that is all masked NaN.
-                let keys = keys.try_as_plain_ram()?;
-                mask.extend(keys.as_slice::<f32>()?.iter().map(|v| v.max(-1e30)));
+        self.scratch.with(|scratch| {
+            let Scratch { x, mask, sublayers } = scratch;
+            x.clear();
+            mask.clear();
+            for input in &inputs {
+                ensure!(
+                    input[0].shape() == &*shape,
+                    "sequences of different lengths"
+                );
+                x.extend_from_slice(input[0].try_as_plain_ram()?.as_slice::<f32>()?);
+                if self.is_masked() {
+                    let keys = input.get(1).context("a mask is missing")?;
+                    ensure!(keys.len() == batch.tokens, "a mask of {} keys", keys.len());
+                    // Minus infinity would make a row that is all masked NaN.
+                    let keys = keys.try_as_plain_ram()?;
+                    mask.extend(keys.as_slice::<f32>()?.iter().map(|v| v.max(-1e30)));
+                }
             }
-        }
-        let mut own = Scratch::default();
-        let mut shared = self.scratch.try_lock();
-        let scratch = shared.as_deref_mut().unwrap_or(&mut own);
-        let mask = self.is_masked().then_some(&mask[..]);
-        for sublayer in &self.sublayers {
-            sublayer.run(&self.context, scratch, &mut x, batch, mask);
-        }
-        x.chunks_exact(volume)
-            .map(|one| Tensor::from_shape(&shape, one))
-            .collect()
+            let mask = self.is_masked().then_some(&mask[..]);
+            for sublayer in &self.sublayers {
+                sublayer.run(&self.context, sublayers, x, batch, mask);
+            }
+            x.chunks_exact(volume)
+                .map(|one| Tensor::from_shape(&shape, one))
+                .collect()
+        })
     }
 }
 
@@ -210,12 +241,17 @@ impl TypedOp for Sublayers {
 pub struct Patches {
     context: Arc<Context>,
     embedding: Arc<PatchEmbedding>,
+    scratch: Shared<patches::Scratch>,
 }
 
 impl Patches {
     /// An operator for this embedding.
     pub fn new(context: Arc<Context>, embedding: Arc<PatchEmbedding>) -> Self {
-        Self { context, embedding }
+        Self {
+            context,
+            embedding,
+            scratch: Shared::default(),
+        }
     }
 
     /// The embedding.
@@ -230,22 +266,34 @@ impl Patches {
     }
 }
 
+impl Patches {
+    /// As [`Fused::run`], of pictures `[channels, height, width]` as they lie somewhere.
+    ///
+    /// # Errors
+    /// A picture of another size.
+    pub fn run_on(&self, pictures: &[&[f32]]) -> TractResult<Vec<Tensor>> {
+        let len = self.embedding.geometry().picture_len();
+        ensure!(
+            pictures.iter().all(|picture| picture.len() == len),
+            "a picture of another size"
+        );
+        let [patches, n] = self.shape();
+        self.scratch.with(|scratch| {
+            let out = self.embedding.run(&self.context, scratch, pictures);
+            out.chunks_exact(patches * n)
+                .map(|one| Tensor::from_shape(&[1, patches, n], one))
+                .collect()
+        })
+    }
+}
+
 impl Fused for Patches {
     fn run(&self, inputs: Vec<TVec<TValue>>) -> TractResult<Vec<Tensor>> {
         let pictures = inputs
             .iter()
             .map(|input| input[0].try_as_plain_ram()?.as_slice::<f32>())
             .collect::<TractResult<Vec<&[f32]>>>()?;
-        let len = self.embedding.geometry().picture_len();
-        ensure!(
-            pictures.iter().all(|picture| picture.len() == len),
-            "a picture of another size"
-        );
-        let out = self.embedding.run(&self.context, &pictures);
-        let [patches, n] = self.shape();
-        out.chunks_exact(patches * n)
-            .map(|one| Tensor::from_shape(&[1, patches, n], one))
-            .collect()
+        self.run_on(&pictures)
     }
 }
 

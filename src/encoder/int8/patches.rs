@@ -71,39 +71,51 @@ impl PatchEmbedding {
         self.geometry
     }
 
-    /// `pictures`: `[channels, height, width]` each. The result is `[pictures · patches, n]`.
+    /// `pictures`: `[channels, height, width]` each. The result is `[pictures · patches, n]`, in a buffer
+    /// of `scratch`.
     ///
     /// # Panics
     /// When a picture has another length.
-    pub fn run(&self, cx: &Context, pictures: &[&[f32]]) -> Vec<f32> {
+    pub fn run<'a>(
+        &self,
+        cx: &Context,
+        scratch: &'a mut Scratch,
+        pictures: &[&[f32]],
+    ) -> &'a [f32] {
         let Geometry {
-            channels,
             picture: [height, width],
             patch: [patch_height, patch_width],
+            ..
         } = self.geometry;
+        let len = self.geometry.picture_len();
+        assert!(pictures.iter().all(|p| p.len() == len), "a picture");
         let [rows, columns] = self.geometry.grid();
-        let mut patches = Vec::with_capacity(pictures.len() * self.geometry.picture_len());
-        for pixels in pictures {
-            assert_eq!(pixels.len(), self.geometry.picture_len(), "a picture");
-            for patch in 0..rows * columns {
-                let (top, left) = (
-                    patch / columns * patch_height,
-                    patch % columns * patch_width,
-                );
-                for channel in 0..channels {
-                    for y in top..top + patch_height {
-                        let start = (channel * height + y) * width + left;
-                        patches.extend_from_slice(&pixels[start..start + patch_width]);
-                    }
-                }
-            }
-        }
         let count = pictures.len() * rows * columns;
+        let k = self.geometry.patch_len();
+        scratch.rows.gather(cx, count, k, |row, values| {
+            let pixels = pictures[row / (rows * columns)];
+            let patch = row % (rows * columns);
+            let (top, left) = (
+                patch / columns * patch_height,
+                patch % columns * patch_width,
+            );
+            for (line, values) in values.chunks_exact_mut(patch_width).enumerate() {
+                let (channel, y) = (line / patch_height, line % patch_height);
+                let start = (channel * height + top + y) * width + left;
+                values.copy_from_slice(&pixels[start..start + patch_width]);
+            }
+        });
         let (weights, bias) = (&self.linear.weights, &self.linear.bias);
-        let mut quantized = QuantizedRows::new();
-        quantized.quantize(cx, &patches, count, self.geometry.patch_len());
-        let mut out = vec![0.0; count * weights.n()];
-        linear(cx, &quantized, weights, bias, Activation::None, &mut out);
-        out
+        scratch.out.resize(count * weights.n(), 0.0);
+        let none = Activation::None;
+        linear(cx, &scratch.rows, weights, bias, none, &mut scratch.out);
+        &scratch.out
     }
+}
+
+/// Buffers that are kept from call to call.
+#[derive(Default)]
+pub struct Scratch {
+    rows: QuantizedRows,
+    out: Vec<f32>,
 }

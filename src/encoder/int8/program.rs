@@ -7,14 +7,15 @@
 //! ```
 //!
 //! What is float (embeddings, pooling, projection: little) runs once for each item with the plan of
-//! a single one, so it rounds the same in every batch; what is fused reads its weights once.
+//! a single one, so it rounds the same in every batch; what is fused reads its weights once. A patch
+//! embedding that stands first takes the pictures where they lie, without a tensor of them.
 
 use std::sync::Arc;
 
 use tract_onnx::tract_core::internal::*;
 use tract_onnx::tract_core::ops::source::TypedSource;
 
-use super::op::{Fused, fused};
+use super::op::{Fused, Patches, fused};
 use crate::encoder::Workload;
 use crate::encoder::tract::graph::workload;
 
@@ -27,8 +28,11 @@ struct Step {
 
 /// A tower that runs batches.
 pub struct Program {
+    /// What the tower's only input goes into, and nothing else does: its results are the inputs of all
+    /// that follows.
+    entry: Option<Patches>,
     steps: Vec<Step>,
-    /// From the tower's inputs and the results of all operators to its output.
+    /// From the inputs and the results of all operators to the tower's output.
     last: Arc<TypedRunnableModel>,
     workload: Workload,
 }
@@ -41,17 +45,23 @@ impl Program {
     pub fn new(mut model: TypedModel) -> TractResult<Self> {
         let workload = workload(&model)?;
         let order = model.eval_order()?;
+        let mut entry = None;
         let mut steps = Vec::new();
         for id in order {
             let Some(operator) = fused(model.node(id)) else {
                 continue;
             };
-            let mut before = model.clone();
-            before.select_output_outlets(&model.node(id).inputs)?;
-            steps.push(Step {
-                before: runnable(before)?,
-                operator,
-            });
+            let enters = steps.is_empty() && is_entry(&model, id);
+            if enters {
+                entry = model.node(id).op_as::<Patches>().cloned();
+            } else {
+                let mut before = model.clone();
+                before.select_output_outlets(&model.node(id).inputs)?;
+                steps.push(Step {
+                    before: runnable(before)?,
+                    operator,
+                });
+            }
             let fact = model.outlet_fact(id.into())?.without_value();
             let node = model.node_mut(id);
             node.op = Box::new(TypedSource::new(fact));
@@ -60,11 +70,15 @@ impl Program {
                 producer.successors.retain(|inlet| inlet.node != id);
             }
             let mut inputs = model.input_outlets()?.to_vec();
+            if enters {
+                inputs.clear();
+            }
             inputs.push(id.into());
             model.set_input_outlets(&inputs)?;
         }
         let last = runnable(model)?;
         Ok(Self {
+            entry,
             steps,
             last,
             workload,
@@ -78,7 +92,29 @@ impl Program {
 
     /// Whether anything is fused.
     pub fn is_fused(&self) -> bool {
-        !self.steps.is_empty()
+        self.entry.is_some() || !self.steps.is_empty()
+    }
+
+    /// Whether [`Program::run_pictures`] makes no tensors of them.
+    #[cfg(test)]
+    pub fn takes_pictures(&self) -> bool {
+        self.entry.is_some()
+    }
+
+    /// Runs a batch of pictures, `shape` each, the only input of the tower; otherwise as
+    /// [`Program::run`].
+    ///
+    /// # Errors
+    /// As [`Program::run`].
+    pub fn run_pictures(&self, shape: &[usize], pictures: &[&[f32]]) -> TractResult<Vec<Tensor>> {
+        if let Some(entry) = &self.entry {
+            return self.follow(singles(entry.run_on(pictures)?));
+        }
+        let tensors = pictures
+            .iter()
+            .map(|picture| Tensor::from_shape(shape, picture))
+            .collect::<TractResult<_>>()?;
+        self.follow(singles(tensors))
     }
 
     /// Runs a batch: for each item the tower's inputs, in the order of the graph. The outputs come in
@@ -86,7 +122,15 @@ impl Program {
     ///
     /// # Errors
     /// Inputs that do not fit.
-    pub fn run(&self, mut items: Vec<TVec<TValue>>) -> TractResult<Vec<Tensor>> {
+    pub fn run(&self, items: Vec<TVec<TValue>>) -> TractResult<Vec<Tensor>> {
+        match &self.entry {
+            Some(entry) => self.follow(singles(entry.run(items)?)),
+            None => self.follow(items),
+        }
+    }
+
+    /// Runs a batch from behind the entry.
+    fn follow(&self, mut items: Vec<TVec<TValue>>) -> TractResult<Vec<Tensor>> {
         if items.is_empty() {
             return Ok(Vec::new());
         }
@@ -105,6 +149,22 @@ impl Program {
             .map(|item| Ok(self.last.run(item)?.remove(0).into_tensor()))
             .collect()
     }
+}
+
+/// Each the only value of an item.
+fn singles(tensors: Vec<Tensor>) -> Vec<TVec<TValue>> {
+    tensors
+        .into_iter()
+        .map(|tensor| tvec!(tensor.into_tvalue()))
+        .collect()
+}
+
+/// Whether a node takes the only input of the model, which goes nowhere else.
+fn is_entry(model: &TypedModel, id: usize) -> bool {
+    let (Ok([input]), [from]) = (model.input_outlets(), &model.node(id).inputs[..]) else {
+        return false;
+    };
+    input == from && model.outlet_successors(*input).len() == 1 && model.node(id).op_is::<Patches>()
 }
 
 fn runnable(mut model: TypedModel) -> TractResult<Arc<TypedRunnableModel>> {

@@ -1,5 +1,7 @@
 //! Activations, quantized row by row.
 
+use std::ops::Range;
+
 use super::buffer::{Aligned, Disjoint};
 use super::context::Context;
 use super::lanes::{LANES, Lanes, Stage};
@@ -89,7 +91,53 @@ impl QuantizedRows {
         self.fill(cx, rows, k, x, Some(norm));
     }
 
+    /// Quantizes rows that `write` puts together one at a time, so that they are not stored as f32:
+    /// `write(row, values)` gets `k` values of an earlier row to write over.
+    ///
+    /// # Panics
+    /// When `k` is 0 or exceeds [`MAX_K`].
+    pub fn gather(
+        &mut self,
+        cx: &Context,
+        rows: usize,
+        k: usize,
+        write: impl Fn(usize, &mut [f32]) + Sync,
+    ) {
+        self.each_run(cx, rows, k, |run, scratch, out| {
+            for row in run.clone() {
+                // SAFETY: the scratch holds a row, and nothing else looks at it.
+                let values = unsafe { std::slice::from_raw_parts_mut(scratch, k) };
+                write(row, values);
+                // SAFETY: the row is one of the run's.
+                let out = unsafe { out.from(row - run.start) };
+                let x = values;
+                cx.run_stage(QuantizeRows {
+                    x,
+                    k,
+                    norm: None,
+                    out,
+                });
+            }
+        });
+    }
+
     fn fill(&mut self, cx: &Context, rows: usize, k: usize, x: &[f32], norm: Option<Norm<'_>>) {
+        self.each_run(cx, rows, k, |run, scratch, out| {
+            let x = &x[run.start * k..run.end * k];
+            let norm = norm.map(|norm| (norm, scratch));
+            cx.run_stage(QuantizeRows { x, k, norm, out });
+        });
+    }
+
+    /// Calls `f` with runs of rows on the threads, with a row of f32 for each and the place for the
+    /// first of its results.
+    fn each_run(
+        &mut self,
+        cx: &Context,
+        rows: usize,
+        k: usize,
+        f: impl Fn(Range<usize>, *mut f32, Destination) + Sync,
+    ) {
         assert!(
             k > 0 && k <= MAX_K,
             "rows of {k} values, 1 to {MAX_K} can be quantized"
@@ -106,25 +154,20 @@ impl QuantizedRows {
         let scratch = Disjoint::new(&mut self.scratch);
         cx.parallel_runs(rows, LEAST_ROWS, |number, run| {
             let count = run.len();
-            // SAFETY: runs are disjoint, and so are the rows of these buffers that belong to them.
-            let (codes, scales, zeros) = unsafe {
+            // SAFETY: runs are disjoint, and so are the rows of these buffers that belong to them;
+            // there is at most one run per thread, and a row of the scratch for each.
+            let (scratch, out) = unsafe {
                 (
-                    codes.part(run.start * stride, count * stride),
-                    scales.part(run.start, count),
-                    zeros.part(run.start, count),
+                    scratch.part(number * k, k),
+                    Destination {
+                        codes: codes.part(run.start * stride, count * stride),
+                        stride,
+                        scales: scales.part(run.start, count),
+                        zeros: zeros.part(run.start, count),
+                    },
                 )
             };
-            // SAFETY: there is at most one run per thread, and a row for each.
-            let norm = norm.map(|norm| (norm, unsafe { scratch.part(number * k, k) }));
-            cx.run_stage(QuantizeRows {
-                x: &x[run.start * k..run.end * k],
-                k,
-                norm,
-                stride,
-                codes,
-                scales,
-                zeros,
-            });
+            f(run, scratch, out);
         });
     }
 
@@ -176,16 +219,41 @@ pub(super) fn stride(k: usize) -> usize {
     padded_k(k) | 64
 }
 
+/// Where the results of a run of rows go.
+#[derive(Clone, Copy)]
+struct Destination {
+    codes: *mut u8,
+    stride: usize,
+    scales: *mut f32,
+    zeros: *mut i32,
+}
+
+impl Destination {
+    /// That of the rows from the `row`th.
+    ///
+    /// # Safety
+    /// There are as many.
+    unsafe fn from(self, row: usize) -> Self {
+        // SAFETY: as the caller promises.
+        unsafe {
+            Self {
+                codes: self.codes.add(row * self.stride),
+                stride: self.stride,
+                scales: self.scales.add(row),
+                zeros: self.zeros.add(row),
+            }
+        }
+    }
+}
+
 struct QuantizeRows<'a> {
     /// `[rows, k]`.
     x: &'a [f32],
     k: usize,
     /// What to apply first, and `k` writable f32.
     norm: Option<(Norm<'a>, *mut f32)>,
-    stride: usize,
-    codes: *mut u8,
-    scales: *mut f32,
-    zeros: *mut i32,
+    /// For as many rows.
+    out: Destination,
 }
 
 impl Stage for QuantizeRows<'_> {
@@ -201,10 +269,10 @@ impl Stage for QuantizeRows<'_> {
             // SAFETY: the caller has the instruction set; `values` holds `k` f32, the outputs hold
             // as many rows as `x`, each of `stride` ≥ k bytes.
             unsafe {
-                let codes = self.codes.add(row * self.stride);
-                let (scale, zero) = quantize_row::<L>(values, self.k, codes);
-                self.scales.add(row).write(scale);
-                self.zeros.add(row).write(zero);
+                let out = self.out.from(row);
+                let (scale, zero) = quantize_row::<L>(values, self.k, out.codes);
+                out.scales.write(scale);
+                out.zeros.write(zero);
             }
         }
     }

@@ -295,6 +295,27 @@ fn a_batch_is_its_singles_bit_for_bit_with_any_number_of_threads() {
 }
 
 #[test]
+fn pictures_are_read_where_they_lie_and_give_the_same_bits() {
+    for (name, direct) in [
+        ("vit.script", true),
+        ("vit.dynamo", true),
+        ("siglip.dynamo", true),
+    ] {
+        let program = program(name, 2);
+        assert_eq!(program.takes_pictures(), direct, "{name}");
+        let inputs = inputs(name);
+        let pictures: Vec<&[f32]> = inputs
+            .iter()
+            .map(|input| input[0].try_as_plain_ram().unwrap().as_slice().unwrap())
+            .collect();
+        let shape: TVec<usize> = inputs[0][0].shape().into();
+        let outputs = program.run_pictures(&shape, &pictures).unwrap();
+        assert_eq!(outputs, program.run(inputs.clone()).unwrap(), "{name}");
+        assert!(program.run_pictures(&shape, &[&pictures[0][1..]]).is_err());
+    }
+}
+
+#[test]
 fn what_is_masked_does_not_matter() {
     for name in ["bert.script", "xlm-roberta.script", "bert.dynamo"] {
         let program = program(name, 1);

@@ -23,6 +23,13 @@ fn rows_are_quantized_alike_everywhere_and_to_half_a_step() {
             assert_eq!(codes(&got), codes(&expected), "{isa} k {k}");
             assert_same(got.scales(), expected.scales(), isa.name());
             assert_eq!(got.zeros(), expected.zeros(), "{isa} k {k}");
+            let mut gathered = QuantizedRows::new();
+            gathered.gather(&context(isa, 2), rows, k, |row, values| {
+                values.copy_from_slice(&x[row * k..(row + 1) * k]);
+            });
+            assert_eq!(codes(&gathered), codes(&got), "{isa} k {k}, gathered");
+            assert_same(gathered.scales(), got.scales(), isa.name());
+            assert_eq!(gathered.zeros(), got.zeros(), "{isa} k {k}, gathered");
         }
     }
 }
