@@ -89,6 +89,11 @@ for label in agrumi frutta-tropicale radici-e-tuberi; do
         | .labels[] | select((.label | gsub("-"; " ")) == $name and .over == true)
         | if ($shown | gsub("-"; " ")) == $name then "found" else "mistaken" end' scored |
         awk '{ n[$1]++ } END { print n["found"] + 0, n["mistaken"] + 0 }')
+    if ! jq -se --arg name "${label//-/ }" 'any(.[].labels[];
+        (.label | gsub("-"; " ")) == $name and has("over"))' scored >/dev/null; then
+        echo "      $label keeps the configuration's threshold (calibrate said why), which score does not know"
+        continue
+    fi
     check "score and evaluate agree on $label: $over found and mistaken" [ "$counted" = "$over" ]
 done
 
