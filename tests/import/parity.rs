@@ -13,6 +13,7 @@ use vedetta::encoder::{Embedding, ImageEncoder, TextEncoder};
 use vedetta::photo;
 use vedetta::preprocess::Preprocessor;
 use vedetta::train::import::{Options, Report, import};
+use vedetta::train::onnx::Store;
 
 /// f32 against f32.
 const MIN_COSINE: f32 = 0.99999;
@@ -43,8 +44,9 @@ fn reference(folder: &Path) -> Reference {
     serde_json::from_str(&fs::read_to_string(folder.join("reference.json")).unwrap()).unwrap()
 }
 
-fn run(source: &Path, vision: Option<&Path>, out: &Path) -> Report {
+fn run(source: &Path, vision: Option<&Path>, store: Store, out: &Path) -> Report {
     let options = Options {
+        store,
         name: Some("parity".to_owned()),
         command: "a test".to_owned(),
         vision: vision.map(Path::to_owned),
@@ -103,16 +105,20 @@ fn texts_agree(bundle: &Bundle, reference: &Reference) {
 /// Imports `source` (a file of `folder`, or the folder) and compares both towers with the reference in
 /// `folder`, texts padded as little and as much as can be.
 fn agrees(source: &Path, folder: &Path) -> Report {
-    agrees_with(source, None, folder)
+    agrees_with(source, None, Store::default(), folder)
 }
 
-fn agrees_with(source: &Path, vision: Option<&Path>, folder: &Path) -> Report {
+/// As [`agrees`], with a vision tower of another checkpoint, and matrices stored so: as f16 the towers of a
+/// checkpoint in f16 lose nothing, that of another one does and is not compared.
+fn agrees_with(source: &Path, vision: Option<&Path>, store: Store, folder: &Path) -> Report {
     let out = tempfile::tempdir().unwrap();
     let out = out.path().join("bundle");
-    let mut report = run(source, vision, &out);
+    let mut report = run(source, vision, store, &out);
     let texts = reference(folder);
     let bundle = Bundle::open(&out, &Limits::default()).unwrap();
-    images_agree(&bundle, &reference(vision.unwrap_or(folder)));
+    if store == Store::default() {
+        images_agree(&bundle, &reference(vision.unwrap_or(folder)));
+    }
     texts_agree(&bundle, &texts);
     if report.manifest.text.padding == Padding::MaxLength {
         return report;
@@ -167,7 +173,7 @@ fn clip_with_gelu_and_the_new_end_of_text_agrees_with_transformers() {
 #[test]
 fn multilingual_clip_agrees_with_its_definition() {
     let (texts, images) = (fixture("multilingual-clip"), fixture("clip-new"));
-    let report = agrees_with(&texts, Some(&images), &texts);
+    let report = agrees_with(&texts, Some(&images), Store::default(), &texts);
     assert_eq!(report.manifest.provenance.sources.len(), 2);
     assert!((report.manifest.scoring.logit_scale - 3_f32.exp()).abs() < 1e-4);
 }
@@ -201,8 +207,12 @@ fn full_size_checkpoints_agree_with_transformers() {
         if path.join("reference.json").exists() {
             println!("{}", path.display());
             let vision = path.parent().unwrap().join("clip-old");
-            let apart = path.ends_with("multilingual-clip");
-            agrees_with(&path, apart.then_some(vision.as_path()), &path);
+            // In f32 its text tower is larger than a bundle may be; the checkpoint is in f16 itself.
+            if path.ends_with("multilingual-clip") {
+                agrees_with(&path, Some(&vision), Store::Half, &path);
+            } else {
+                agrees(&path, &path);
+            }
             found += 1;
         }
     }
