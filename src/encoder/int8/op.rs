@@ -1,6 +1,6 @@
 //! Fused sublayers and patch embeddings as operators of tract.
 
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, TryLockError};
 
 use tract_onnx::tract_core::internal::*;
 
@@ -44,7 +44,7 @@ pub struct Sublayers {
     scratch: Shared<Scratch>,
 }
 
-/// Buffers that are kept from call to call, so that no call asks the system for memory.
+/// Buffers that are kept from call to call.
 #[derive(Default)]
 struct Scratch {
     x: Vec<f32>,
@@ -52,15 +52,18 @@ struct Scratch {
     sublayers: sublayer::Scratch,
 }
 
-/// What the clones of an operator have together: one that is busy is not waited for.
+/// What the clones of an operator have together: one that is busy is not waited for. What a caught panic
+/// left in it does not matter: every call begins with its own lengths and values.
 struct Shared<T>(Arc<Mutex<T>>);
 
 impl<T: Default> Shared<T> {
     /// Calls `f` with it, or with a new one where it is busy.
     fn with<R>(&self, f: impl FnOnce(&mut T) -> R) -> R {
-        let mut own = T::default();
-        let mut shared = self.0.try_lock();
-        f(shared.as_deref_mut().unwrap_or(&mut own))
+        match self.0.try_lock() {
+            Ok(mut shared) => f(&mut shared),
+            Err(TryLockError::Poisoned(shared)) => f(&mut shared.into_inner()),
+            Err(TryLockError::WouldBlock) => f(&mut T::default()),
+        }
     }
 }
 
@@ -267,33 +270,55 @@ impl Patches {
 }
 
 impl Patches {
-    /// As [`Fused::run`], of pictures `[channels, height, width]` as they lie somewhere.
+    /// As [`Fused::run`], of pictures of `shape`, `[1, channels, height, width]`, as they lie somewhere.
     ///
     /// # Errors
-    /// A picture of another size.
-    pub fn run_on(&self, pictures: &[&[f32]]) -> TractResult<Vec<Tensor>> {
-        let len = self.embedding.geometry().picture_len();
+    /// Pictures of another shape.
+    pub fn run_on(&self, shape: &[usize], pictures: &[&[f32]]) -> TractResult<Vec<Tensor>> {
+        let geometry = self.embedding.geometry();
+        let [height, width] = geometry.picture;
+        ensure!(
+            shape == [1, geometry.channels, height, width],
+            "pictures of {shape:?} for {self:?}"
+        );
+        let len = geometry.picture_len();
         ensure!(
             pictures.iter().all(|picture| picture.len() == len),
             "a picture of another size"
         );
         let [patches, n] = self.shape();
-        self.scratch.with(|scratch| {
-            let out = self.embedding.run(&self.context, scratch, pictures);
-            out.chunks_exact(patches * n)
-                .map(|one| Tensor::from_shape(&[1, patches, n], one))
-                .collect()
-        })
+        let at_once = (MAX_ROWS / patches.max(1)).max(1);
+        let mut results = Vec::with_capacity(pictures.len());
+        for part in pictures.chunks(at_once) {
+            self.scratch.with(|scratch| {
+                let out = self.embedding.run(&self.context, scratch, part);
+                for one in out.chunks_exact(patches * n) {
+                    results.push(Tensor::from_shape(&[1, patches, n], one)?);
+                }
+                TractResult::Ok(())
+            })?;
+        }
+        Ok(results)
     }
 }
 
 impl Fused for Patches {
     fn run(&self, inputs: Vec<TVec<TValue>>) -> TractResult<Vec<Tensor>> {
-        let pictures = inputs
-            .iter()
-            .map(|input| input[0].try_as_plain_ram()?.as_slice::<f32>())
-            .collect::<TractResult<Vec<&[f32]>>>()?;
-        self.run_on(&pictures)
+        let mut results = Vec::with_capacity(inputs.len());
+        let mut pictures = Vec::with_capacity(inputs.len());
+        let shape: TVec<usize> = match inputs.first() {
+            Some(first) => first.first().context("no picture")?.shape().into(),
+            None => return Ok(results),
+        };
+        for input in &inputs {
+            let [picture] = &input[..] else {
+                bail!("{} inputs for {self:?}", input.len());
+            };
+            ensure!(picture.shape() == &*shape, "pictures of different shapes");
+            pictures.push(picture.try_as_plain_ram()?.as_slice::<f32>()?);
+        }
+        results.extend(self.run_on(&shape, &pictures)?);
+        Ok(results)
     }
 }
 

@@ -51,7 +51,7 @@ impl Program {
             let Some(operator) = fused(model.node(id)) else {
                 continue;
             };
-            let enters = steps.is_empty() && is_entry(&model, id);
+            let enters = entry.is_none() && steps.is_empty() && is_entry(&model, id);
             if enters {
                 entry = model.node(id).op_as::<Patches>().cloned();
             } else {
@@ -108,7 +108,7 @@ impl Program {
     /// As [`Program::run`].
     pub fn run_pictures(&self, shape: &[usize], pictures: &[&[f32]]) -> TractResult<Vec<Tensor>> {
         if let Some(entry) = &self.entry {
-            return self.follow(singles(entry.run_on(pictures)?));
+            return self.follow(singles(entry.run_on(shape, pictures)?));
         }
         let tensors = pictures
             .iter()

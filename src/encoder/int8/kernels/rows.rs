@@ -92,7 +92,7 @@ impl QuantizedRows {
     }
 
     /// Quantizes rows that `write` puts together one at a time, so that they are not stored as f32:
-    /// `write(row, values)` gets `k` values of an earlier row to write over.
+    /// `write(row, values)` writes all of the `k` values, whatever they were before.
     ///
     /// # Panics
     /// When `k` is 0 or exceeds [`MAX_K`].
@@ -232,7 +232,7 @@ impl Destination {
     /// That of the rows from the `row`th.
     ///
     /// # Safety
-    /// There are as many.
+    /// There are more rows than that, or as many.
     unsafe fn from(self, row: usize) -> Self {
         // SAFETY: as the caller promises.
         unsafe {

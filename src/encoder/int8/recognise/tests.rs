@@ -2,7 +2,7 @@ use std::num::NonZeroUsize;
 use std::path::Path;
 
 use tract_onnx::prelude::*;
-use tract_onnx::tract_core::internal::{SymbolValues, TDim, ToDim};
+use tract_onnx::tract_core::internal::{SymbolValues, TDim, ToDim, TypedSimplePlan};
 
 use super::*;
 use crate::encoder::int8::kernels::Isa;
@@ -295,24 +295,64 @@ fn a_batch_is_its_singles_bit_for_bit_with_any_number_of_threads() {
 }
 
 #[test]
-fn pictures_are_read_where_they_lie_and_give_the_same_bits() {
+fn pictures_are_read_where_they_lie_and_give_what_the_whole_graph_gives() {
     for (name, direct) in [
         ("vit.script", true),
         ("vit.dynamo", true),
         ("siglip.dynamo", true),
+        // A cast stands between, of f32 to f32.
+        ("clip-vision.script", false),
     ] {
         let program = program(name, 2);
         assert_eq!(program.takes_pictures(), direct, "{name}");
+        let (model, symbols) = load(&format!("{name}.onnx"));
+        let (graph, _) = recognise(model, symbols, &context(), &Options::default()).unwrap();
+        let graph = TypedSimplePlan::new(graph.into_optimized().unwrap()).unwrap();
         let inputs = inputs(name);
         let pictures: Vec<&[f32]> = inputs
             .iter()
             .map(|input| input[0].try_as_plain_ram().unwrap().as_slice().unwrap())
             .collect();
-        let shape: TVec<usize> = inputs[0][0].shape().into();
-        let outputs = program.run_pictures(&shape, &pictures).unwrap();
-        assert_eq!(outputs, program.run(inputs.clone()).unwrap(), "{name}");
-        assert!(program.run_pictures(&shape, &[&pictures[0][1..]]).is_err());
+        // More than one pass of patches takes, then fewer: what an earlier call left does not show.
+        for count in [40, 2, 0, 1] {
+            let some: Vec<&[f32]> = pictures.iter().copied().cycle().take(count).collect();
+            let outputs = program.run_pictures(&[1, 3, SIZE, SIZE], &some).unwrap();
+            assert_eq!(outputs.len(), count);
+            for (output, input) in outputs.iter().zip(inputs.iter().cycle()) {
+                let whole = graph.run(input.clone()).unwrap().remove(0).into_tensor();
+                assert_eq!(output, &whole, "{name}");
+            }
+        }
+        let flat = [1, 3, SIZE / 2, SIZE * 2];
+        assert!(program.run_pictures(&flat, &pictures).is_err(), "{name}");
+        let mixed = [pictures[0], &pictures[1][1..]];
+        let mixed = program.run_pictures(&[1, 3, SIZE, SIZE], &mixed);
+        assert!(mixed.is_err(), "{name}");
+        let flat = Tensor::from_shape(&flat, pictures[0]).unwrap();
+        assert!(program.run(vec![tvec!(flat.into())]).is_err(), "{name}");
+        assert!(program.run(vec![tvec!()]).is_err(), "{name}");
     }
+}
+
+#[test]
+fn pictures_that_are_not_cut_into_patches_first_take_the_other_way() {
+    let options = Options {
+        float_patches: true,
+        ..Options::default()
+    };
+    let (model, symbols) = load("vit.script.onnx");
+    let (model, _) = recognise(model, symbols, &context(), &options).unwrap();
+    let program = Program::new(model).unwrap();
+    assert!(!program.takes_pictures() && program.is_fused());
+    let inputs = inputs("vit.script");
+    let pictures: Vec<&[f32]> = inputs
+        .iter()
+        .map(|input| input[0].try_as_plain_ram().unwrap().as_slice().unwrap())
+        .collect();
+    let outputs = program
+        .run_pictures(&[1, 3, SIZE, SIZE], &pictures)
+        .unwrap();
+    assert_eq!(outputs, program.run(inputs).unwrap());
 }
 
 #[test]
