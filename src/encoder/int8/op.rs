@@ -13,6 +13,11 @@ use super::sublayer::{self, Batch, Sublayer};
 /// of 3072 hidden values are 3 MB.
 const MAX_ROWS: usize = 256;
 
+/// Items of so many rows that go through together: one at least.
+fn items_at_once(rows: usize) -> usize {
+    (MAX_ROWS / rows.max(1)).max(1)
+}
+
 /// An operator that runs a batch in one pass.
 pub trait Fused: Send + Sync {
     /// Each entry of `inputs` holds the operator's inputs for one item. The results come in the same
@@ -126,7 +131,7 @@ impl Fused for Sublayers {
         let whole = shape.last() == Some(&width) && volume > 0;
         ensure!(whole, "tokens of shape {shape:?}");
         let tokens = volume / width;
-        let at_once = (MAX_ROWS / tokens.max(1)).max(1);
+        let at_once = items_at_once(tokens);
         if inputs.len() > at_once {
             let mut results = Vec::with_capacity(inputs.len());
             for part in inputs.chunks(at_once) {
@@ -287,7 +292,7 @@ impl Patches {
             "a picture of another size"
         );
         let [patches, n] = self.shape();
-        let at_once = (MAX_ROWS / patches.max(1)).max(1);
+        let at_once = items_at_once(patches);
         let mut results = Vec::with_capacity(pictures.len());
         for part in pictures.chunks(at_once) {
             self.scratch.with(|scratch| {
@@ -304,12 +309,11 @@ impl Patches {
 
 impl Fused for Patches {
     fn run(&self, inputs: Vec<TVec<TValue>>) -> TractResult<Vec<Tensor>> {
-        let mut results = Vec::with_capacity(inputs.len());
-        let mut pictures = Vec::with_capacity(inputs.len());
-        let shape: TVec<usize> = match inputs.first() {
-            Some(first) => first.first().context("no picture")?.shape().into(),
-            None => return Ok(results),
+        let Some(first) = inputs.first() else {
+            return Ok(Vec::new());
         };
+        let shape: TVec<usize> = first.first().context("no picture")?.shape().into();
+        let mut pictures = Vec::with_capacity(inputs.len());
         for input in &inputs {
             let [picture] = &input[..] else {
                 bail!("{} inputs for {self:?}", input.len());
@@ -317,8 +321,7 @@ impl Fused for Patches {
             ensure!(picture.shape() == &*shape, "pictures of different shapes");
             pictures.push(picture.try_as_plain_ram()?.as_slice::<f32>()?);
         }
-        results.extend(self.run_on(&shape, &pictures)?);
-        Ok(results)
+        self.run_on(&shape, &pictures)
     }
 }
 

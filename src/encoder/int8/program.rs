@@ -51,10 +51,9 @@ impl Program {
             let Some(operator) = fused(model.node(id)) else {
                 continue;
             };
-            let enters = entry.is_none() && steps.is_empty() && is_entry(&model, id);
-            if enters {
-                entry = model.node(id).op_as::<Patches>().cloned();
-            } else {
+            let enters = entry.is_none() && steps.is_empty();
+            let here = enters.then(|| entry_at(&model, id)).flatten();
+            if here.is_none() {
                 let mut before = model.clone();
                 before.select_output_outlets(&model.node(id).inputs)?;
                 steps.push(Step {
@@ -70,8 +69,9 @@ impl Program {
                 producer.successors.retain(|inlet| inlet.node != id);
             }
             let mut inputs = model.input_outlets()?.to_vec();
-            if enters {
+            if here.is_some() {
                 inputs.clear();
+                entry = here;
             }
             inputs.push(id.into());
             model.set_input_outlets(&inputs)?;
@@ -159,12 +159,14 @@ fn singles(tensors: Vec<Tensor>) -> Vec<TVec<TValue>> {
         .collect()
 }
 
-/// Whether a node takes the only input of the model, which goes nowhere else.
-fn is_entry(model: &TypedModel, id: usize) -> bool {
-    let (Ok([input]), [from]) = (model.input_outlets(), &model.node(id).inputs[..]) else {
-        return false;
+/// The patch embedding at a node that takes the only input of the model, which goes nowhere else.
+fn entry_at(model: &TypedModel, id: usize) -> Option<Patches> {
+    let node = model.node(id);
+    let (Ok([input]), [from]) = (model.input_outlets(), &node.inputs[..]) else {
+        return None;
     };
-    input == from && model.outlet_successors(*input).len() == 1 && model.node(id).op_is::<Patches>()
+    let alone = input == from && model.outlet_successors(*input).len() == 1;
+    node.op_as::<Patches>().filter(|_| alone).cloned()
 }
 
 fn runnable(mut model: TypedModel) -> TractResult<Arc<TypedRunnableModel>> {

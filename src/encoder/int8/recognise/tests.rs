@@ -294,6 +294,13 @@ fn a_batch_is_its_singles_bit_for_bit_with_any_number_of_threads() {
     }
 }
 
+/// The pictures among the inputs of a vision tower.
+fn pixels(inputs: &[TVec<TValue>]) -> Vec<&[f32]> {
+    let all = inputs.iter().map(|input| input[0].try_as_plain_ram());
+    all.map(|picture| picture.unwrap().as_slice().unwrap())
+        .collect()
+}
+
 #[test]
 fn pictures_are_read_where_they_lie_and_give_what_the_whole_graph_gives() {
     for (name, direct) in [
@@ -308,15 +315,12 @@ fn pictures_are_read_where_they_lie_and_give_what_the_whole_graph_gives() {
         let (model, symbols) = load(&format!("{name}.onnx"));
         let (graph, _) = recognise(model, symbols, &context(), &Options::default()).unwrap();
         let graph = TypedSimplePlan::new(graph.into_optimized().unwrap()).unwrap();
-        let inputs = inputs(name);
-        let pictures: Vec<&[f32]> = inputs
-            .iter()
-            .map(|input| input[0].try_as_plain_ram().unwrap().as_slice().unwrap())
-            .collect();
+        let (inputs, square) = (inputs(name), [1, 3, SIZE, SIZE]);
+        let pictures = pixels(&inputs);
         // More than one pass of patches takes, then fewer: what an earlier call left does not show.
         for count in [40, 2, 0, 1] {
             let some: Vec<&[f32]> = pictures.iter().copied().cycle().take(count).collect();
-            let outputs = program.run_pictures(&[1, 3, SIZE, SIZE], &some).unwrap();
+            let outputs = program.run_pictures(&square, &some).unwrap();
             assert_eq!(outputs.len(), count);
             for (output, input) in outputs.iter().zip(inputs.iter().cycle()) {
                 let whole = graph.run(input.clone()).unwrap().remove(0).into_tensor();
@@ -326,8 +330,7 @@ fn pictures_are_read_where_they_lie_and_give_what_the_whole_graph_gives() {
         let flat = [1, 3, SIZE / 2, SIZE * 2];
         assert!(program.run_pictures(&flat, &pictures).is_err(), "{name}");
         let mixed = [pictures[0], &pictures[1][1..]];
-        let mixed = program.run_pictures(&[1, 3, SIZE, SIZE], &mixed);
-        assert!(mixed.is_err(), "{name}");
+        assert!(program.run_pictures(&square, &mixed).is_err(), "{name}");
         let flat = Tensor::from_shape(&flat, pictures[0]).unwrap();
         assert!(program.run(vec![tvec!(flat.into())]).is_err(), "{name}");
         assert!(program.run(vec![tvec!()]).is_err(), "{name}");
@@ -345,10 +348,7 @@ fn pictures_that_are_not_cut_into_patches_first_take_the_other_way() {
     let program = Program::new(model).unwrap();
     assert!(!program.takes_pictures() && program.is_fused());
     let inputs = inputs("vit.script");
-    let pictures: Vec<&[f32]> = inputs
-        .iter()
-        .map(|input| input[0].try_as_plain_ram().unwrap().as_slice().unwrap())
-        .collect();
+    let pictures = pixels(&inputs);
     let outputs = program
         .run_pictures(&[1, 3, SIZE, SIZE], &pictures)
         .unwrap();
