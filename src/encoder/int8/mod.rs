@@ -17,7 +17,8 @@
 //! * [`sublayer`], [`patches`]: what is fused, built from kernels; [`table`]: embeddings by id;
 //! * [`op`], [`lookup`]: the same as operators of tract;
 //! * [`recognise`]: finds them in a graph, and reports what it leaves to tract;
-//! * [`tower`], [`program`]: a tower before and after its shapes are fixed;
+//! * [`tower`], [`program`]: a tower before and after its shapes are fixed; `one_token`: what of it is
+//!   computed for the class token alone;
 //! * [`file`](mod@file): packed towers.
 //!
 //! Activations are quantized per token at run time, weights per output channel ahead of it;
@@ -27,6 +28,7 @@ pub mod file;
 mod image;
 pub mod kernels;
 pub mod lookup;
+mod one_token;
 pub mod op;
 pub mod patches;
 pub mod program;

@@ -6,7 +6,7 @@ use tract_onnx::tract_core::internal::*;
 
 use super::kernels::Context;
 use super::patches::{self, PatchEmbedding};
-use super::sublayer::{self, Batch, Sublayer};
+use super::sublayer::{self, Batch, Body, Sublayer};
 
 /// Rows, which is tokens of all items together, that go through the sublayers at once. More of them
 /// share each load of the weights, but no longer find each other in the second-level cache: 256 rows
@@ -41,12 +41,22 @@ pub fn fused(node: &TypedNode) -> Option<Arc<dyn Fused>> {
 ///
 /// Inputs: `x`, `[…, width] f32`, all leading axes together being the tokens of one sequence; and,
 /// if a sublayer needs it, a mask `[1, tokens] f32` that is added to the scores of each key.
-/// Output: like `x`.
+/// Output: like `x`, or of one token only.
 #[derive(Clone)]
 pub struct Sublayers {
     context: Arc<Context>,
     sublayers: Vec<Arc<Sublayer>>,
+    wanted: Option<Wanted>,
     scratch: Shared<Scratch>,
+}
+
+/// The only token of a result that something is made of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    /// The axis of the tokens: all others but the last have one entry.
+    pub axis: usize,
+    /// Its place there.
+    pub token: usize,
 }
 
 /// Buffers that are kept from call to call.
@@ -93,15 +103,32 @@ impl Sublayers {
         Self {
             context,
             sublayers,
+            wanted: None,
             scratch: Shared::default(),
         }
+    }
+
+    /// These, of whose result one token is wanted: after the last keys and values nothing is computed of
+    /// the others.
+    #[must_use]
+    pub fn of_token(&self, wanted: Wanted) -> Self {
+        Self {
+            wanted: Some(wanted),
+            ..self.clone()
+        }
+    }
+
+    /// The only token that is computed, where it is one.
+    pub fn wanted(&self) -> Option<Wanted> {
+        self.wanted
     }
 
     /// These, then those of `next`.
     ///
     /// # Panics
-    /// When their widths differ.
+    /// When their widths differ, or of these one token is wanted.
     pub fn then(&self, next: &Self) -> Self {
+        assert_eq!(self.wanted, None, "tokens for what follows");
         let all = self.sublayers.iter().chain(&next.sublayers);
         Self::new(Arc::clone(&self.context), all.cloned().collect())
     }
@@ -119,6 +146,17 @@ impl Sublayers {
     /// Whether there is a mask among the inputs.
     pub fn is_masked(&self) -> bool {
         self.sublayers.iter().any(|sublayer| sublayer.is_masked())
+    }
+
+    /// The sublayers that all tokens go through, and those from the last attention on, which one token
+    /// does.
+    fn split(&self) -> (&[Arc<Sublayer>], &[Arc<Sublayer>]) {
+        if self.wanted.is_none() {
+            return (&self.sublayers, &[]);
+        }
+        let attends = |sublayer: &Arc<Sublayer>| matches!(sublayer.body(), Body::Attention(_));
+        let last = self.sublayers.iter().rposition(attends);
+        self.sublayers.split_at(last.unwrap_or(0))
     }
 }
 
@@ -162,10 +200,23 @@ impl Fused for Sublayers {
                 }
             }
             let mask = self.is_masked().then_some(&mask[..]);
-            for sublayer in &self.sublayers {
+            let (whole, of_token) = self.split();
+            for sublayer in whole {
                 sublayer.run(&self.context, sublayers, x, batch, mask);
             }
-            x.chunks_exact(volume)
+            let mut shape = shape.clone();
+            if let (Some(wanted), Some((first, rest))) = (self.wanted, of_token.split_first()) {
+                let Wanted { axis, token } = wanted;
+                let is_there = shape.get(axis) == Some(&tokens) && token < tokens;
+                ensure!(is_there, "{wanted:?} of {shape:?}");
+                first.run_for_token(&self.context, sublayers, x, batch, mask, token);
+                let one = Batch { tokens: 1, ..batch };
+                for sublayer in rest {
+                    sublayer.run(&self.context, sublayers, x, one, None);
+                }
+                shape[axis] = 1;
+            }
+            x.chunks_exact(x.len() / batch.batch)
                 .map(|one| Tensor::from_shape(&shape, one))
                 .collect()
         })
@@ -175,13 +226,18 @@ impl Fused for Sublayers {
 impl std::fmt::Debug for Sublayers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (count, width) = (self.sublayers.len(), self.width());
-        write!(f, "Int8Sublayers({count} of width {width})")
+        write!(f, "Int8Sublayers({count} of width {width}")?;
+        if let Some(wanted) = self.wanted {
+            write!(f, ", {wanted:?}")?;
+        }
+        f.write_str(")")
     }
 }
 
 impl PartialEq for Sublayers {
     fn eq(&self, other: &Self) -> bool {
-        self.sublayers.len() == other.sublayers.len()
+        self.wanted == other.wanted
+            && self.sublayers.len() == other.sublayers.len()
             && self
                 .sublayers
                 .iter()
@@ -221,24 +277,42 @@ impl TypedOp for Sublayers {
             let keys = mask.datum_type == f32::datum_type() && mask.rank() == 2;
             ensure!(keys, "{mask:?} for a mask");
         }
-        Ok(tvec!(x.datum_type.fact(x.shape.clone())))
+        let mut fact = x.datum_type.fact(x.shape.clone());
+        if let Some(Wanted { axis, .. }) = self.wanted {
+            ensure!(axis + 1 < x.rank(), "{x:?} for {self:?}");
+            fact.shape.set(axis, 1.to_dim());
+        }
+        Ok(tvec!(fact))
     }
 
     fn cost(&self, inputs: &[&TypedFact]) -> TractResult<TVec<(Cost, TDim)>> {
         let x = inputs.first().context("no input")?;
         let tokens = x.shape.volume() / self.width();
+        let (whole, of_token) = self.split();
         let mut sum = 0.to_dim();
-        for sublayer in &self.sublayers {
-            sum += sublayer.weights().to_dim() * &tokens;
-            if let sublayer::Body::Attention(attention) = sublayer.body() {
-                // Scores, then the weighted sum of the values.
-                sum += tokens.clone() * &tokens * (2 * attention.heads * attention.dim);
-            }
+        for sublayer in whole {
+            sum += macs(sublayer, &tokens, &tokens);
+        }
+        for sublayer in of_token {
+            sum += macs(sublayer, &tokens, &1.to_dim());
         }
         Ok(tvec!((Cost::FMA(i8::datum_type()), sum)))
     }
 
     as_op!();
+}
+
+/// Multiply-accumulates of a sublayer of which `wanted` tokens are computed, from `tokens`.
+fn macs(sublayer: &Sublayer, tokens: &TDim, wanted: &TDim) -> TDim {
+    let width = sublayer.width();
+    match sublayer.body() {
+        Body::Attention(body) => {
+            let inner = body.heads * body.dim;
+            // Keys and values; queries and what comes out; scores and the weighted sums of the values.
+            (tokens.clone() + wanted) * (2 * inner * width) + tokens.clone() * wanted * (2 * inner)
+        }
+        Body::FeedForward(body) => wanted.clone() * (2 * width * body.up.weights.n()),
+    }
 }
 
 /// A patch embedding.

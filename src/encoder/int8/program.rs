@@ -15,6 +15,7 @@ use std::sync::Arc;
 use tract_onnx::tract_core::internal::*;
 use tract_onnx::tract_core::ops::source::TypedSource;
 
+use super::one_token::narrow;
 use super::op::{Fused, Patches, fused};
 use crate::encoder::Workload;
 use crate::encoder::tract::graph::workload;
@@ -38,11 +39,14 @@ pub struct Program {
 }
 
 impl Program {
-    /// Cuts and optimises a typed graph without symbols.
+    /// Cuts and optimises a typed graph without symbols. Where one token is all that is made of fused
+    /// sublayers, they compute no other.
     ///
     /// # Errors
     /// A graph that tract cannot run.
-    pub fn new(mut model: TypedModel) -> TractResult<Self> {
+    pub fn new(model: TypedModel) -> TractResult<Self> {
+        let mut model = model.into_decluttered()?;
+        narrow(&mut model)?;
         let workload = workload(&model)?;
         let order = model.eval_order()?;
         let mut entry = None;
@@ -173,3 +177,6 @@ fn runnable(mut model: TypedModel) -> TractResult<Arc<TypedRunnableModel>> {
     model.compact()?;
     TypedSimplePlan::new(model.into_optimized()?)
 }
+
+#[cfg(test)]
+mod tests;

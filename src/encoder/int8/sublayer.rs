@@ -7,8 +7,8 @@
 //! ```
 
 use super::kernels::{
-    Activation, Context, PackedMatrix, QuantizedRows, attention, attention_int8, layer_norm,
-    linear, linear_add,
+    Activation, Context, PackedMatrix, QuantizedRows, Token, attention, attention_int8, layer_norm,
+    linear, linear_add, linear_of_token,
 };
 
 /// Tokens from which the products of attention are int8 ones: with fewer, packing keys and values
@@ -173,15 +173,6 @@ impl Sublayer {
         &self.body
     }
 
-    /// Quantized weights, which is as many multiply-accumulates for each token.
-    pub fn weights(&self) -> usize {
-        let of = |linear: &Linear| linear.weights.n() * linear.weights.k();
-        match &self.body {
-            Body::Attention(attention) => of(&attention.qkv) + of(&attention.out),
-            Body::FeedForward(layers) => of(&layers.up) + of(&layers.down),
-        }
-    }
-
     /// Whether [`Self::run`] needs a mask.
     pub fn is_masked(&self) -> bool {
         matches!(&self.body, Body::Attention(attention) if attention.masked)
@@ -200,75 +191,152 @@ impl Sublayer {
         shape: Batch,
         mask: Option<&[f32]>,
     ) {
-        let (rows, width) = (shape.batch * shape.tokens, self.width());
+        let rows = shape.batch * shape.tokens;
+        self.begin(cx, scratch, x, rows);
+        match &self.body {
+            Body::Attention(body) => {
+                body.mix(cx, scratch, shape, mask);
+                body.project(cx, scratch, x, rows);
+            }
+            Body::FeedForward(body) => body.run(cx, scratch, x, rows),
+        }
+        self.finish(cx, scratch, x, rows);
+    }
+
+    /// As [`Self::run`], but of the result only one token of each sequence is computed: `x` is
+    /// `[batch, width]` afterwards. Of the others attention needs keys and values, and nothing else
+    /// anything.
+    ///
+    /// # Panics
+    /// As [`Self::run`]; when `token` is not less than `shape.tokens`.
+    pub fn run_for_token(
+        &self,
+        cx: &Context,
+        scratch: &mut Scratch,
+        x: &mut Vec<f32>,
+        shape: Batch,
+        mask: Option<&[f32]>,
+        token: usize,
+    ) {
+        let Batch { batch, tokens } = shape;
+        assert!(token < tokens, "token {token} of {tokens}");
+        let Body::Attention(body) = &self.body else {
+            self.keep_token(x, shape, token);
+            return self.run(cx, scratch, x, Batch { batch, tokens: 1 }, None);
+        };
+        self.begin(cx, scratch, x, batch * tokens);
+        body.mix_for_token(cx, scratch, shape, mask, token);
+        self.keep_token(x, shape, token);
+        body.project(cx, scratch, x, batch);
+        self.finish(cx, scratch, x, batch);
+    }
+
+    /// Leaves one token of each sequence in `x`.
+    fn keep_token(&self, x: &mut Vec<f32>, shape: Batch, token: usize) {
+        let width = self.width();
+        for sequence in 0..shape.batch {
+            let row = (sequence * shape.tokens + token) * width;
+            x.copy_within(row..row + width, sequence * width);
+        }
+        x.truncate(shape.batch * width);
+    }
+
+    /// Quantizes what goes into the body.
+    fn begin(&self, cx: &Context, scratch: &mut Scratch, x: &[f32], rows: usize) {
+        let width = self.width();
         assert_eq!(x.len(), rows * width, "rows of a sublayer");
-        let norm = &self.norm;
-        let (gamma, beta, epsilon) = (&norm.gamma[..], &norm.beta[..], norm.epsilon);
+        let LayerNorm {
+            gamma,
+            beta,
+            epsilon,
+        } = &self.norm;
         match self.placement {
             Placement::Pre => {
                 let rows_of = &mut scratch.rows;
-                rows_of.layer_norm(cx, x, rows, width, gamma, beta, epsilon);
+                rows_of.layer_norm(cx, x, rows, width, gamma, beta, *epsilon);
             }
             Placement::Post => scratch.rows.quantize(cx, x, rows, width),
         }
-        match &self.body {
-            Body::Attention(body) => body.run(cx, scratch, x, shape, mask),
-            Body::FeedForward(body) => body.run(cx, scratch, x, rows),
+    }
+
+    /// Normalises the sum where that comes last.
+    fn finish(&self, cx: &Context, scratch: &mut Scratch, x: &mut Vec<f32>, rows: usize) {
+        if self.placement == Placement::Pre {
+            return;
         }
-        if self.placement == Placement::Post {
-            scratch.context.resize(rows * width, 0.0);
-            layer_norm(
-                cx,
-                x,
-                rows,
-                width,
-                gamma,
-                beta,
-                epsilon,
-                &mut scratch.context,
-            );
-            std::mem::swap(x, &mut scratch.context);
-        }
+        let width = self.width();
+        let LayerNorm {
+            gamma,
+            beta,
+            epsilon,
+        } = &self.norm;
+        scratch.context.resize(rows * width, 0.0);
+        let out = &mut scratch.context;
+        layer_norm(cx, x, rows, width, gamma, beta, *epsilon, out);
+        std::mem::swap(x, &mut scratch.context);
     }
 }
 
 impl Attention {
-    /// Adds the attention over `scratch.rows` to `x`.
-    fn run(
-        &self,
-        cx: &Context,
-        scratch: &mut Scratch,
-        x: &mut [f32],
-        shape: Batch,
-        mask: Option<&[f32]>,
-    ) {
-        let (rows, inner) = (shape.batch * shape.tokens, self.heads * self.dim);
-        let mask = self
-            .masked
-            .then(|| mask.expect("a mask for a masked attention"));
-        let qkv = &self.qkv;
+    /// Mixes the values of `scratch.rows` into `scratch.context`, `[batch · tokens, heads · dim]`.
+    fn mix(&self, cx: &Context, scratch: &mut Scratch, shape: Batch, mask: Option<&[f32]>) {
+        let Batch { batch, tokens } = shape;
+        let (rows, inner) = (batch * tokens, self.heads * self.dim);
+        let mask = self.mask(mask);
+        let Linear { weights, bias } = &self.qkv;
         let hidden = first(&mut scratch.hidden, rows * 3 * inner);
         let context = first(&mut scratch.context, rows * inner);
-        linear(
-            cx,
-            &scratch.rows,
-            &qkv.weights,
-            &qkv.bias,
-            Activation::None,
-            hidden,
-        );
-        let Batch { batch, tokens } = shape;
+        linear(cx, &scratch.rows, weights, bias, Activation::None, hidden);
         let (heads, dim, scale) = (self.heads, self.dim, self.scale);
         if self.causal || tokens < INT8_ATTENTION_FROM {
-            let causal = self.causal;
+            let (causal, all) = (self.causal, 0..tokens);
             attention(
-                cx, hidden, batch, tokens, heads, dim, scale, mask, causal, context,
+                cx, hidden, batch, tokens, heads, dim, scale, mask, causal, all, context,
             );
         } else {
             attention_int8(cx, hidden, batch, tokens, heads, dim, scale, mask, context);
         }
+    }
+
+    /// As [`Self::mix`] for one query of each sequence: `[batch, heads · dim]`. Packing keys and values
+    /// for so few products does not pay: they are f32 ones, however many the tokens are.
+    fn mix_for_token(
+        &self,
+        cx: &Context,
+        scratch: &mut Scratch,
+        shape: Batch,
+        mask: Option<&[f32]>,
+        token: usize,
+    ) {
+        let Batch { batch, tokens } = shape;
+        let inner = self.heads * self.dim;
+        let mask = self.mask(mask);
+        let Linear { weights, bias } = &self.qkv;
+        let hidden = first(&mut scratch.hidden, batch * tokens * 3 * inner);
+        let context = first(&mut scratch.context, batch * inner);
+        let at = Token {
+            at: token,
+            of: tokens,
+        };
+        linear_of_token(cx, &scratch.rows, weights, bias, inner, at, hidden);
+        let (heads, dim, scale) = (self.heads, self.dim, self.scale);
+        let (causal, one) = (self.causal, token..token + 1);
+        attention(
+            cx, hidden, batch, tokens, heads, dim, scale, mask, causal, one, context,
+        );
+    }
+
+    /// Adds the projection of `rows` rows of `scratch.context` to `x`.
+    fn project(&self, cx: &Context, scratch: &mut Scratch, x: &mut [f32], rows: usize) {
+        let inner = self.heads * self.dim;
+        let context = &scratch.context[..rows * inner];
         scratch.rows.quantize(cx, context, rows, inner);
         linear_add(cx, &scratch.rows, &self.out.weights, &self.out.bias, x);
+    }
+
+    fn mask<'a>(&self, mask: Option<&'a [f32]>) -> Option<&'a [f32]> {
+        self.masked
+            .then(|| mask.expect("a mask for a masked attention"))
     }
 }
 
@@ -342,8 +410,9 @@ mod tests {
         linear(cx, &rows, weights, bias, Activation::None, &mut qkv);
         let mut mixed = vec![0.0; tokens * WIDTH];
         let (heads, dim, scale) = (body.heads, body.dim, body.scale);
+        let all = 0..tokens;
         attention(
-            cx, &qkv, 1, tokens, heads, dim, scale, None, false, &mut mixed,
+            cx, &qkv, 1, tokens, heads, dim, scale, None, false, all, &mut mixed,
         );
         rows.quantize(cx, &mixed, tokens, WIDTH);
         linear_add(cx, &rows, &body.out.weights, &body.out.bias, &mut x);
@@ -372,6 +441,60 @@ mod tests {
             let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
             let cosine = dot(&a, &b) / (dot(&a, &a) * dot(&b, &b)).sqrt();
             assert!(cosine > 0.9995, "{tokens} tokens: {cosine}");
+            // One query's products are in f32, however long the sequence.
+            let (mut one, last) = (x, tokens - 1);
+            let scratch = &mut Scratch::default();
+            sublayer.run_for_token(&cx, scratch, &mut one, shape, None, last);
+            assert_eq!(one, float[last * WIDTH..], "{tokens}");
+        }
+    }
+    #[test]
+    fn one_token_alone_is_what_it_is_among_all() {
+        let cx = Context::new(Isa::detect(), NonZeroUsize::MIN);
+        let norm = LayerNorm {
+            gamma: waves(WIDTH, 0.9, 1.5),
+            beta: waves(WIDTH, 0.4, 0.2),
+            epsilon: 1e-5,
+        };
+        let layers = FeedForward {
+            up: linear_of(100, WIDTH, 0.37),
+            activation: Activation::Gelu,
+            down: linear_of(WIDTH, 100, 0.53),
+        };
+        let masked = |masked, causal| {
+            Body::Attention(Attention {
+                masked,
+                causal,
+                ..body()
+            })
+        };
+        let bodies = [
+            masked(false, false),
+            masked(true, false),
+            masked(false, true),
+            masked(true, true),
+            Body::FeedForward(layers),
+        ];
+        for body in bodies {
+            for placement in [Placement::Pre, Placement::Post] {
+                let sublayer = Sublayer::new(norm.clone(), placement, body.clone()).unwrap();
+                for (batch, tokens, token) in [(1, 1, 0), (1, 50, 0), (3, 20, 19), (2, 31, 7)] {
+                    let shape = Batch { batch, tokens };
+                    let x = waves(batch * tokens * WIDTH, 0.137, 1.0);
+                    let mask: Vec<f32> = (0..batch * tokens)
+                        .map(|i| if i % 5 == 3 { -1e4 } else { 0.0 })
+                        .collect();
+                    let mut scratch = Scratch::default();
+                    let (mut all, mut one) = (x.clone(), x);
+                    sublayer.run(&cx, &mut scratch, &mut all, shape, Some(&mask));
+                    sublayer.run_for_token(&cx, &mut scratch, &mut one, shape, Some(&mask), token);
+                    let wanted: Vec<f32> = all
+                        .chunks_exact(tokens * WIDTH)
+                        .flat_map(|image| image[token * WIDTH..][..WIDTH].to_vec())
+                        .collect();
+                    assert_eq!(one, wanted, "{placement:?} {shape:?} token {token}");
+                }
+            }
         }
     }
 }

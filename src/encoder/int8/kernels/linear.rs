@@ -1,9 +1,11 @@
 //! The linear layer on quantized rows and weights.
 
+use std::ops::Range;
+
 use super::buffer::Disjoint;
 use super::context::Context;
 use super::gemm::{Epilogue, Part, Product, Sink, run_tiles};
-use super::layout::PackedMatrix;
+use super::layout::{PANEL, PackedMatrix};
 use super::math::Activation;
 use super::rows::QuantizedRows;
 
@@ -28,7 +30,8 @@ pub fn linear(
     activation: Activation,
     out: &mut [f32],
 ) {
-    product(cx, x, w, bias, Sink::Store(activation), out);
+    let product = product(cx, x, w, bias, Sink::Store(activation), out);
+    product_of_all(cx, &product, 0..w.panels());
 }
 
 /// `out[rows, n] += x · wᵀ + bias`; otherwise as [`linear`].
@@ -42,17 +45,57 @@ pub fn linear_add(
     bias: &[f32],
     out: &mut [f32],
 ) {
-    product(cx, x, w, bias, Sink::Add, out);
+    let product = product(cx, x, w, bias, Sink::Add, out);
+    product_of_all(cx, &product, 0..w.panels());
 }
 
-fn product(
+/// Which token of a sequence.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Token {
+    /// Its place.
+    pub at: usize,
+    /// Tokens of the sequence.
+    pub of: usize,
+}
+
+/// As [`linear`] without an activation, of sequences of `token.of` rows each; but of the first `columns`
+/// columns only the rows of one token are computed, which are its queries beside all keys and values.
+/// What stands in the other rows of these columns is open.
+///
+/// # Panics
+/// As [`linear`]; when the token is not one of its sequence, or the rows are not whole sequences.
+pub fn linear_of_token(
     cx: &Context,
     x: &QuantizedRows,
     w: &PackedMatrix,
     bias: &[f32],
-    sink: Sink,
+    columns: usize,
+    token: Token,
     out: &mut [f32],
 ) {
+    let Token { at, of } = token;
+    let whole = at < of && x.rows().is_multiple_of(of);
+    assert!(whole, "{token:?} in {} rows", x.rows());
+    let product = product(cx, x, w, bias, Sink::Store(Activation::None), out);
+    // A panel that lies on both sides is computed for all rows.
+    let border = (columns / PANEL).min(w.panels());
+    cx.parallel(x.rows() / of * border, |task| {
+        let (panel, row) = (task % border, task / border * of + at);
+        // SAFETY: tasks have different panels or rows.
+        unsafe { part(cx, &product, panel, row..row + 1) };
+    });
+    product_of_all(cx, &product, border..w.panels());
+}
+
+/// Checks that the parts fit.
+fn product<'a>(
+    cx: &Context,
+    x: &'a QuantizedRows,
+    w: &'a PackedMatrix,
+    bias: &'a [f32],
+    sink: Sink,
+    out: &'a mut [f32],
+) -> Product<'a> {
     let (rows, n) = (x.rows(), w.n());
     assert_eq!(x.k(), w.k(), "inner sizes of a product");
     assert_eq!(
@@ -62,7 +105,7 @@ fn product(
     );
     assert_eq!(bias.len(), n, "bias of {n} channels");
     assert_eq!(out.len(), rows * n, "output of [{rows}, {n}]");
-    let product = Product {
+    Product {
         x,
         w,
         epilogue: Epilogue {
@@ -70,25 +113,39 @@ fn product(
             sink,
             out: Disjoint::new(out),
         },
-    };
-    let panels = w.panels();
-    let chunks = chunks(cx.threads(), panels, rows);
-    cx.parallel(panels * chunks, |task| {
-        let (chunk, panel) = (task / panels, task % panels);
+    }
+}
+
+/// Computes all rows of some panels.
+fn product_of_all(cx: &Context, product: &Product<'_>, panels: Range<usize>) {
+    let rows = product.x.rows();
+    let chunks = chunks(cx.threads(), panels.len(), rows);
+    cx.parallel(panels.len() * chunks, |task| {
+        let (chunk, panel) = (task / panels.len(), panels.start + task % panels.len());
         let rows = chunk * rows / chunks..(chunk + 1) * rows / chunks;
-        // SAFETY: the context supports its instruction set, the inner sizes agree, and tasks have
-        // different panels or rows.
-        unsafe {
-            run_tiles(
-                cx.isa(),
-                Part {
-                    product: &product,
-                    panel,
-                    rows,
-                },
-            )
-        };
+        // SAFETY: tasks have different panels or rows.
+        unsafe { part(cx, product, panel, rows) };
     });
+}
+
+/// Computes some rows of a panel.
+///
+/// # Safety
+/// The product is one that [`product`] made with the same context; nothing else touches this part of
+/// its output.
+unsafe fn part(cx: &Context, product: &Product<'_>, panel: usize, rows: Range<usize>) {
+    // SAFETY: the context supports its instruction set, and the inner sizes agree; the rest is the
+    // caller's promise.
+    unsafe {
+        run_tiles(
+            cx.isa(),
+            Part {
+                product,
+                panel,
+                rows,
+            },
+        );
+    }
 }
 
 /// Into how many parts the rows are split: if they are enough, a thread has its own from stage to stage,
@@ -98,7 +155,7 @@ fn chunks(threads: usize, panels: usize, rows: usize) -> usize {
         return 1;
     }
     (TASKS_PER_THREAD * threads)
-        .div_ceil(panels)
+        .div_ceil(panels.max(1))
         .max(threads)
         .min(rows / LEAST_ROWS)
         .max(1)

@@ -37,7 +37,7 @@ pub use buffer::{Bytes, Movable, Owner};
 pub use context::Context;
 pub use isa::Isa;
 pub use layout::{LayoutError, MAX_K, PackedMatrix};
-pub use linear::{linear, linear_add};
+pub use linear::{Token, linear, linear_add, linear_of_token};
 pub use math::Activation;
 pub use norm::layer_norm;
 pub use peak::multiply;

@@ -168,6 +168,8 @@ fn mask(
 }
 
 #[cfg(test)]
+pub(super) mod fixtures;
+#[cfg(test)]
 mod hostile_tests;
 #[cfg(test)]
 mod tests;

@@ -1,87 +1,11 @@
-use std::num::NonZeroUsize;
 use std::path::Path;
 
 use tract_onnx::prelude::*;
-use tract_onnx::tract_core::internal::{SymbolValues, TDim, ToDim, TypedSimplePlan};
+use tract_onnx::tract_core::internal::{SymbolValues, ToDim, TypedSimplePlan};
 
+use super::fixtures::*;
 use super::*;
-use crate::encoder::int8::kernels::Isa;
-use crate::encoder::int8::program::Program;
 use crate::encoder::tract::graph::{image_input, text_inputs, typed};
-
-const SIZE: usize = 32;
-const LENGTH: usize = 12;
-
-fn context() -> Arc<Context> {
-    Arc::new(Context::new(Isa::detect(), NonZeroUsize::MIN))
-}
-
-fn parse(name: &str) -> InferenceModel {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
-        .join("tests/fixtures/int8")
-        .join(name);
-    tract_onnx::onnx().model_for_path(path).unwrap()
-}
-
-/// The typed graph of a fixture, and a value for the number of tokens.
-fn load(name: &str) -> (TypedModel, SymbolValues) {
-    let model = parse(name);
-    if is_vision(name) {
-        let typed = typed(model, &[image_input(SIZE)]).unwrap();
-        return (typed, SymbolValues::default());
-    }
-    let tokens = model.symbols.sym("tokens");
-    // CLIP's position table has one length.
-    let length: TDim = match name.starts_with("clip-text") {
-        true => LENGTH.to_dim(),
-        false => tokens.clone().into(),
-    };
-    let typed = typed(model, &text_inputs(length)).unwrap();
-    (typed, SymbolValues::default().with(&tokens, 6))
-}
-
-fn is_vision(name: &str) -> bool {
-    ["vit", "clip-vision", "siglip", "open-clip"]
-        .iter()
-        .any(|tower| name.starts_with(tower))
-}
-
-/// The inputs of `make.py`.
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "f64 rounded as make.py rounds it"
-)]
-fn inputs(name: &str) -> Vec<TVec<TValue>> {
-    if is_vision(name) {
-        return [0.0, 1.0]
-            .into_iter()
-            .map(|phase: f64| {
-                let pixels: Vec<f32> = (0..3 * SIZE * SIZE)
-                    .map(|i| i as f64)
-                    .map(|i| 1.5 * (0.37 * i + phase).sin() * (0.011 * i * (1.0 + phase)).cos())
-                    .map(|v| v as f32)
-                    .collect();
-                tvec!(
-                    Tensor::from_shape(&[1, 3, SIZE, SIZE], &pixels)
-                        .unwrap()
-                        .into()
-                )
-            })
-            .collect();
-    }
-    let mut long = vec![1_i64];
-    long.extend((0..10).map(|i| (7 * i + 3) % 46 + 2));
-    long.push(49);
-    let short = vec![1, 9, 30, 17, 49, 0, 0, 0, 0, 0, 0, 0];
-    [(long, 12), (short, 5)]
-        .into_iter()
-        .map(|(ids, used)| {
-            let mask: Vec<i64> = (0..12).map(|i| i64::from(i < used)).collect();
-            let row = |v: &[i64]| Tensor::from_shape(&[1, 12], v).unwrap().into();
-            tvec!(row(&ids), row(&mask))
-        })
-        .collect()
-}
 
 fn run(model: &TypedModel, symbols: &SymbolValues, input: TVec<TValue>) -> Vec<f32> {
     let length = symbols
@@ -102,11 +26,6 @@ fn run(model: &TypedModel, symbols: &SymbolValues, input: TVec<TValue>) -> Vec<f
         .as_slice::<f32>()
         .unwrap()
         .to_vec()
-}
-
-fn cosine(a: &[f32], b: &[f32]) -> f32 {
-    let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
-    dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }
 
 /// `sublayers` by fused operator.
@@ -253,124 +172,6 @@ fn the_demo_text_tower_is_recognised() {
             run(&model, &symbols, input),
         );
         assert!(cosine(&a, &b) > 0.999, "{}", cosine(&a, &b));
-    }
-}
-
-fn program(name: &str, threads: usize) -> Program {
-    let (model, symbols) = load(&format!("{name}.onnx"));
-    let context = Arc::new(Context::new(
-        Isa::detect(),
-        NonZeroUsize::new(threads).unwrap(),
-    ));
-    let (model, _) = recognise(model, symbols.clone(), &context, &Options::default()).unwrap();
-    let length = symbols
-        .to_dim_map()
-        .into_keys()
-        .map(|s| (s, LENGTH.to_dim()))
-        .collect();
-    Program::new(model.set_symbols(&length).unwrap()).unwrap()
-}
-
-#[test]
-fn a_batch_is_its_singles_bit_for_bit_with_any_number_of_threads() {
-    for name in [
-        "vit.script",
-        "clip-text.dynamo",
-        "bert.script",
-        "siglip.dynamo",
-    ] {
-        let one = program(name, 1);
-        let singles: Vec<Tensor> = inputs(name)
-            .into_iter()
-            .map(|input| one.run(vec![input]).unwrap().remove(0))
-            .collect();
-        let batch = inputs(name).into_iter().cycle().take(5).collect::<Vec<_>>();
-        for threads in [1, 2, 3] {
-            let outputs = program(name, threads).run(batch.clone()).unwrap();
-            for (output, single) in outputs.iter().zip(singles.iter().cycle()) {
-                assert_eq!(output, single, "{name} with {threads} threads");
-            }
-        }
-    }
-}
-
-/// The pictures among the inputs of a vision tower.
-fn pixels(inputs: &[TVec<TValue>]) -> Vec<&[f32]> {
-    let all = inputs.iter().map(|input| input[0].try_as_plain_ram());
-    all.map(|picture| picture.unwrap().as_slice().unwrap())
-        .collect()
-}
-
-#[test]
-fn pictures_are_read_where_they_lie_and_give_what_the_whole_graph_gives() {
-    for (name, direct) in [
-        ("vit.script", true),
-        ("vit.dynamo", true),
-        ("siglip.dynamo", true),
-        // A cast stands between, of f32 to f32.
-        ("clip-vision.script", false),
-    ] {
-        let program = program(name, 2);
-        assert_eq!(program.takes_pictures(), direct, "{name}");
-        let (model, symbols) = load(&format!("{name}.onnx"));
-        let (graph, _) = recognise(model, symbols, &context(), &Options::default()).unwrap();
-        let graph = TypedSimplePlan::new(graph.into_optimized().unwrap()).unwrap();
-        let (inputs, square) = (inputs(name), [1, 3, SIZE, SIZE]);
-        let pictures = pixels(&inputs);
-        // More than one pass of patches takes, then fewer: what an earlier call left does not show.
-        for count in [40, 2, 0, 1] {
-            let some: Vec<&[f32]> = pictures.iter().copied().cycle().take(count).collect();
-            let outputs = program.run_pictures(&square, &some).unwrap();
-            assert_eq!(outputs.len(), count);
-            for (output, input) in outputs.iter().zip(inputs.iter().cycle()) {
-                let whole = graph.run(input.clone()).unwrap().remove(0).into_tensor();
-                assert_eq!(output, &whole, "{name}");
-            }
-        }
-        let flat = [1, 3, SIZE / 2, SIZE * 2];
-        assert!(program.run_pictures(&flat, &pictures).is_err(), "{name}");
-        let mixed = [pictures[0], &pictures[1][1..]];
-        assert!(program.run_pictures(&square, &mixed).is_err(), "{name}");
-        let flat = Tensor::from_shape(&flat, pictures[0]).unwrap();
-        assert!(program.run(vec![tvec!(flat.into())]).is_err(), "{name}");
-        assert!(program.run(vec![tvec!()]).is_err(), "{name}");
-    }
-}
-
-#[test]
-fn pictures_that_are_not_cut_into_patches_first_take_the_other_way() {
-    let options = Options {
-        float_patches: true,
-        ..Options::default()
-    };
-    let (model, symbols) = load("vit.script.onnx");
-    let (model, _) = recognise(model, symbols, &context(), &options).unwrap();
-    let program = Program::new(model).unwrap();
-    assert!(!program.takes_pictures() && program.is_fused());
-    let inputs = inputs("vit.script");
-    let pictures = pixels(&inputs);
-    let outputs = program
-        .run_pictures(&[1, 3, SIZE, SIZE], &pictures)
-        .unwrap();
-    assert_eq!(outputs, program.run(inputs).unwrap());
-}
-
-#[test]
-fn what_is_masked_does_not_matter() {
-    for name in ["bert.script", "xlm-roberta.script", "bert.dynamo"] {
-        let program = program(name, 1);
-        let mut short = inputs(name).remove(1);
-        let plain = program.run(vec![short.clone()]).unwrap();
-        let mut ids = (*short[0]).clone();
-        ids.try_as_plain_ram_mut()
-            .unwrap()
-            .as_slice_mut::<i64>()
-            .unwrap()[8] = 33;
-        short[0] = ids.into();
-        let output = program.run(vec![short]).unwrap();
-        let [a, b] = [&plain[0], &output[0]].map(|t| t.try_as_plain_ram().unwrap());
-        let [a, b] = [a.as_slice::<f32>().unwrap(), b.as_slice::<f32>().unwrap()];
-        assert!(cosine(a, b) > 0.999_99, "{name}: {}", cosine(a, b));
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::f32::consts::LOG2_E;
+use std::ops::Range;
 
 use super::super::buffer::{Aligned, Disjoint};
 use super::super::context::Context;
@@ -18,7 +19,8 @@ const BLOCK: usize = 6;
 /// `qkv` is `[batch · tokens, 3 · heads · dim]`: in each row all heads of q, then of k, then of v.
 /// `scale` multiplies q·k (often 1/√dim). `mask` is `[batch, tokens]`, added to the scores of a key
 /// (0, or −∞ or a large negative number to leave the key out). With `causal`, a query sees the keys
-/// up to its own place. `out` is `[batch · tokens, heads · dim]`.
+/// up to its own place. Of each sequence the tokens `queries` look at all tokens; q of the others is not
+/// read. `out` is `[batch · queries, heads · dim]`.
 ///
 /// ```text
 /// s[j] = log₂e · scale · Σ_d q[i][d] k[j][d] + log₂e · mask[j]
@@ -34,7 +36,7 @@ const BLOCK: usize = 6;
 /// thread keeps its scratch memory between calls.
 ///
 /// # Panics
-/// When a slice has not the length that the shape asks for.
+/// When a slice has not the length that the shape asks for, or a query is not one of the tokens.
 #[expect(
     clippy::too_many_arguments,
     reason = "the shape and parameters of one operator"
@@ -49,15 +51,19 @@ pub fn attention(
     scale: f32,
     mask: Option<&[f32]>,
     causal: bool,
+    queries: Range<usize>,
     out: &mut [f32],
 ) {
     let width = heads * dim;
     let shape = Shape { tokens, width, dim };
-    shape.check(batch, qkv, mask, out);
+    shape.check(batch, qkv, mask);
+    let count = queries.len();
+    assert!(queries.end <= tokens, "queries {queries:?} of {tokens}");
+    assert_eq!(out.len(), batch * count * width, "output of attention");
     if out.is_empty() {
         return;
     }
-    let blocks = tokens.div_ceil(BLOCK);
+    let blocks = count.div_ceil(BLOCK);
     let units = batch * heads;
     let parts = parts(cx.threads(), units, blocks);
     let out = Disjoint::new(out);
@@ -72,9 +78,10 @@ pub fn attention(
                 scale,
                 mask: mask.map(|mask| &mask[image * tokens..][..tokens]),
                 causal,
+                queries: queries.clone(),
                 blocks: (part * blocks / parts, (part + 1) * blocks / parts),
                 out,
-                out_row: image * tokens,
+                out_row: image * count,
                 scratch,
             });
         });
@@ -96,11 +103,13 @@ struct Head<'a> {
     /// `[tokens]`.
     mask: Option<&'a [f32]>,
     causal: bool,
+    /// Tokens that ask.
+    queries: Range<usize>,
     /// Blocks of queries, from and to.
     blocks: (usize, usize),
-    /// `[batch · tokens, width]`.
+    /// `[batch · queries, width]`.
     out: Disjoint<'a, f32>,
-    /// The row of the image's first token in the output.
+    /// The row of the image's first query in the output.
     out_row: usize,
     scratch: &'a mut Aligned<f32>,
 }
@@ -126,7 +135,7 @@ impl Stage for Head<'_> {
         unsafe {
             let parts = self.prepare::<L>();
             for block in self.blocks.0..self.blocks.1 {
-                self.block::<L>(block * BLOCK, parts);
+                self.block::<L>(self.queries.start + block * BLOCK, parts);
             }
         }
     }
@@ -237,9 +246,9 @@ impl Head<'_> {
     unsafe fn block<L: Lanes>(&self, first: usize, parts: Parts) {
         let padded = self.padded_tokens();
         let queries: [usize; BLOCK] =
-            std::array::from_fn(|i| (first + i).min(self.shape.tokens - 1));
+            std::array::from_fn(|i| (first + i).min(self.queries.end - 1));
         let seen = if self.causal {
-            (first + BLOCK).min(self.shape.tokens)
+            (first + BLOCK).min(self.queries.end)
         } else {
             self.shape.tokens
         };
@@ -273,7 +282,8 @@ impl Head<'_> {
             }
             let rows = std::array::from_fn(|i| parts.scores.add(i * padded).cast_const());
             let outs: [*mut f32; BLOCK] = queries.map(|query| {
-                let at = (self.out_row + query) * self.shape.width + self.column;
+                let row = self.out_row + query - self.queries.start;
+                let at = row * self.shape.width + self.column;
                 self.out.part(at, self.shape.dim)
             });
             let width = self.shape.dim.next_multiple_of(LANES);

@@ -66,7 +66,12 @@ pub fn attention_int8(
         width: heads * dim,
         dim,
     };
-    shape.check(batch, qkv, mask, out);
+    shape.check(batch, qkv, mask);
+    assert_eq!(
+        out.len(),
+        batch * tokens * shape.width,
+        "output of attention"
+    );
     assert!(
         tokens <= MAX_K && dim <= MAX_K,
         "attention of {tokens} tokens, heads of {dim}: at most {MAX_K}"

@@ -1,5 +1,7 @@
 //! Attention in f32.
 
+use std::ops::Range;
+
 use super::*;
 
 pub(super) struct AttentionCase {
@@ -13,7 +15,17 @@ pub(super) struct AttentionCase {
 
 impl AttentionCase {
     fn run(&self, cx: &Context, qkv: &[f32], mask: Option<&[f32]>) -> Vec<f32> {
-        let mut out = vec![9.0; self.batch * self.tokens * self.heads * self.dim];
+        self.run_some(cx, qkv, mask, 0..self.tokens)
+    }
+
+    fn run_some(
+        &self,
+        cx: &Context,
+        qkv: &[f32],
+        mask: Option<&[f32]>,
+        queries: Range<usize>,
+    ) -> Vec<f32> {
+        let mut out = vec![9.0; self.batch * queries.len() * self.heads * self.dim];
         let scale = 1.0 / (self.dim as f32).sqrt();
         attention(
             cx,
@@ -25,9 +37,36 @@ impl AttentionCase {
             scale,
             mask,
             self.causal,
+            queries,
             &mut out,
         );
         out
+    }
+
+    /// Some queries give what they give among all, whatever the others are.
+    fn check_some(
+        &self,
+        cx: &Context,
+        qkv: &[f32],
+        mask: Option<&[f32]>,
+        all: &[f32],
+        random: &mut Random,
+    ) {
+        let (tokens, width) = (self.tokens, self.heads * self.dim);
+        let first = random.below(tokens);
+        let queries = first..first + 1 + random.below(tokens - first);
+        let mut qkv = qkv.to_vec();
+        for (row, values) in qkv.chunks_exact_mut(3 * width).enumerate() {
+            if !queries.contains(&(row % tokens)) {
+                values[..width].fill(f32::NAN);
+            }
+        }
+        let got = self.run_some(cx, &qkv, mask, queries.clone());
+        let rows = all.chunks_exact(width).enumerate();
+        let wanted = rows.filter(|(row, _)| queries.contains(&(row % tokens)));
+        let wanted: Vec<f32> = wanted.flat_map(|(_, row)| row.to_vec()).collect();
+        let what = format!("{} queries {queries:?} of {tokens}", cx.isa());
+        assert_same(&got, &wanted, &what);
     }
 
     pub fn reference(&self, qkv: &[f32], mask: Option<&[f32]>) -> Vec<f64> {
@@ -109,6 +148,7 @@ fn attention_follows_its_formula_and_is_the_same_everywhere() {
                 for threads in [1, 4] {
                     let got = case.run(&context(isa, threads), &qkv, mask);
                     assert_same(&got, &expected, &format!("{isa} {tokens} tokens of {dim}"));
+                    case.check_some(&context(isa, threads), &qkv, mask, &expected, &mut random);
                 }
             }
         }

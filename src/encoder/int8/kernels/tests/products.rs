@@ -31,6 +31,49 @@ fn products_have_the_bits_of_the_specification_for_any_shape() {
 }
 
 #[test]
+fn queries_of_one_token_have_the_bits_of_all_queries() {
+    let mut random = Random(11);
+    // Borders between columns at the edge of a panel, inside one, and in the first.
+    for (columns, n) in [
+        (64, 192),
+        (80, 240),
+        (128, 130),
+        (20, 60),
+        (0, 70),
+        (70, 70),
+    ] {
+        for (batch, tokens) in [(1, 1), (1, 9), (3, 50)] {
+            let (rows, k) = (batch * tokens, 48);
+            let (x, bias) = (random.values(rows * k), random.values(n));
+            let w = PackedMatrix::quantize(&random.values(n * k), n, k);
+            for isa in Isa::supported() {
+                for threads in [1, 3] {
+                    let cx = context(isa, threads);
+                    let mut quantized = QuantizedRows::new();
+                    quantized.quantize(&cx, &x, rows, k);
+                    let mut all = vec![0.5; rows * n];
+                    linear(&cx, &quantized, &w, &bias, Activation::None, &mut all);
+                    let token = Token {
+                        at: random.below(tokens),
+                        of: tokens,
+                    };
+                    let mut some = vec![0.5; rows * n];
+                    linear_of_token(&cx, &quantized, &w, &bias, columns, token, &mut some);
+                    let is_open = |i: usize| i % n < columns && i / n % tokens != token.at;
+                    for i in (0..rows * n).filter(|&i| is_open(i)) {
+                        // What is left out is not even written, but for a panel on both sides.
+                        let divided = i % n >= columns / 64 * 64;
+                        assert_eq!(some[i], if divided { all[i] } else { 0.5 });
+                        some[i] = all[i];
+                    }
+                    assert_same(&some, &all, &format!("{isa} {columns} of {n}, {token:?}"));
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn the_largest_sums_do_not_overflow() {
     for k in [MAX_K, 4096] {
         let x = vec![1.0; 2 * k];
@@ -99,7 +142,17 @@ fn a_batch_has_the_bits_of_its_single_images() {
         let qkv = run_linear(&cx, x, batch * tokens, &w, &bias, Activation::Gelu);
         let mut out = vec![0.0; batch * tokens * width];
         attention(
-            &cx, &qkv, batch, tokens, heads, dim, 0.25, None, true, &mut out,
+            &cx,
+            &qkv,
+            batch,
+            tokens,
+            heads,
+            dim,
+            0.25,
+            None,
+            true,
+            0..tokens,
+            &mut out,
         );
         out
     };
@@ -119,6 +172,6 @@ fn empty_inputs_give_empty_outputs() {
     let cx = context(Isa::detect(), 2);
     let w = PackedMatrix::quantize(&[1.0], 1, 1);
     assert!(run_linear(&cx, &[], 0, &w, &[0.0], Activation::None).is_empty());
-    attention(&cx, &[], 0, 5, 2, 8, 1.0, None, false, &mut []);
+    attention(&cx, &[], 0, 5, 2, 8, 1.0, None, false, 0..5, &mut []);
     layer_norm(&cx, &[], 0, 1, &[1.0], &[0.0], 1e-5, &mut []);
 }
