@@ -129,7 +129,7 @@ impl PromptCache {
                 progress(done, missing.len());
             }
             drop(encoder);
-            encoder::memory::give_back();
+            crate::memory::give_back();
             self.write(sets, &known);
         }
         sets.iter()

@@ -33,6 +33,7 @@ pub mod label_set;
 pub mod live;
 pub mod lookout;
 pub mod matcher;
+pub mod memory;
 pub mod moment;
 pub mod photo;
 pub mod preprocess;

@@ -8,7 +8,6 @@ use crate::bundle::Bundle;
 
 pub mod conv;
 pub mod int8;
-pub mod memory;
 mod tokens;
 pub mod tract;
 
@@ -26,7 +25,7 @@ pub fn load_image(
         return Ok(Box::new(int8::Int8ImageEncoder::load(bundle, threads)?));
     }
     let encoder = tract::TractImageEncoder::load(bundle, threads)?;
-    memory::give_back();
+    crate::memory::give_back();
     Ok(Box::new(encoder))
 }
 

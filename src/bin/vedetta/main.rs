@@ -51,6 +51,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    vedetta::memory::keep_for_the_next_frame();
     match Cli::parse().command {
         Command::Run(arguments) => run::run(&arguments),
         Command::Check(arguments) => check::run(&arguments),

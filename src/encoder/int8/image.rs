@@ -8,7 +8,8 @@ use super::program::Program;
 use super::tower::{self, Tower};
 use crate::bundle::Bundle;
 use crate::encoder::tract::graph::guarded;
-use crate::encoder::{Embedding, EncodeError, ImageEncoder, ModelInput, Workload, memory};
+use crate::encoder::{Embedding, EncodeError, ImageEncoder, ModelInput, Workload};
+use crate::memory;
 
 /// Most pictures in one pass; more are encoded in turn. Buffers grow with it, the gain does not.
 const MAX_BATCH: usize = 16;

@@ -1,4 +1,23 @@
-//! Memory that loading took and that nothing needs any more.
+//! What this process keeps of its memory, and what it gives back.
+
+/// Lets freed memory stay with the process, to be used again by the next frame; best called before there
+/// are threads. Does nothing with another C library than glibc.
+///
+/// A 1080p frame is 3 MB in buffers of some hundred kilobytes each. glibc returns such ones as soon as they are
+/// freed, and takes them again zeroed and page by page: a fifth of the time that a frame takes before
+/// it is encoded. What loading leaves goes back all the same, by [`give_back`].
+pub fn keep_for_the_next_frame() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    {
+        /// The most that glibc takes for a threshold.
+        const THRESHOLD: libc::c_int = 32 << 20;
+        // SAFETY: sets two numbers of the allocator under its own lock.
+        unsafe {
+            libc::mallopt(libc::M_MMAP_THRESHOLD, THRESHOLD);
+            libc::mallopt(libc::M_TRIM_THRESHOLD, THRESHOLD);
+        }
+    }
+}
 
 /// Returns it to the system: holes in the heap, and the program's code, of which what still runs comes
 /// back by itself.
@@ -91,13 +110,39 @@ mod tests {
         sum
     }
 
+    #[cfg(target_env = "gnu")]
+    #[test]
+    fn buffers_of_a_frame_are_used_again() {
+        let faults = || {
+            let mut usage = std::mem::MaybeUninit::<libc::rusage>::uninit();
+            // SAFETY: the call fills what it is given.
+            unsafe {
+                libc::getrusage(libc::RUSAGE_THREAD, usage.as_mut_ptr());
+                usage.assume_init().ru_minflt
+            }
+        };
+        let frames = || {
+            let before = faults();
+            for frame in 0..100 {
+                let sizes = [466_000, 130_000, 260_000, 65_000, 290_000, 600_000];
+                let buffers = sizes.map(|size| vec![1_u8; size + frame]);
+                std::hint::black_box(buffers);
+            }
+            faults() - before
+        };
+        keep_for_the_next_frame();
+        // A hundred times 1.8 MB are 44 000 pages. Other tests may give memory back meanwhile.
+        let taken = (0..20).map(|_| frames()).min().unwrap();
+        assert!(taken < 2_000, "{taken} pages were taken again");
+    }
+
     #[test]
     fn code_leaves_and_comes_back_as_it_is_run() {
         // Other tests run meanwhile and bring some of it back: one try of many has to see it.
         let mut left = usize::MAX;
         let before = resident();
         for _ in 0..20 {
-            give_back();
+            forget_code();
             left = left.min(resident());
         }
         assert!(left < before, "{left} of {before} kB");
