@@ -4,6 +4,7 @@
 use image::RgbImage;
 
 use super::headers::Headers;
+use super::inverse::{Inverse, Transformed, without_transform};
 use super::survey::Survey;
 use crate::decode::ycbcr::full_range;
 
@@ -12,45 +13,76 @@ pub const SCALE: u32 = 8;
 
 /// Means of 8×8 pixels; chroma of larger blocks is repeated.
 pub fn assemble(headers: &Headers, survey: &Survey) -> RgbImage {
-    let (width, height) = (
-        headers.width_px.div_ceil(SCALE),
-        headers.height_px.div_ceil(SCALE),
-    );
-    let (most_across, most_down) = headers.most();
-    let rgb = full_range();
-    let mut pixels = vec![0; 3 * width as usize * height as usize];
-    let mut rows = [const { Vec::new() }; 3];
-    rows.iter_mut()
-        .for_each(|row| row.resize(width as usize, 0));
-    for (y, out) in pixels.chunks_exact_mut(3 * width as usize).enumerate() {
-        let components = headers.components.iter().zip(&survey.blocks);
-        for ((component, blocks), row) in components.zip(&mut rows) {
-            let from = y * component.down / most_down * blocks.width;
-            let first = blocks.first.get(from..from + blocks.width);
-            let step = i32::from(component.steps[0]);
-            let codes = first.unwrap_or(&[]).iter().map(|first| code(*first, step));
-            match most_across / component.across {
-                1 => row.iter_mut().zip(codes).for_each(|(to, code)| *to = code),
-                // Sampling factors are powers of two.
-                repeat => row
-                    .chunks_mut(repeat)
-                    .zip(codes)
-                    .for_each(|(to, code)| to.fill(code)),
+    without_transform(Means { headers, survey })
+}
+
+/// The picture of the means.
+struct Means<'a> {
+    headers: &'a Headers,
+    survey: &'a Survey,
+}
+
+impl Transformed for Means<'_> {
+    type Output = RgbImage;
+
+    #[inline(always)]
+    fn with<I: Inverse>(self, _: I) -> RgbImage {
+        let Self { headers, survey } = self;
+        let (width, height) = (
+            headers.width_px.div_ceil(SCALE),
+            headers.height_px.div_ceil(SCALE),
+        );
+        let (most_across, most_down) = headers.most();
+        let length = width as usize;
+        let mut pixels = vec![0; 3 * length * height as usize];
+        let mut rows = [const { Vec::new() }; 3];
+        rows.iter_mut().for_each(|row| row.resize(length, 0));
+        let mut means = vec![0; length];
+        let rgb = full_range();
+        let mut planes = [const { Vec::new() }; 3];
+        planes.iter_mut().for_each(|plane| plane.resize(length, 0));
+        for (y, out) in pixels.chunks_exact_mut(3 * length).enumerate() {
+            let components = headers.components.iter().zip(&survey.blocks);
+            for ((component, blocks), row) in components.zip(&mut rows) {
+                let from = y * component.down / most_down * blocks.width;
+                let first = blocks.first.get(from..from + blocks.width);
+                let step = i32::from(component.steps[0]);
+                let codes = first.unwrap_or(&[]).iter().map(|first| code(*first, step));
+                match most_across / component.across {
+                    1 => row.iter_mut().zip(codes).for_each(|(to, code)| *to = code),
+                    // Sampling factors are powers of two.
+                    repeat => {
+                        means
+                            .iter_mut()
+                            .zip(codes)
+                            .for_each(|(to, code)| *to = code);
+                        let blocks = row.chunks_mut(repeat).zip(&means);
+                        blocks.for_each(|(to, code)| to.fill(*code));
+                    }
+                }
+            }
+            let [luma, cb, cr] = &rows;
+            let (out, _) = out.as_chunks_mut::<3>();
+            if headers.components.len() == 3 {
+                // Colours apart first: what goes to three places at once is not done with vectors.
+                let [red, green, blue] = &mut planes;
+                let to = red.iter_mut().zip(green.iter_mut()).zip(blue.iter_mut());
+                let from = luma.iter().zip(cb).zip(cr);
+                for (((red, green), blue), ((luma, cb), cr)) in to.zip(from) {
+                    [*red, *green, *blue] = rgb(*luma, *cb, *cr);
+                }
+                let from = red.iter().zip(&*green).zip(&*blue);
+                for (out, ((red, green), blue)) in out.iter_mut().zip(from) {
+                    *out = [*red, *green, *blue];
+                }
+            } else {
+                out.iter_mut()
+                    .zip(luma)
+                    .for_each(|(out, luma)| *out = [*luma; 3]);
             }
         }
-        let [luma, cb, cr] = &rows;
-        let (out, _) = out.as_chunks_mut::<3>();
-        if headers.components.len() == 3 {
-            for (out, ((luma, cb), cr)) in out.iter_mut().zip(luma.iter().zip(cb).zip(cr)) {
-                *out = rgb(*luma, *cb, *cr);
-            }
-        } else {
-            out.iter_mut()
-                .zip(luma)
-                .for_each(|(out, luma)| *out = [*luma; 3]);
-        }
+        RgbImage::from_raw(width, height, pixels).unwrap_or_default()
     }
-    RgbImage::from_raw(width, height, pixels).unwrap_or_default()
 }
 
 /// The mean of a block from its DC coefficient.
