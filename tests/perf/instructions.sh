@@ -4,8 +4,8 @@
 #
 #   tests/perf/instructions.sh VEDETTA BUNDLE MILLIONS
 #
-# VEDETTA is an aarch64 binary (cross/build), BUNDLE an int8 one, MILLIONS the multiplications of its
-# image tower as `vedetta-train quantize` prints them.
+# VEDETTA is an aarch64 binary (cross/build), BUNDLE an int8 one, MILLIONS the multiplications that an
+# image takes, which `vedetta bench --json` calls mmacs.
 #
 # One photo is scored three times and seven times; a quarter of the difference is decoding, preprocessing
 # and encoding one. What a thread does beside the first images, it moves the weights to huge pages, is in

@@ -21,7 +21,7 @@ pub fn seed(name: &str) -> Vec<u8> {
     std::fs::read(format!("{folder}/{name}")).unwrap()[7..].to_vec()
 }
 
-fn survey(bytes: &[u8]) -> Baseline {
+pub fn survey(bytes: &[u8]) -> Baseline {
     jpeg::survey(bytes, None).unwrap().expect("it is baseline")
 }
 

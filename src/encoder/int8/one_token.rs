@@ -86,7 +86,8 @@ impl Way {
             };
             for input in node.inputs.iter().filter(|input| !axes.contains_key(input)) {
                 let shape = &model.outlet_fact(*input)?.shape;
-                if shape.get(axis).is_none_or(|entries| !entries.is_one()) {
+                let is_chosen = choices.iter().any(|choice| choice.node == input.node);
+                if is_chosen || shape.get(axis).is_none_or(|entries| !entries.is_one()) {
                     return Ok(None);
                 }
             }
@@ -167,8 +168,18 @@ impl Choice {
         let Some(index) = index.filter(|index| index.rank() == 0) else {
             return Ok(None);
         };
-        let token = usize::try_from(index.cast_to_scalar::<i64>()?);
-        Ok(token.ok().map(|token| choice(gather.axis, token, true)))
+        let index = index.cast_to_scalar::<i64>()?;
+        let token = if index < 0 {
+            // From the end, as ONNX has it.
+            let back = usize::try_from(index.unsigned_abs()).ok();
+            let tokens = model.outlet_fact(node.inputs[0])?.shape[gather.axis].as_usize();
+            tokens
+                .zip(back)
+                .and_then(|(tokens, back)| tokens.checked_sub(back))
+        } else {
+            usize::try_from(index).ok()
+        };
+        Ok(token.map(|token| choice(gather.axis, token, true)))
     }
 }
 

@@ -448,6 +448,7 @@ mod tests {
             assert_eq!(one, float[last * WIDTH..], "{tokens}");
         }
     }
+
     #[test]
     fn one_token_alone_is_what_it_is_among_all() {
         let cx = Context::new(Isa::detect(), NonZeroUsize::MIN);

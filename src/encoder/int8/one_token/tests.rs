@@ -103,6 +103,11 @@ fn a_token_that_is_all_that_is_taken_is_computed_alone() {
         model.wire_node("gather", Gather::new(1), &[x, index])
     });
     assert_eq!(gather, at(1, 5));
+    let last = narrowed(1, |model, x| {
+        let index = model.add_const("index", Tensor::from(-1_i64))?;
+        model.wire_node("gather", Gather::new(1), &[x, index])
+    });
+    assert_eq!(last, at(1, 5));
     let twice = narrowed(1, |model, x| {
         let both = [token(model, x, 1, 4)?, token(model, x, 1, 4)?];
         model.wire_node("sum", math::add(), &both)
@@ -161,6 +166,13 @@ fn where_other_tokens_matter_all_are_computed() {
         Ok(tvec!(token(model, pairs, 1, 0)?))
     });
     assert_eq!(crossed, None);
+    // A choice that goes back into what it was taken from.
+    let gated = narrowed(1, |model, x| {
+        let first = token(model, x, 1, 0)?;
+        let sum = model.wire_node("sum", math::add(), &[x, first])?[0];
+        Ok(tvec!(token(model, sum, 1, 0)?))
+    });
+    assert_eq!(gated, None);
     // All leading axes together are the tokens of one sequence.
     let sequences = narrowed(2, |model, x| Ok(tvec!(token(model, x, 1, 0)?)));
     assert_eq!(sequences, None);
