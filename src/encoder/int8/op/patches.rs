@@ -1,0 +1,146 @@
+//! A patch embedding as an operator.
+
+use std::sync::Arc;
+
+use tract_onnx::tract_core::internal::*;
+
+use super::{Fused, Shared, items_at_once};
+use crate::encoder::int8::kernels::Context;
+use crate::encoder::int8::patches::{self, PatchEmbedding};
+
+/// A patch embedding.
+///
+/// Input: `[1, channels, height, width] f32`. Output: `[1, patches, n] f32`, patches from top to
+/// bottom and from left to right.
+#[derive(Clone)]
+pub struct Patches {
+    context: Arc<Context>,
+    embedding: Arc<PatchEmbedding>,
+    scratch: Shared<patches::Scratch>,
+}
+
+impl Patches {
+    /// An operator for this embedding.
+    pub fn new(context: Arc<Context>, embedding: Arc<PatchEmbedding>) -> Self {
+        Self {
+            context,
+            embedding,
+            scratch: Shared::default(),
+        }
+    }
+
+    /// The embedding.
+    pub fn embedding(&self) -> &Arc<PatchEmbedding> {
+        &self.embedding
+    }
+
+    /// Patches and channels of the result.
+    pub fn shape(&self) -> [usize; 2] {
+        let [rows, columns] = self.embedding.geometry().grid();
+        [rows * columns, self.embedding.linear().weights.n()]
+    }
+}
+
+impl Patches {
+    /// As [`Fused::run`], of pictures of `shape`, `[1, channels, height, width]`, as they lie somewhere.
+    ///
+    /// # Errors
+    /// Pictures of another shape.
+    pub fn run_on(&self, shape: &[usize], pictures: &[&[f32]]) -> TractResult<Vec<Tensor>> {
+        let geometry = self.embedding.geometry();
+        let [height, width] = geometry.picture;
+        ensure!(
+            shape == [1, geometry.channels, height, width],
+            "pictures of {shape:?} for {self:?}"
+        );
+        let len = geometry.picture_len();
+        ensure!(
+            pictures.iter().all(|picture| picture.len() == len),
+            "a picture of another size"
+        );
+        let [patches, n] = self.shape();
+        let at_once = items_at_once(patches);
+        let mut results = Vec::with_capacity(pictures.len());
+        for part in pictures.chunks(at_once) {
+            self.scratch.with(|scratch| {
+                let out = self.embedding.run(&self.context, scratch, part);
+                for one in out.chunks_exact(patches * n) {
+                    results.push(Tensor::from_shape(&[1, patches, n], one)?);
+                }
+                TractResult::Ok(())
+            })?;
+        }
+        Ok(results)
+    }
+}
+
+impl Fused for Patches {
+    fn run(&self, inputs: Vec<TVec<TValue>>) -> TractResult<Vec<Tensor>> {
+        let Some(first) = inputs.first() else {
+            return Ok(Vec::new());
+        };
+        let shape: TVec<usize> = first.first().context("no picture")?.shape().into();
+        let mut pictures = Vec::with_capacity(inputs.len());
+        for input in &inputs {
+            let [picture] = &input[..] else {
+                bail!("{} inputs for {self:?}", input.len());
+            };
+            ensure!(picture.shape() == &*shape, "pictures of different shapes");
+            pictures.push(picture.try_as_plain_ram()?.as_slice::<f32>()?);
+        }
+        self.run_on(&shape, &pictures)
+    }
+}
+
+impl std::fmt::Debug for Patches {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Int8Patches({:?})", self.embedding.geometry())
+    }
+}
+
+impl PartialEq for Patches {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.embedding, &other.embedding)
+    }
+}
+
+impl Eq for Patches {}
+
+impl Op for Patches {
+    fn name(&self) -> StaticName {
+        "Int8Patches".into()
+    }
+
+    op_as_typed_op!();
+}
+
+impl EvalOp for Patches {
+    op_out_of_plan!();
+
+    fn eval(&self, _: &EvalContext, inputs: TVec<TValue>) -> TractResult<TVec<TValue>> {
+        let output = self.run(vec![inputs])?.remove(0);
+        Ok(tvec!(output.into_tvalue()))
+    }
+}
+
+impl TypedOp for Patches {
+    fn output_facts(&self, inputs: &[&TypedFact]) -> TractResult<TVec<TypedFact>> {
+        let geometry = self.embedding.geometry();
+        let [height, width] = geometry.picture;
+        let wanted = [1, geometry.channels, height, width];
+        let fits = inputs.len() == 1
+            && inputs[0].datum_type == f32::datum_type()
+            && inputs[0].shape.as_concrete() == Some(&wanted);
+        ensure!(fits, "{inputs:?} for {self:?}");
+        let [patches, n] = self.shape();
+        Ok(tvec!(f32::datum_type().fact([1, patches, n])))
+    }
+
+    fn cost(&self, _: &[&TypedFact]) -> TractResult<TVec<(Cost, TDim)>> {
+        let [patches, n] = self.shape();
+        let macs = patches * n * self.embedding.geometry().patch_len();
+        Ok(tvec!((Cost::FMA(i8::datum_type()), macs.to_dim())))
+    }
+
+    as_op!();
+}
