@@ -245,17 +245,13 @@ impl Sublayer {
     fn begin(&self, cx: &Context, scratch: &mut Scratch, x: &[f32], rows: usize) {
         let width = self.width();
         assert_eq!(x.len(), rows * width, "rows of a sublayer");
-        let LayerNorm {
-            gamma,
-            beta,
-            epsilon,
-        } = &self.norm;
+        let (norm, quantized) = (&self.norm, &mut scratch.rows);
         match self.placement {
             Placement::Pre => {
-                let rows_of = &mut scratch.rows;
-                rows_of.layer_norm(cx, x, rows, width, gamma, beta, *epsilon);
+                let (gamma, beta) = (&norm.gamma, &norm.beta);
+                quantized.layer_norm(cx, x, rows, width, gamma, beta, norm.epsilon);
             }
-            Placement::Post => scratch.rows.quantize(cx, x, rows, width),
+            Placement::Post => quantized.quantize(cx, x, rows, width),
         }
     }
 
@@ -265,14 +261,10 @@ impl Sublayer {
             return;
         }
         let width = self.width();
-        let LayerNorm {
-            gamma,
-            beta,
-            epsilon,
-        } = &self.norm;
-        scratch.context.resize(rows * width, 0.0);
-        let out = &mut scratch.context;
-        layer_norm(cx, x, rows, width, gamma, beta, *epsilon, out);
+        let (norm, out) = (&self.norm, &mut scratch.context);
+        out.resize(rows * width, 0.0);
+        let (gamma, beta) = (&norm.gamma, &norm.beta);
+        layer_norm(cx, x, rows, width, gamma, beta, norm.epsilon, out);
         std::mem::swap(x, &mut scratch.context);
     }
 }
