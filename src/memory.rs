@@ -74,6 +74,16 @@ fn code_of(maps: &str, program: &str) -> Vec<(usize, usize)> {
     maps.lines().filter_map(place).collect()
 }
 
+/// Resident kilobytes of the mapping that begins at this address.
+#[cfg(all(test, target_os = "linux"))]
+pub(crate) fn resident_kb(address: usize) -> usize {
+    let maps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+    let start = format!("{address:x}-");
+    let mut lines = maps.lines().skip_while(|line| !line.starts_with(&start));
+    let line = lines.find_map(|line| line.strip_prefix("Rss:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::*;
@@ -115,17 +125,9 @@ mod tests {
     /// Resident kilobytes of this program's code.
     fn resident() -> usize {
         let program = std::fs::read_link("/proc/self/exe").unwrap();
-        let all = std::fs::read_to_string("/proc/self/smaps").unwrap();
-        let mut lines = all.lines();
-        let mut sum = 0;
-        while let Some(line) = lines.next() {
-            if !code_of(line, &program.to_string_lossy()).is_empty() {
-                let size = lines.find_map(|line| line.strip_prefix("Rss:")).unwrap();
-                let size = size.trim().strip_suffix(" kB").unwrap();
-                sum += size.parse::<usize>().unwrap();
-            }
-        }
-        sum
+        let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
+        let code = code_of(&maps, &program.to_string_lossy());
+        code.iter().map(|(start, _)| resident_kb(*start)).sum()
     }
 
     #[cfg(target_env = "gnu")]

@@ -173,9 +173,11 @@ fn entry_at(model: &TypedModel, id: usize) -> Option<Patches> {
     node.op_as::<Patches>().filter(|_| alone).cloned()
 }
 
+/// A part of a graph that was decluttered as a whole.
 fn runnable(mut model: TypedModel) -> TractResult<Arc<TypedRunnableModel>> {
     model.compact()?;
-    TypedSimplePlan::new(model.into_optimized()?)
+    model.optimize()?;
+    TypedSimplePlan::new(model)
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use super::kernels::{
     linear, linear_add, linear_of_token,
 };
 
-/// Tokens from which the products of attention are int8 ones: with fewer, packing keys and values
+/// Queries from which the products of attention are int8 ones: with fewer, packing keys and values
 /// costs what the products save. A causal mask saves the f32 products half their work. It depends on
 /// the operator and the shape alone, so that all processors agree.
 const INT8_ATTENTION_FROM: usize = 96;
@@ -195,7 +195,7 @@ impl Sublayer {
         self.begin(cx, scratch, x, rows);
         match &self.body {
             Body::Attention(body) => {
-                body.mix(cx, scratch, shape, mask);
+                body.mix(cx, scratch, shape, mask, None);
                 body.project(cx, scratch, x, rows);
             }
             Body::FeedForward(body) => body.run(cx, scratch, x, rows),
@@ -225,7 +225,7 @@ impl Sublayer {
             return self.run(cx, scratch, x, Batch { batch, tokens: 1 }, None);
         };
         self.begin(cx, scratch, x, batch * tokens);
-        body.mix_for_token(cx, scratch, shape, mask, token);
+        body.mix(cx, scratch, shape, mask, Some(token));
         self.keep_token(x, shape, token);
         body.project(cx, scratch, x, batch);
         self.finish(cx, scratch, x, batch);
@@ -270,52 +270,43 @@ impl Sublayer {
 }
 
 impl Attention {
-    /// Mixes the values of `scratch.rows` into `scratch.context`, `[batch · tokens, heads · dim]`.
-    fn mix(&self, cx: &Context, scratch: &mut Scratch, shape: Batch, mask: Option<&[f32]>) {
-        let Batch { batch, tokens } = shape;
-        let (rows, inner) = (batch * tokens, self.heads * self.dim);
-        let mask = self.mask(mask);
-        let Linear { weights, bias } = &self.qkv;
-        let hidden = first(&mut scratch.hidden, rows * 3 * inner);
-        let context = first(&mut scratch.context, rows * inner);
-        linear(cx, &scratch.rows, weights, bias, Activation::None, hidden);
-        let (heads, dim, scale) = (self.heads, self.dim, self.scale);
-        if self.causal || tokens < INT8_ATTENTION_FROM {
-            let (causal, all) = (self.causal, 0..tokens);
-            attention(
-                cx, hidden, batch, tokens, heads, dim, scale, mask, causal, all, context,
-            );
-        } else {
-            attention_int8(cx, hidden, batch, tokens, heads, dim, scale, mask, context);
-        }
-    }
-
-    /// As [`Self::mix`] for one query of each sequence: `[batch, heads · dim]`. Packing keys and values
-    /// for so few products does not pay: they are f32 ones, however many the tokens are.
-    fn mix_for_token(
+    /// Mixes the values of `scratch.rows` into `scratch.context`, `[batch · tokens, heads · dim]`, or for
+    /// one query of each sequence into `[batch, heads · dim]`. Packing keys and values for one query does
+    /// not pay: its products are f32 ones, however many the tokens are.
+    fn mix(
         &self,
         cx: &Context,
         scratch: &mut Scratch,
         shape: Batch,
         mask: Option<&[f32]>,
-        token: usize,
+        token: Option<usize>,
     ) {
         let Batch { batch, tokens } = shape;
         let inner = self.heads * self.dim;
-        let mask = self.mask(mask);
+        let mask = self
+            .masked
+            .then(|| mask.expect("a mask for a masked attention"));
+        let queries = token.map_or(0..tokens, |token| token..token + 1);
         let Linear { weights, bias } = &self.qkv;
         let hidden = first(&mut scratch.hidden, batch * tokens * 3 * inner);
-        let context = first(&mut scratch.context, batch * inner);
-        let at = Token {
-            at: token,
-            of: tokens,
-        };
-        linear_of_token(cx, &scratch.rows, weights, bias, inner, at, hidden);
+        let context = first(&mut scratch.context, batch * queries.len() * inner);
+        let rows = &scratch.rows;
+        match token {
+            None => linear(cx, rows, weights, bias, Activation::None, hidden),
+            Some(at) => {
+                let token = Token { at, of: tokens };
+                linear_of_token(cx, rows, weights, bias, inner, token, hidden);
+            }
+        }
         let (heads, dim, scale) = (self.heads, self.dim, self.scale);
-        let (causal, one) = (self.causal, token..token + 1);
-        attention(
-            cx, hidden, batch, tokens, heads, dim, scale, mask, causal, one, context,
-        );
+        if self.causal || queries.len() < INT8_ATTENTION_FROM {
+            let causal = self.causal;
+            attention(
+                cx, hidden, batch, tokens, heads, dim, scale, mask, causal, queries, context,
+            );
+        } else {
+            attention_int8(cx, hidden, batch, tokens, heads, dim, scale, mask, context);
+        }
     }
 
     /// Adds the projection of `rows` rows of `scratch.context` to `x`.
@@ -324,11 +315,6 @@ impl Attention {
         let context = &scratch.context[..rows * inner];
         scratch.rows.quantize(cx, context, rows, inner);
         linear_add(cx, &scratch.rows, &self.out.weights, &self.out.bias, x);
-    }
-
-    fn mask<'a>(&self, mask: Option<&'a [f32]>) -> Option<&'a [f32]> {
-        self.masked
-            .then(|| mask.expect("a mask for a masked attention"))
     }
 }
 
@@ -361,4 +347,4 @@ impl FeedForward {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -169,6 +169,7 @@ mod tests {
     use crate::encoder::int8::kernels::{
         Activation, Context, Isa, PackedMatrix, QuantizedRows, linear,
     };
+    use crate::memory::resident_kb;
 
     fn mapped(len: usize) -> Shared {
         let mut file = tempfile::tempfile().unwrap();
@@ -191,15 +192,6 @@ mod tests {
         (views, Relocation::new(file, weights))
     }
 
-    /// Resident kilobytes of the mapping at this address.
-    fn resident_kb(address: *const u8) -> usize {
-        let maps = fs::read_to_string("/proc/self/smaps").unwrap();
-        let start = format!("{:x}-", address.addr());
-        let mut lines = maps.lines().skip_while(|line| !line.starts_with(&start));
-        let line = lines.find_map(|line| line.strip_prefix("Rss:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse().unwrap()
-    }
-
     #[test]
     fn weights_move_while_they_are_read_and_leave_the_files_pages() {
         let file = mapped(4 * HUGE_PAGE);
@@ -216,9 +208,9 @@ mod tests {
         let before: Vec<&[u8]> = views.iter().map(|view| &view[..]).collect();
         let expected: Vec<u8> = (*file).as_ref().to_vec();
         let address = (*file).as_ref().as_ptr();
-        assert!(resident_kb(address) >= 4 * HUGE_PAGE / 1024);
+        assert!(resident_kb(address.addr()) >= 4 * HUGE_PAGE / 1024);
         relocation.start().unwrap().join().unwrap();
-        assert_eq!(resident_kb(address), 0, "the file's pages");
+        assert_eq!(resident_kb(address.addr()), 0, "the file's pages");
         for ((view, before), place) in views.iter().zip(before).zip(places) {
             assert!(view[..] == expected[place.clone()], "{place:?}");
             assert_ne!(view.as_ptr(), before.as_ptr(), "{place:?}");

@@ -4,44 +4,16 @@ use tract_onnx::tract_core::ops::math;
 use tract_onnx::tract_core::ops::nn::Reducer;
 
 use super::*;
-use crate::encoder::int8::kernels::{Activation, Context, Isa, PackedMatrix};
-use crate::encoder::int8::sublayer::*;
+use crate::encoder::int8::kernels::{Context, Isa};
+use crate::encoder::int8::sublayer::tests::{WIDTH, body, layers, plain_norm, waves};
+use crate::encoder::int8::sublayer::{Body, Placement, Sublayer};
 
 const TOKENS: usize = 6;
-const WIDTH: usize = 32;
-
-fn waves(count: usize, step: f32) -> Vec<f32> {
-    (0..count).map(|i| (i as f32 * step).sin()).collect()
-}
 
 /// An attention and a feed-forward sublayer.
 fn sublayers() -> Sublayers {
-    let linear = |n: usize, k: usize, step| Linear {
-        weights: PackedMatrix::quantize(&waves(n * k, step), n, k),
-        bias: waves(n, 0.3),
-    };
-    let attention = Body::Attention(Attention {
-        qkv: linear(3 * WIDTH, WIDTH, 0.71),
-        out: linear(WIDTH, WIDTH, 1.3),
-        heads: 2,
-        dim: WIDTH / 2,
-        scale: 0.25,
-        causal: false,
-        masked: false,
-    });
-    let layers = Body::FeedForward(FeedForward {
-        up: linear(48, WIDTH, 0.37),
-        activation: Activation::Gelu,
-        down: linear(WIDTH, 48, 0.53),
-    });
-    let all = [attention, layers].map(|body| {
-        let norm = LayerNorm {
-            gamma: vec![1.0; WIDTH],
-            beta: vec![0.0; WIDTH],
-            epsilon: 1e-5,
-        };
-        Arc::new(Sublayer::new(norm, Placement::Pre, body).unwrap())
-    });
+    let all = [Body::Attention(body()), Body::FeedForward(layers())];
+    let all = all.map(|body| Arc::new(Sublayer::new(plain_norm(), Placement::Pre, body).unwrap()));
     let context = Arc::new(Context::new(Isa::detect(), NonZeroUsize::MIN));
     Sublayers::new(context, all.to_vec())
 }
@@ -62,7 +34,7 @@ fn narrowed(
     model.select_output_outlets(&outputs).unwrap();
     let mut after = model.clone();
     narrow(&mut after).unwrap();
-    let values = waves(sequences * TOKENS * WIDTH, 0.9);
+    let values = waves(sequences * TOKENS * WIDTH, 0.9, 1.0);
     let input = Tensor::from_shape(&shape, &values).unwrap();
     let run = |model: &TypedModel| {
         let plan = TypedSimplePlan::new(model.clone()).unwrap();
@@ -88,7 +60,7 @@ fn normalised(model: &mut TypedModel, x: OutletId, gains: &[usize]) -> TractResu
     let sum = model.wire_node("sum", reduce, &[squares])?[0];
     let root = model.wire_node("root", math::rsqrt(), &[sum])?[0];
     let scaled = model.wire_node("scaled", math::mul(), &[x, root])?[0];
-    let values = waves(gains.iter().product(), 0.2);
+    let values = waves(gains.iter().product(), 0.2, 1.0);
     let gains = model.add_const("gains", Tensor::from_shape(gains, &values)?)?;
     Ok(model.wire_node("gained", math::mul(), &[scaled, gains])?[0])
 }

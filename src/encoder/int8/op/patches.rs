@@ -39,9 +39,7 @@ impl Patches {
         let [rows, columns] = self.embedding.geometry().grid();
         [rows * columns, self.embedding.linear().weights.n()]
     }
-}
 
-impl Patches {
     /// As [`Fused::run`], of pictures of `shape`, `[1, channels, height, width]`, as they lie somewhere.
     ///
     /// # Errors

@@ -1,12 +1,16 @@
 use std::num::NonZeroUsize;
 
-use tract_onnx::tract_core::internal::{ToDim, TypedSimplePlan};
-
 use super::*;
 use crate::encoder::int8::kernels::{Context, Isa};
 use crate::encoder::int8::recognise::fixtures::*;
 use crate::encoder::int8::recognise::{Options, recognise};
-use crate::encoder::tract::graph::workload;
+
+/// The graph of a fixture with fused operators, for texts of [`LENGTH`].
+fn recognised(name: &str, context: &Arc<Context>) -> TypedModel {
+    let (model, symbols) = load(&format!("{name}.onnx"));
+    let (model, _) = recognise(model, symbols.clone(), context, &Options::default()).unwrap();
+    of_length(&model, &symbols)
+}
 
 fn program(name: &str, threads: usize) -> Program {
     let threads = NonZeroUsize::new(threads).unwrap();
@@ -35,15 +39,6 @@ fn a_batch_is_its_singles_bit_for_bit_with_any_number_of_threads() {
             }
         }
     }
-}
-
-/// The graph of a fixture with fused operators, for texts of [`LENGTH`].
-fn recognised(name: &str, context: &Arc<Context>) -> TypedModel {
-    let (model, symbols) = load(&format!("{name}.onnx"));
-    let (model, _) = recognise(model, symbols.clone(), context, &Options::default()).unwrap();
-    let length = symbols.to_dim_map().into_keys();
-    let length = length.map(|symbol| (symbol, LENGTH.to_dim())).collect();
-    model.set_symbols(&length).unwrap()
 }
 
 #[test]

@@ -43,6 +43,13 @@ pub fn load(name: &str) -> (TypedModel, SymbolValues) {
     (typed, SymbolValues::default().with(&tokens, 6))
 }
 
+/// The graph for texts of [`LENGTH`]; that of a vision tower as it is.
+pub fn of_length(model: &TypedModel, symbols: &SymbolValues) -> TypedModel {
+    let tokens = symbols.to_dim_map().into_keys();
+    let lengths = tokens.map(|symbol| (symbol, LENGTH.to_dim())).collect();
+    model.set_symbols(&lengths).unwrap()
+}
+
 pub fn is_vision(name: &str) -> bool {
     ["vit", "clip-vision", "siglip", "open-clip"]
         .iter()

@@ -1,23 +1,14 @@
 use std::path::Path;
 
 use tract_onnx::prelude::*;
-use tract_onnx::tract_core::internal::{SymbolValues, ToDim, TypedSimplePlan};
+use tract_onnx::tract_core::internal::{SymbolValues, TypedSimplePlan};
 
 use super::fixtures::*;
 use super::*;
 use crate::encoder::tract::graph::{image_input, text_inputs, typed};
 
 fn run(model: &TypedModel, symbols: &SymbolValues, input: TVec<TValue>) -> Vec<f32> {
-    let length = symbols
-        .to_dim_map()
-        .into_keys()
-        .map(|s| (s, LENGTH.to_dim()))
-        .collect();
-    let plan = model
-        .set_symbols(&length)
-        .unwrap()
-        .into_optimized()
-        .unwrap();
+    let plan = of_length(model, symbols).into_optimized().unwrap();
     let plan = TypedSimplePlan::new(plan).unwrap();
     let output = plan.run(input).unwrap().remove(0);
     output

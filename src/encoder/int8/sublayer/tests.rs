@@ -2,22 +2,24 @@ use std::num::NonZeroUsize;
 
 use super::*;
 use crate::encoder::int8::kernels::Isa;
+use crate::encoder::int8::recognise::fixtures::cosine;
 
-const WIDTH: usize = 64;
+/// Channels of a token.
+pub const WIDTH: usize = 64;
 
 #[expect(clippy::cast_precision_loss, reason = "a few thousand values")]
-fn waves(count: usize, step: f32, size: f32) -> Vec<f32> {
+pub fn waves(count: usize, step: f32, size: f32) -> Vec<f32> {
     (0..count).map(|i| (i as f32 * step).sin() * size).collect()
 }
 
-fn linear_of(n: usize, k: usize, step: f32) -> Linear {
+pub fn linear_of(n: usize, k: usize, step: f32) -> Linear {
     Linear {
         weights: PackedMatrix::quantize(&waves(n * k, step, 0.2), n, k),
         bias: waves(n, 0.3, 0.1),
     }
 }
 
-fn body() -> Attention {
+pub fn body() -> Attention {
     Attention {
         qkv: linear_of(3 * WIDTH, WIDTH, 0.71),
         out: linear_of(WIDTH, WIDTH, 1.3),
@@ -26,6 +28,24 @@ fn body() -> Attention {
         scale: 0.18,
         causal: false,
         masked: false,
+    }
+}
+
+/// A normalisation that neither scales nor shifts.
+pub fn plain_norm() -> LayerNorm {
+    LayerNorm {
+        gamma: vec![1.0; WIDTH],
+        beta: vec![0.0; WIDTH],
+        epsilon: 1e-5,
+    }
+}
+
+/// Two layers with an odd number of values between.
+pub fn layers() -> FeedForward {
+    FeedForward {
+        up: linear_of(100, WIDTH, 0.37),
+        activation: Activation::Gelu,
+        down: linear_of(WIDTH, 100, 0.53),
     }
 }
 
@@ -50,11 +70,7 @@ fn with_float_attention(cx: &Context, norm: &LayerNorm, x: &[f32], tokens: usize
 #[test]
 fn long_sequences_attend_in_int8_and_stay_close_to_the_floats() {
     let cx = Context::new(Isa::detect(), NonZeroUsize::MIN);
-    let norm = LayerNorm {
-        gamma: vec![1.0; WIDTH],
-        beta: vec![0.0; WIDTH],
-        epsilon: 1e-5,
-    };
+    let norm = plain_norm();
     let body = Body::Attention(body());
     let sublayer = Sublayer::new(norm.clone(), Placement::Pre, body).unwrap();
     for tokens in [INT8_ATTENTION_FROM - 1, INT8_ATTENTION_FROM, 197] {
@@ -65,9 +81,7 @@ fn long_sequences_attend_in_int8_and_stay_close_to_the_floats() {
         sublayer.run(&cx, &mut Scratch::default(), &mut mixed, shape, None);
         assert_eq!(float == mixed, tokens < INT8_ATTENTION_FROM, "{tokens}");
         let added = |y: &[f32]| y.iter().zip(&x).map(|(y, x)| y - x).collect::<Vec<f32>>();
-        let (a, b) = (added(&float), added(&mixed));
-        let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
-        let cosine = dot(&a, &b) / (dot(&a, &a) * dot(&b, &b)).sqrt();
+        let cosine = cosine(&added(&float), &added(&mixed));
         assert!(cosine > 0.9995, "{tokens} tokens: {cosine}");
         // One query's products are in f32, however long the sequence.
         let (mut one, last) = (x, tokens - 1);
@@ -85,11 +99,6 @@ fn one_token_alone_is_what_it_is_among_all() {
         beta: waves(WIDTH, 0.4, 0.2),
         epsilon: 1e-5,
     };
-    let layers = FeedForward {
-        up: linear_of(100, WIDTH, 0.37),
-        activation: Activation::Gelu,
-        down: linear_of(WIDTH, 100, 0.53),
-    };
     let masked = |masked, causal| {
         Body::Attention(Attention {
             masked,
@@ -102,7 +111,7 @@ fn one_token_alone_is_what_it_is_among_all() {
         masked(true, false),
         masked(false, true),
         masked(true, true),
-        Body::FeedForward(layers),
+        Body::FeedForward(layers()),
     ];
     for body in bodies {
         for placement in [Placement::Pre, Placement::Post] {

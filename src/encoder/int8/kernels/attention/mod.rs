@@ -1,6 +1,7 @@
 //! Multi-head attention: in f32, or with integer products.
 
 mod float;
+mod float_product;
 mod int8;
 mod int8_operands;
 mod int8_products;
