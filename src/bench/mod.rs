@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bundle::{Bundle, Limits};
 use crate::config::Shape;
-use crate::encoder::{self, Embedding, ModelInput, Workload};
+use crate::encoder::{self, Backend, Embedding, ModelInput, Workload};
 use crate::photo::{self, PhotoError};
 use crate::preprocess::Preprocessor;
 
@@ -44,6 +44,8 @@ const TEXTS: [&str; 4] = [
 pub struct Options {
     /// Threads of the encoder.
     pub threads: NonZeroUsize,
+    /// What images are encoded on.
+    pub backend: Backend,
     /// Time for the encoder of one thread count; the other measurements take as long again.
     pub budget: Duration,
     /// The text whose embedding is timed; by default a short label.
@@ -80,7 +82,7 @@ pub struct Report {
     /// Multiply-accumulates of one image, millions.
     pub mmacs: f64,
     /// What those would take if every thread did nothing but multiply-accumulates, at the peak that
-    /// was measured here for the kernel in use.
+    /// was measured here for the kernel in use; 0 where a GPU encodes, whose limit is not measured.
     pub limit_ms: f64,
     /// Peak of one thread, 10⁹ multiply-accumulates a second.
     pub peak_gmacs_per_thread: f64,
@@ -116,7 +118,7 @@ pub fn run(path: &Path, options: &Options, progress: &dyn Fn(&str)) -> Result<Re
 
     progress("loading the image tower");
     let started = Instant::now();
-    let mut encoder = encoder::load_image(bundle, options.threads)?;
+    let mut encoder = encoder::load_image_on(bundle, options.threads, options.backend)?;
     encoder.encode_images(&[ModelInput::probe(bundle.manifest().image.size_px)])?;
     let load_ms = milliseconds(started.elapsed());
     thread::sleep(SETTLING);
@@ -157,12 +159,16 @@ pub fn run(path: &Path, options: &Options, progress: &dyn Fn(&str)) -> Result<Re
 
     progress("measuring the processor's peak");
     let workload = encoder.workload();
-    let limit = Limit::of(&workload);
+    let limit = if encoder.is_accelerated() {
+        Limit::unknown()
+    } else {
+        Limit::of(&workload)
+    };
     #[expect(clippy::cast_precision_loss, reason = "counts far below 2⁵³")]
     Ok(Report {
         bundle: bundle.id(),
         engine: encoder.describe(),
-        kernel: limit.kernel,
+        kernel: limit.kernel.clone(),
         threads: options.threads.get(),
         verify_ms,
         load_ms,
@@ -174,7 +180,7 @@ pub fn run(path: &Path, options: &Options, progress: &dyn Fn(&str)) -> Result<Re
         cpu_s_per_image: cpu.as_secs_f64() / images as f64,
         mmacs: workload.total() as f64 / 1e6,
         limit_ms: limit.seconds * 1e3 / options.threads.get() as f64,
-        peak_gmacs_per_thread: workload.total() as f64 / limit.seconds / 1e9,
+        peak_gmacs_per_thread: limit.macs_per_second(&workload) / 1e9,
         rss_mb: memory.map_or(0.0, |memory| memory.resident_mb),
         peak_mb: memory.map_or(0.0, |memory| memory.peak_mb),
         text_load_ms,
@@ -220,6 +226,23 @@ struct Limit {
 }
 
 impl Limit {
+    /// Where something else than this processor multiplies.
+    fn unknown() -> Self {
+        Self {
+            kernel: "CUDA".to_owned(),
+            seconds: 0.0,
+        }
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "counts far below 2⁵³")]
+    fn macs_per_second(&self, workload: &Workload) -> f64 {
+        if self.seconds > 0.0 {
+            workload.total() as f64 / self.seconds
+        } else {
+            0.0
+        }
+    }
+
     fn of(workload: &Workload) -> Self {
         let float = limit::float_peak();
         let int8 = (workload.int8_macs > 0).then(limit::int8_peak);

@@ -143,7 +143,7 @@ fn frame(data: Vec<u8>) -> Frame {
 /// Processor time of a frame that has to be encoded, as the daemon goes about it, seconds.
 fn encoded(bundle: &Bundle, options: &Options, frames: &[Vec<u8>]) -> Result<f64> {
     let manifest = bundle.manifest();
-    let mut encoder = encoder::load_image(bundle, options.threads)?;
+    let mut encoder = encoder::load_image_on(bundle, options.threads, options.backend)?;
     let preprocessor = Preprocessor::new(&manifest.image);
     let labels = encoder::load_text_with(bundle, options.threads)?.encode_texts(&TEXTS)?;
     let bank = LabelBank {
@@ -234,11 +234,12 @@ fn configuration(
 ) -> Result<String> {
     let bundle = fs::canonicalize(bundle)?;
     let mut text = format!(
-        "device = \"bench\"\nstate_dir = {:?}\n[model]\nbundle = {bundle:?}\nthreads = {}\n\
+        "device = \"bench\"\nstate_dir = {:?}\n[model]\nbundle = {bundle:?}\nthreads = {}\nbackend = \"{}\"\n\
          [mqtt]\nhost = \"127.0.0.1\"\nport = {port}\n\
          [[camera]]\nreplay = {:?}\nrate_fps = {rate_fps}\n",
         folder.join("state"),
         options.threads,
+        options.backend,
         folder.join("frames"),
     );
     for prompt in TEXTS {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::checked::{COMMANDS, FORMATS, LOG_LEVELS, VERSIONS};
 use super::read::{Field, key};
 use super::{Camera, Config, Label, Mqtt, PromptSource, Rule, Shape, Source, Zone, defaults, raw};
+use crate::encoder::BACKENDS;
 
 /// What stands for a password.
 const HIDDEN: &str = "(hidden)";
@@ -26,6 +27,7 @@ impl Config {
                 },
                 calibration: self.model.calibration.as_deref().and_then(path),
                 threads: whole(self.model.threads.get()),
+                backend: word(self.model.backend, &BACKENDS),
             }),
             update: key(raw::Update {
                 public_key: self.update.public_key.as_ref().and_then(text),

@@ -26,6 +26,7 @@ pub use load::Loaded;
 pub use problem::{ConfigError, Problem};
 
 use crate::bundle::signature::PublicKey;
+use crate::encoder::Backend;
 use crate::frame::PixelFormat;
 
 /// A probability, 0–1, finite.
@@ -85,6 +86,8 @@ pub struct Model {
     pub calibration: Option<PathBuf>,
     /// Threads the image encoder may use; the default leaves a core free.
     pub threads: NonZeroUsize,
+    /// What the image encoder runs on.
+    pub backend: Backend,
 }
 
 impl Model {

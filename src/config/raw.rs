@@ -43,6 +43,7 @@ tables! {
         bundle: String,
         calibration: String,
         threads: u64,
+        backend: String,
     }
 
     Update {

@@ -6,14 +6,18 @@ use thiserror::Error;
 
 use crate::bundle::Bundle;
 
+mod backend;
 pub mod conv;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod int8;
 mod tokens;
 pub mod tract;
 
+pub use backend::{BACKENDS, Backend};
 pub use tokens::{Padded, TextInput, Tokens};
 
-/// Loads the image tower of `bundle` with the engine that serves its precision.
+/// Loads the image tower of `bundle` on the CPU, with the engine that serves its precision.
 ///
 /// # Errors
 /// A tower that does not fit its manifest or cannot be run.
@@ -21,8 +25,31 @@ pub fn load_image(
     bundle: &Bundle,
     threads: NonZeroUsize,
 ) -> Result<Box<dyn ImageEncoder>, EncodeError> {
+    load_image_on(bundle, threads, Backend::Cpu)
+}
+
+/// As [`load_image`], on what `backend` says.
+///
+/// # Errors
+/// As [`load_image`]; with [`Backend::Cuda`] also that a GPU cannot serve it.
+pub fn load_image_on(
+    bundle: &Bundle,
+    threads: NonZeroUsize,
+    backend: Backend,
+) -> Result<Box<dyn ImageEncoder>, EncodeError> {
     if bundle.manifest().precision.image == "int8" {
-        return Ok(Box::new(int8::Int8ImageEncoder::load(bundle, threads)?));
+        let encoder = int8::Int8ImageEncoder::load_on(bundle, threads, backend)?;
+        return Ok(Box::new(encoder));
+    }
+    if backend == Backend::Cuda {
+        return Err(EncodeError::Engine {
+            engine: "CUDA",
+            message: format!(
+                "it serves int8 transformers, and the image tower of this bundle is {}; \
+                 model.backend = \"auto\" uses the CPU",
+                bundle.manifest().precision.image
+            ),
+        });
     }
     let encoder = tract::TractImageEncoder::load(bundle, threads)?;
     crate::memory::give_back();
@@ -180,6 +207,11 @@ pub trait ImageEncoder: Send + Sync {
 
     /// What one image costs.
     fn workload(&self) -> Workload;
+
+    /// Whether most of the work is done elsewhere than on the CPU.
+    fn is_accelerated(&self) -> bool {
+        false
+    }
 
     /// A second encoder that shares the weights and uses one thread.
     fn fork(&self) -> Box<dyn ImageEncoder>;

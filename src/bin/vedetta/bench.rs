@@ -11,6 +11,7 @@ use comfy_table::{Cell, CellAlignment, Table};
 use indicatif::ProgressBar;
 use vedetta::bench::{self, Options, Report};
 use vedetta::config::Environment;
+use vedetta::encoder::Backend;
 
 /// Longest `--seconds`.
 const MAX_SECONDS: f64 = 3600.0;
@@ -26,6 +27,9 @@ pub struct BenchArgs {
     /// Threads of the encoder.
     #[arg(long)]
     threads: Option<NonZeroUsize>,
+    /// What images are encoded on: auto, cpu or cuda.
+    #[arg(long, default_value_t, value_name = "NAME")]
+    backend: Backend,
     /// Seconds for single images; batches, text and whole frames take half as long each.
     #[arg(long, default_value_t = 4.0)]
     seconds: f64,
@@ -76,6 +80,7 @@ pub fn run(arguments: &BenchArgs) -> Result<()> {
         bar.enable_steady_tick(Duration::from_millis(100));
         let options = Options {
             threads,
+            backend: arguments.backend,
             budget: Duration::from_secs_f64(arguments.seconds),
             text: arguments.text.clone(),
         };
@@ -100,6 +105,7 @@ fn power(arguments: &BenchArgs, path: &Path) -> Result<()> {
     );
     let options = Options {
         threads: arguments.threads.unwrap_or(NonZeroUsize::MIN),
+        backend: arguments.backend,
         budget: Duration::from_secs_f64(arguments.seconds.max(1.0)),
         text: None,
     };
@@ -147,6 +153,7 @@ fn alone(arguments: &BenchArgs, threads: NonZeroUsize) -> Result<Report> {
     command.args(["bench", "--json", "--threads"]);
     command.arg(threads.to_string());
     command.arg("--seconds").arg(arguments.seconds.to_string());
+    command.arg("--backend").arg(arguments.backend.to_string());
     if let Some(bundle) = &arguments.bundle {
         command.arg("--bundle").arg(bundle);
     }
@@ -176,13 +183,18 @@ fn show(arguments: &BenchArgs, reports: &[Report]) -> Result<()> {
 fn print(reports: &[Report]) {
     let Some(first) = reports.first() else { return };
     println!("{}", first.bundle);
-    println!(
-        "{}; {:.2} GMAC an image; products on {}, {:.0} GMAC/s a thread at most\n",
+    let limited = first.limit_ms > 0.0;
+    print!(
+        "{}; {:.2} GMAC an image; products on {}",
         first.engine.split(", ").next().unwrap_or_default(),
         first.mmacs / 1e3,
         first.kernel,
-        first.peak_gmacs_per_thread
     );
+    if limited {
+        let peak = first.peak_gmacs_per_thread;
+        print!(", {peak:.0} GMAC/s a thread at most");
+    }
+    println!("\n");
     let mut table = Table::new();
     table.load_preset(UTF8_HORIZONTAL_ONLY);
     let threads = |report: &Report| format!("{} thread{}", report.threads, plural(report.threads));
@@ -194,10 +206,12 @@ fn print(reports: &[Report]) {
     };
     row("one image, median", &|r| ms(r.encode_ms_p50));
     row("one image, 95 of 100 within", &|r| ms(r.encode_ms_p95));
-    row("arithmetic limit", &|r| ms(r.limit_ms));
-    row("times the limit", &|r| {
-        format!("{:.2}", r.encode_ms_p50 / r.limit_ms)
-    });
+    if limited {
+        row("arithmetic limit", &|r| ms(r.limit_ms));
+        row("times the limit", &|r| {
+            format!("{:.2}", r.encode_ms_p50 / r.limit_ms)
+        });
+    }
     row("batch of 8, per image", &|r| ms(r.batch8_ms_per_image));
     row("images a second", &|r| format!("{:.1}", r.images_per_s));
     row("processor time an image", &|r| ms(r.cpu_s_per_image * 1e3));

@@ -13,6 +13,7 @@ use std::path::Path;
 use super::{Config, Heat, Id, Model, Update, defaults, raw};
 use crate::bundle::signature::PublicKey;
 use crate::bundle::store::Store;
+use crate::encoder::BACKENDS;
 
 pub(super) use cameras::FORMATS;
 pub(super) use files::check as check_files;
@@ -94,6 +95,7 @@ fn model(context: &Context<'_>, raw: &raw::Config, state_dir: Option<&Path>) -> 
         shipped,
         calibration,
         threads: NonZeroUsize::new(threads.unwrap_or(default))?,
+        backend: context.choice(&raw.backend, &BACKENDS).unwrap_or_default(),
     })
 }
 

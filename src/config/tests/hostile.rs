@@ -71,6 +71,7 @@ fn line() -> impl Strategy<Value = String> {
         "host",
         "password",
         "threads",
+        "backend",
         "dwell_s",
         "stall_after_s",
         "frozen_after_s",

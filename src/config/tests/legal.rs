@@ -7,6 +7,7 @@ use super::super::{
     Shape, Source,
 };
 use super::{MINIMAL, environment, parse, parse_with};
+use crate::encoder::Backend;
 use crate::frame::PixelFormat;
 
 #[test]
@@ -14,6 +15,7 @@ fn a_camera_and_a_label_are_enough() {
     let config = parse(MINIMAL).unwrap();
     assert_eq!(config.device.as_str(), "vedetta");
     assert_eq!(config.model.threads, NonZeroUsize::new(3).unwrap());
+    assert_eq!(config.model.backend, Backend::Auto);
     assert_eq!(config.mqtt.client_id, "vedetta-vedetta");
     assert_eq!(
         (config.mqtt.host.as_str(), config.mqtt.port),
@@ -36,6 +38,7 @@ log_level = "debug"
 bundle = "clip"
 calibration = "frutta.toml"
 threads = 2
+backend = "cpu"
 
 [decision]
 enter = 0.8
@@ -96,6 +99,7 @@ fn every_part_of_a_full_configuration_arrives() {
     let name = "/etc/vedetta/vedetta.toml";
     let config = Config::from_toml(FULL, name, &sets, &environment()).unwrap();
     assert_eq!(config.model.bundle, Path::new("/etc/vedetta/clip"));
+    assert_eq!(config.model.backend, Backend::Cpu);
     let calibration = config.model.calibration.as_deref();
     assert_eq!(calibration, Some(Path::new("/etc/vedetta/frutta.toml")));
     let mqtt = &config.mqtt;

@@ -199,7 +199,7 @@ fn open(configured: &Config, settings: &Settings, systemd: &Systemd) -> Result<O
 pub fn load_model(bundle: &Bundle, config: &Config) -> Result<Model, ServeError> {
     let manifest = bundle.manifest();
     Ok(Model {
-        encoder: encoder::load_image(bundle, config.model.threads)?,
+        encoder: encoder::load_image_on(bundle, config.model.threads, config.model.backend)?,
         preprocessor: Preprocessor::new(&manifest.image),
         scoring: manifest.scoring.clone(),
     })

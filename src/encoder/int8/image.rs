@@ -4,11 +4,12 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use super::kernels::{Context, Isa};
+use super::op::Accelerator;
 use super::program::Program;
 use super::tower::{self, Tower};
 use crate::bundle::Bundle;
 use crate::encoder::tract::graph::guarded;
-use crate::encoder::{Embedding, EncodeError, ImageEncoder, ModelInput, Workload};
+use crate::encoder::{Backend, Embedding, EncodeError, ImageEncoder, ModelInput, Workload};
 use crate::memory;
 
 /// Most pictures in one pass; more are encoded in turn. Buffers grow with it, the gain does not.
@@ -20,23 +21,48 @@ pub struct Int8ImageEncoder {
     program: Arc<Program>,
     context: Arc<Context>,
     size_px: usize,
+    /// The accelerator that has the sublayers.
+    accelerator: Option<Arc<str>>,
 }
 
 impl Int8ImageEncoder {
-    /// Loads the bundle's image tower, quantizing it where it is stored as float, and tries it.
+    /// Loads the bundle's image tower on the CPU, quantizing it where it is stored as float, and tries it.
     ///
     /// # Errors
     /// A graph in which nothing is recognised, one that does not follow the contract in
     /// [`crate::bundle::Manifest`], cannot be run, or gives something that is not finite.
     pub fn load(bundle: &Bundle, threads: NonZeroUsize) -> Result<Self, EncodeError> {
+        Self::load_on(bundle, threads, Backend::Cpu)
+    }
+
+    /// As [`Self::load`], with what a GPU can do on the GPU where `backend` says so.
+    ///
+    /// # Errors
+    /// As [`Self::load`]; with [`Backend::Cuda`] also that there is no GPU, or that it does not serve this
+    /// tower.
+    pub fn load_on(
+        bundle: &Bundle,
+        threads: NonZeroUsize,
+        backend: Backend,
+    ) -> Result<Self, EncodeError> {
         let context = Arc::new(Context::new(Isa::detect(), threads));
         let size_px = bundle.manifest().image.size_px;
         let tower = Tower::load(bundle, tower::Kind::Image, &context)?;
-        let encoder = Self::new(&tower, &context, size_px)?;
+        let accelerator = backend.accelerator()?;
+        let encoder = Self::on(&tower, &context, size_px, accelerator.as_deref())?;
+        if backend == Backend::Cuda && encoder.accelerator.is_none() {
+            let problem = "the image tower is nothing that it serves; model.backend = \"auto\" uses the CPU";
+            return Err(EncodeError::Engine {
+                engine: "CUDA",
+                message: problem.to_owned(),
+            });
+        }
         let relocation = tower.relocation().cloned();
         drop(tower);
         memory::give_back();
-        relocation.map(|relocation| relocation.start());
+        if encoder.accelerator.is_none() {
+            relocation.map(|relocation| relocation.start());
+        }
         Ok(encoder)
     }
 
@@ -45,8 +71,27 @@ impl Int8ImageEncoder {
     /// # Errors
     /// A tower that cannot be run, or gives something that is not finite.
     pub fn new(tower: &Tower, context: &Arc<Context>, size_px: usize) -> Result<Self, EncodeError> {
-        let program = tower.program(None)?;
+        Self::on(tower, context, size_px, None)
+    }
+
+    /// As [`Self::new`], with the sublayers on an accelerator that it takes.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn on(
+        tower: &Tower,
+        context: &Arc<Context>,
+        size_px: usize,
+        accelerator: Option<&dyn Accelerator>,
+    ) -> Result<Self, EncodeError> {
+        let program = tower.program_on(None, accelerator)?;
+        let (placed, refused) = program.placed();
+        for reason in refused {
+            log::warn!("the GPU does not serve {reason}: the CPU does");
+        }
+        let accelerator = accelerator.filter(|_| placed > 0);
         let mut encoder = Self {
+            accelerator: accelerator.map(|accelerator| accelerator.describe().into()),
             program: Arc::new(program),
             context: Arc::clone(context),
             size_px,
@@ -76,7 +121,15 @@ impl ImageEncoder for Int8ImageEncoder {
     }
 
     fn describe(&self) -> String {
-        tower::describe(&self.context)
+        let cpu = tower::describe(&self.context);
+        match &self.accelerator {
+            Some(accelerator) => format!("{accelerator}, the rest {cpu}"),
+            None => cpu,
+        }
+    }
+
+    fn is_accelerated(&self) -> bool {
+        self.accelerator.is_some()
     }
 
     fn workload(&self) -> Workload {

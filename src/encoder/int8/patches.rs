@@ -28,6 +28,11 @@ impl Geometry {
         [0, 1].map(|axis| self.picture[axis] / self.patch[axis])
     }
 
+    /// Patches of a picture.
+    pub fn patches(&self) -> usize {
+        self.grid().into_iter().product()
+    }
+
     /// Values of a patch.
     pub fn patch_len(&self) -> usize {
         self.channels * self.patch[0] * self.patch[1]

@@ -16,7 +16,7 @@ use tract_onnx::tract_core::internal::*;
 use tract_onnx::tract_core::ops::source::TypedSource;
 
 use super::one_token::narrow;
-use super::op::{Fused, Patches, fused};
+use super::op::{Accelerator, Fused, Patches, Sublayers, fused};
 use crate::encoder::Workload;
 use crate::encoder::tract::graph::workload;
 
@@ -36,6 +36,9 @@ pub struct Program {
     /// From the inputs and the results of all operators to the tower's output.
     last: Arc<TypedRunnableModel>,
     workload: Workload,
+    /// What an accelerator took, in parts, and why it did not take the others.
+    placed: usize,
+    refused: Vec<String>,
 }
 
 impl Program {
@@ -45,9 +48,21 @@ impl Program {
     /// # Errors
     /// A graph that tract cannot run.
     pub fn new(model: TypedModel) -> TractResult<Self> {
+        Self::on(model, None)
+    }
+
+    /// As [`Program::new`], with the sublayers on an accelerator that it takes.
+    ///
+    /// # Errors
+    /// As [`Program::new`].
+    pub fn on(model: TypedModel, accelerator: Option<&dyn Accelerator>) -> TractResult<Self> {
         let mut model = model.into_decluttered()?;
         narrow(&mut model)?;
         let workload = workload(&model)?;
+        let (placed, refused) = match accelerator {
+            Some(accelerator) => place(&mut model, accelerator)?,
+            None => (0, Vec::new()),
+        };
         let order = model.eval_order()?;
         let mut entry = None;
         let mut steps = Vec::new();
@@ -86,7 +101,14 @@ impl Program {
             steps,
             last,
             workload,
+            placed,
+            refused,
         })
+    }
+
+    /// How many runs of sublayers an accelerator has taken, and why it did not take the others.
+    pub fn placed(&self) -> (usize, &[String]) {
+        (self.placed, &self.refused)
     }
 
     /// What one item costs.
@@ -153,6 +175,37 @@ impl Program {
             .map(|item| Ok(self.last.run(item)?.remove(0).into_tensor()))
             .collect()
     }
+}
+
+/// Brings patch embeddings and sublayers to an accelerator; says how many of the latter it took.
+fn place(
+    model: &mut TypedModel,
+    accelerator: &dyn Accelerator,
+) -> TractResult<(usize, Vec<String>)> {
+    let (mut placed, mut refused) = (0, Vec::new());
+    for id in model.eval_order()? {
+        let node = model.node(id);
+        if let Some(patches) = node.op_as::<Patches>() {
+            match accelerator.place_patches(patches) {
+                Ok(device) => model.node_mut(id).op = Box::new(patches.on(device)),
+                Err(reason) => refused.push(reason),
+            }
+            continue;
+        }
+        let Some(sublayers) = node.op_as::<Sublayers>() else {
+            continue;
+        };
+        let shape = &model.outlet_fact(node.inputs[0])?.shape;
+        let tokens = shape.volume().to_usize()? / sublayers.width();
+        match accelerator.place(sublayers, tokens) {
+            Ok(device) => {
+                model.node_mut(id).op = Box::new(sublayers.on(device));
+                placed += 1;
+            }
+            Err(reason) => refused.push(reason),
+        }
+    }
+    Ok((placed, refused))
 }
 
 /// Each the only value of an item.

@@ -8,6 +8,7 @@ use tract_onnx::tract_core::internal::*;
 
 use super::file::{self, Relocation};
 use super::kernels::Context;
+use super::op::Accelerator;
 use super::program::Program;
 use super::recognise::{Options, Report, recognise};
 use crate::bundle::Bundle;
@@ -198,6 +199,18 @@ impl Tower {
     /// # Errors
     /// A graph that tract cannot run, or that is made for another number of tokens.
     pub fn program(&self, tokens: Option<usize>) -> Result<Program, EncodeError> {
+        self.program_on(tokens, None)
+    }
+
+    /// As [`Self::program`], with the sublayers on an accelerator that it takes.
+    ///
+    /// # Errors
+    /// As [`Self::program`].
+    pub fn program_on(
+        &self,
+        tokens: Option<usize>,
+        accelerator: Option<&dyn Accelerator>,
+    ) -> Result<Program, EncodeError> {
         guarded("preparing the int8 tower", || {
             let symbol = self.model.symbols.get(TOKENS);
             let mut model = self.model.clone();
@@ -210,7 +223,7 @@ impl Tower {
                 "gives {fact:?} for {:?}",
                 self.kind
             );
-            Program::new(model)
+            Program::on(model, accelerator)
         })
     }
 }

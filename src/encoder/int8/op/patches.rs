@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tract_onnx::tract_core::internal::*;
 
-use super::{Fused, Shared, items_at_once};
+use super::{Fused, MAX_ROWS, PatchDevice, Placed, Shared, items_at_once};
 use crate::encoder::int8::kernels::Context;
 use crate::encoder::int8::patches::{self, PatchEmbedding};
 
@@ -16,6 +16,7 @@ use crate::encoder::int8::patches::{self, PatchEmbedding};
 pub struct Patches {
     context: Arc<Context>,
     embedding: Arc<PatchEmbedding>,
+    placed: Option<Arc<Placed<dyn PatchDevice>>>,
     scratch: Shared<patches::Scratch>,
 }
 
@@ -25,7 +26,18 @@ impl Patches {
         Self {
             context,
             embedding,
+            placed: None,
             scratch: Shared::default(),
+        }
+    }
+
+    /// This, run by `device`, which holds it. The first time that it fails is the last: what it was given,
+    /// and all that follows, this processor does.
+    #[must_use]
+    pub fn on(&self, device: Arc<dyn PatchDevice>) -> Self {
+        Self {
+            placed: Some(Arc::new(Placed::new(device))),
+            ..self.clone()
         }
     }
 
@@ -36,8 +48,8 @@ impl Patches {
 
     /// Patches and channels of the result.
     pub fn shape(&self) -> [usize; 2] {
-        let [rows, columns] = self.embedding.geometry().grid();
-        [rows * columns, self.embedding.linear().weights.n()]
+        let geometry = self.embedding.geometry();
+        [geometry.patches(), self.embedding.linear().weights.n()]
     }
 
     /// As [`Fused::run`], of pictures of `shape`, `[1, channels, height, width]`, as they lie somewhere.
@@ -57,7 +69,15 @@ impl Patches {
             "a picture of another size"
         );
         let [patches, n] = self.shape();
-        let at_once = items_at_once(patches);
+        let placed = self.placed.as_ref();
+        if let Some(out) = placed.and_then(|placed| placed.attempt(|device| device.run(pictures))) {
+            ensure!(out.len() == pictures.len() * patches * n, "{} values", out.len());
+            let items = out.chunks_exact(patches * n);
+            return items
+                .map(|one| Tensor::from_shape(&[1, patches, n], one))
+                .collect();
+        }
+        let at_once = items_at_once(patches, MAX_ROWS);
         let mut results = Vec::with_capacity(pictures.len());
         for part in pictures.chunks(at_once) {
             self.scratch.with(|scratch| {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use tract_onnx::tract_core::internal::*;
 
-use super::{Fused, Shared, items_at_once};
+use super::{Device, Fused, MAX_ROWS, Placed, Shared, items_at_once};
 use crate::encoder::int8::kernels::Context;
 use crate::encoder::int8::sublayer::{self, Batch, Body, Sublayer};
 
@@ -18,6 +18,7 @@ pub struct Sublayers {
     context: Arc<Context>,
     sublayers: Vec<Arc<Sublayer>>,
     wanted: Option<Wanted>,
+    placed: Option<Arc<Placed<dyn Device>>>,
     scratch: Shared<Scratch>,
 }
 
@@ -48,6 +49,7 @@ impl Sublayers {
             context,
             sublayers,
             wanted: None,
+            placed: None,
             scratch: Shared::default(),
         }
     }
@@ -58,6 +60,16 @@ impl Sublayers {
     pub fn of_token(&self, wanted: Wanted) -> Self {
         Self {
             wanted: Some(wanted),
+            ..self.clone()
+        }
+    }
+
+    /// These, run by `device`, which holds them. The first time that it fails is the last: what it was
+    /// given, and all that follows, this processor does.
+    #[must_use]
+    pub fn on(&self, device: Arc<dyn Device>) -> Self {
+        Self {
+            placed: Some(Arc::new(Placed::new(device))),
             ..self.clone()
         }
     }
@@ -94,13 +106,36 @@ impl Sublayers {
 
     /// The sublayers that all tokens go through, and those from the last attention on, which one token
     /// does.
-    fn split(&self) -> (&[Arc<Sublayer>], &[Arc<Sublayer>]) {
+    pub fn split(&self) -> (&[Arc<Sublayer>], &[Arc<Sublayer>]) {
         if self.wanted.is_none() {
             return (&self.sublayers, &[]);
         }
         let attends = |sublayer: &Arc<Sublayer>| matches!(sublayer.body(), Body::Attention(_));
         let last = self.sublayers.iter().rposition(attends);
         self.sublayers.split_at(last.unwrap_or(0))
+    }
+}
+
+impl Sublayers {
+    /// Replaces `x` by the result, or by that of the token that is wanted, on this processor.
+    fn run_here(
+        &self,
+        scratch: &mut sublayer::Scratch,
+        x: &mut Vec<f32>,
+        batch: Batch,
+        mask: Option<&[f32]>,
+    ) {
+        let (whole, of_token) = self.split();
+        for sublayer in whole {
+            sublayer.run(&self.context, scratch, x, batch, mask);
+        }
+        if let (Some(wanted), Some((first, rest))) = (self.wanted, of_token.split_first()) {
+            first.run_for_token(&self.context, scratch, x, batch, mask, wanted.token);
+            let one = Batch { tokens: 1, ..batch };
+            for sublayer in rest {
+                sublayer.run(&self.context, scratch, x, one, None);
+            }
+        }
     }
 }
 
@@ -113,7 +148,9 @@ impl Fused for Sublayers {
         let whole = shape.last() == Some(&width) && volume > 0;
         ensure!(whole, "tokens of shape {shape:?}");
         let tokens = volume / width;
-        let at_once = items_at_once(tokens);
+        let device = self.placed.as_ref().and_then(|placed| placed.working());
+        let most = device.map_or(MAX_ROWS, Device::most_rows);
+        let at_once = items_at_once(tokens, most);
         if inputs.len() > at_once {
             let mut results = Vec::with_capacity(inputs.len());
             for part in inputs.chunks(at_once) {
@@ -143,22 +180,17 @@ impl Fused for Sublayers {
                     mask.extend(keys.as_slice::<f32>()?.iter().map(|v| v.max(-1e30)));
                 }
             }
-            let mask = self.is_masked().then_some(&mask[..]);
-            let (whole, of_token) = self.split();
-            for sublayer in whole {
-                sublayer.run(&self.context, sublayers, x, batch, mask);
-            }
             let mut shape = shape.clone();
-            if let (Some(wanted), Some((first, rest))) = (self.wanted, of_token.split_first()) {
-                let Wanted { axis, token } = wanted;
+            if let Some(Wanted { axis, token }) = self.wanted {
                 let is_there = shape.get(axis) == Some(&tokens) && token < tokens;
-                ensure!(is_there, "{wanted:?} of {shape:?}");
-                first.run_for_token(&self.context, sublayers, x, batch, mask, token);
-                let one = Batch { tokens: 1, ..batch };
-                for sublayer in rest {
-                    sublayer.run(&self.context, sublayers, x, one, None);
-                }
+                ensure!(is_there, "{:?} of {shape:?}", self.wanted);
                 shape[axis] = 1;
+            }
+            let placed = self.placed.as_ref();
+            let done = placed.and_then(|placed| placed.attempt(|device| device.run(x, batch)));
+            if done.is_none() {
+                let mask = self.is_masked().then_some(&mask[..]);
+                self.run_here(sublayers, x, batch, mask);
             }
             x.chunks_exact(x.len() / batch.batch)
                 .map(|one| Tensor::from_shape(&shape, one))
@@ -173,6 +205,9 @@ impl std::fmt::Debug for Sublayers {
         write!(f, "Int8Sublayers({count} of width {width}")?;
         if let Some(wanted) = self.wanted {
             write!(f, ", {wanted:?}")?;
+        }
+        if self.placed.is_some() {
+            f.write_str(", elsewhere")?;
         }
         f.write_str(")")
     }
@@ -258,3 +293,6 @@ fn macs(sublayer: &Sublayer, tokens: &TDim, wanted: &TDim) -> TDim {
         Body::FeedForward(body) => wanted.clone() * (2 * width * body.up.weights.n()),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -168,7 +168,7 @@ fn mask(
 }
 
 #[cfg(test)]
-pub(super) mod fixtures;
+pub(crate) mod fixtures;
 #[cfg(test)]
 mod hostile_tests;
 #[cfg(test)]
