@@ -7,8 +7,8 @@
 //! ```
 
 use super::kernels::{
-    Activation, Context, PackedMatrix, QuantizedRows, Token, attention, attention_int8, layer_norm,
-    linear, linear_add, linear_of_token,
+    Activation, Context, Order, PackedMatrix, QuantizedRows, Token, attention, attention_int8,
+    layer_norm, linear, linear_add, linear_of_token, linear_ordered,
 };
 
 /// Queries from which the products of attention are int8 ones: with fewer, packing keys and values
@@ -288,24 +288,27 @@ impl Attention {
             .then(|| mask.expect("a mask for a masked attention"));
         let queries = token.map_or(0..tokens, |token| token..token + 1);
         let Linear { weights, bias } = &self.qkv;
-        let hidden = first(&mut scratch.hidden, batch * tokens * 3 * inner);
+        let order = Order::of_heads(self.dim);
+        let hidden = first(&mut scratch.hidden, order.len(batch * tokens, 3 * inner));
         let context = first(&mut scratch.context, batch * queries.len() * inner);
         let rows = &scratch.rows;
         match token {
-            None => linear(cx, rows, weights, bias, Activation::None, hidden),
+            None => linear_ordered(cx, rows, weights, bias, order, hidden),
             Some(at) => {
                 let token = Token { at, of: tokens };
-                linear_of_token(cx, rows, weights, bias, inner, token, hidden);
+                linear_of_token(cx, rows, weights, bias, inner, token, order, hidden);
             }
         }
         let (heads, dim, scale) = (self.heads, self.dim, self.scale);
         if self.causal || queries.len() < INT8_ATTENTION_FROM {
             let causal = self.causal;
             attention(
-                cx, hidden, batch, tokens, heads, dim, scale, mask, causal, queries, context,
+                cx, hidden, order, batch, tokens, heads, dim, scale, mask, causal, queries, context,
             );
         } else {
-            attention_int8(cx, hidden, batch, tokens, heads, dim, scale, mask, context);
+            attention_int8(
+                cx, hidden, order, batch, tokens, heads, dim, scale, mask, context,
+            );
         }
     }
 

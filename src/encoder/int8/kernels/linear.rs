@@ -7,6 +7,7 @@ use super::context::Context;
 use super::gemm::{Epilogue, Part, Product, Sink, run_tiles};
 use super::layout::{PANEL, PackedMatrix};
 use super::math::Activation;
+use super::order::Order;
 use super::rows::QuantizedRows;
 
 /// Tasks per thread that a product is split into at least, so that threads finish together.
@@ -30,7 +31,23 @@ pub fn linear(
     activation: Activation,
     out: &mut [f32],
 ) {
-    let product = product(cx, x, w, bias, Sink::Store(activation), out);
+    let product = product(cx, x, w, bias, Sink::Store(activation), Order::Rows, out);
+    product_of_all(cx, &product, 0..w.panels());
+}
+
+/// As [`linear`] without an activation, in another order: `out` has [`Order::len`] values.
+///
+/// # Panics
+/// As [`linear`].
+pub fn linear_ordered(
+    cx: &Context,
+    x: &QuantizedRows,
+    w: &PackedMatrix,
+    bias: &[f32],
+    order: Order,
+    out: &mut [f32],
+) {
+    let product = product(cx, x, w, bias, Sink::Store(Activation::None), order, out);
     product_of_all(cx, &product, 0..w.panels());
 }
 
@@ -45,7 +62,7 @@ pub fn linear_add(
     bias: &[f32],
     out: &mut [f32],
 ) {
-    let product = product(cx, x, w, bias, Sink::Add, out);
+    let product = product(cx, x, w, bias, Sink::Add, Order::Rows, out);
     product_of_all(cx, &product, 0..w.panels());
 }
 
@@ -58,12 +75,16 @@ pub struct Token {
     pub of: usize,
 }
 
-/// As [`linear`] without an activation, of sequences of `token.of` rows each; but of the first `columns`
+/// As [`linear_ordered`], of sequences of `token.of` rows each; but of the first `columns`
 /// columns only the rows of one token are computed, which are its queries beside all keys and values.
 /// What stands in the other rows of these columns is open.
 ///
 /// # Panics
 /// As [`linear`]; when the token is not one of its sequence, or the rows are not whole sequences.
+#[expect(
+    clippy::too_many_arguments,
+    reason = "the shape and parameters of one operator"
+)]
 pub fn linear_of_token(
     cx: &Context,
     x: &QuantizedRows,
@@ -71,12 +92,13 @@ pub fn linear_of_token(
     bias: &[f32],
     columns: usize,
     token: Token,
+    order: Order,
     out: &mut [f32],
 ) {
     let Token { at, of } = token;
     let whole = at < of && x.rows().is_multiple_of(of);
     assert!(whole, "{token:?} in {} rows", x.rows());
-    let product = product(cx, x, w, bias, Sink::Store(Activation::None), out);
+    let product = product(cx, x, w, bias, Sink::Store(Activation::None), order, out);
     // A panel that lies on both sides is computed for all rows.
     let border = (columns / PANEL).min(w.panels());
     cx.parallel(x.rows() / of * border, |task| {
@@ -94,6 +116,7 @@ fn product<'a>(
     w: &'a PackedMatrix,
     bias: &'a [f32],
     sink: Sink,
+    order: Order,
     out: &'a mut [f32],
 ) -> Product<'a> {
     let (rows, n) = (x.rows(), w.n());
@@ -104,7 +127,7 @@ fn product<'a>(
         "rows quantized for another instruction set"
     );
     assert_eq!(bias.len(), n, "bias of {n} channels");
-    assert_eq!(out.len(), rows * n, "output of [{rows}, {n}]");
+    assert_eq!(out.len(), order.len(rows, n), "output of [{rows}, {n}]");
     Product {
         x,
         w,
@@ -112,6 +135,7 @@ fn product<'a>(
             bias,
             sink,
             out: Disjoint::new(out),
+            strides: order.strides(rows, n),
         },
     }
 }

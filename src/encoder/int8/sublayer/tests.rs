@@ -60,7 +60,18 @@ fn with_float_attention(cx: &Context, norm: &LayerNorm, x: &[f32], tokens: usize
     let (heads, dim, scale) = (body.heads, body.dim, body.scale);
     let all = 0..tokens;
     attention(
-        cx, &qkv, 1, tokens, heads, dim, scale, None, false, all, &mut mixed,
+        cx,
+        &qkv,
+        Order::Rows,
+        1,
+        tokens,
+        heads,
+        dim,
+        scale,
+        None,
+        false,
+        all,
+        &mut mixed,
     );
     rows.quantize(cx, &mixed, tokens, WIDTH);
     linear_add(cx, &rows, &body.out.weights, &body.out.bias, &mut x);

@@ -9,12 +9,14 @@ use super::super::context::Context;
 use super::super::lanes::{LANES, Lanes, Stage, transpose};
 use super::super::math::weight;
 use super::super::norm::fold;
+use super::super::order::Order;
 use super::float_product::{BLOCK, product};
-use super::{Shape, parts, scaled_mask};
+use super::{HeadRows, Shape, parts, scaled_mask};
 
 /// Scaled dot product attention of every head.
 ///
-/// `qkv` is `[batch · tokens, 3 · heads · dim]`: in each row all heads of q, then of k, then of v.
+/// `qkv` is `[batch · tokens, 3 · heads · dim]` in this order: in each row all heads of q, then of k,
+/// then of v.
 /// `scale` multiplies q·k (often 1/√dim). `mask` is `[batch, tokens]`, added to the scores of a key
 /// (0, or −∞ or a large negative number to leave the key out). With `causal`, a query sees the keys
 /// up to its own place. Of each sequence the tokens `queries` look at all tokens; q of the others is not
@@ -34,7 +36,8 @@ use super::{Shape, parts, scaled_mask};
 /// thread keeps its scratch memory between calls.
 ///
 /// # Panics
-/// When a slice has not the length that the shape asks for, or a query is not one of the tokens.
+/// When a slice has not the length that the shape asks for, a query is not one of the tokens, or heads
+/// of this size lie on both sides of a border between panels.
 #[expect(
     clippy::too_many_arguments,
     reason = "the shape and parameters of one operator"
@@ -42,6 +45,7 @@ use super::{Shape, parts, scaled_mask};
 pub fn attention(
     cx: &Context,
     qkv: &[f32],
+    order: Order,
     batch: usize,
     tokens: usize,
     heads: usize,
@@ -52,12 +56,20 @@ pub fn attention(
     queries: Range<usize>,
     out: &mut [f32],
 ) {
-    let width = heads * dim;
-    let shape = Shape { tokens, width, dim };
-    shape.check(batch, qkv, mask);
+    let shape = Shape {
+        batch,
+        tokens,
+        heads,
+        dim,
+    };
+    shape.check(qkv, order, mask);
     let count = queries.len();
     assert!(queries.end <= tokens, "queries {queries:?} of {tokens}");
-    assert_eq!(out.len(), batch * count * width, "output of attention");
+    assert_eq!(
+        out.len(),
+        batch * count * shape.width(),
+        "output of attention"
+    );
     if out.is_empty() {
         return;
     }
@@ -70,7 +82,7 @@ pub fn attention(
         let (image, head) = (unit / heads, unit % heads);
         SCRATCH.with_borrow_mut(|scratch| {
             cx.run_stage(Head {
-                qkv: &qkv[image * tokens * 3 * width..][..tokens * 3 * width],
+                rows: HeadRows::new(qkv, order, shape, image, head),
                 shape,
                 column: head * dim,
                 scale,
@@ -92,10 +104,9 @@ thread_local! {
 
 /// Some queries of one head of one image.
 struct Head<'a> {
-    /// `[tokens, 3 · width]`.
-    qkv: &'a [f32],
+    rows: HeadRows<'a>,
     shape: Shape,
-    /// Where the head starts in q, k, v and the output.
+    /// Where the head starts in the output.
     column: usize,
     scale: f32,
     /// `[tokens]`.
@@ -144,11 +155,6 @@ impl Head<'_> {
         self.shape.tokens.next_multiple_of(LANES)
     }
 
-    /// Row `token` of q (0), k (1) or v (2).
-    fn row(&self, token: usize, which: usize) -> &[f32] {
-        self.shape.row(self.qkv, self.column, token, which)
-    }
-
     /// Transposes the keys, pads the mask and, where rows of v are not whole vectors, v.
     ///
     /// # Safety
@@ -183,7 +189,7 @@ impl Head<'_> {
         let parts = if copies_values {
             let copied = copied.as_mut_ptr();
             for token in 0..self.shape.tokens {
-                let v = self.row(token, 2);
+                let v = self.rows.row(token, 2);
                 for at in (0..self.shape.dim).step_by(LANES) {
                     // SAFETY: the copy has rows of whole vectors.
                     unsafe {
@@ -195,8 +201,8 @@ impl Head<'_> {
             parts
         } else {
             Parts {
-                values: self.row(0, 2).as_ptr(),
-                value_stride: 3 * self.shape.width,
+                values: self.rows.row(0, 2).as_ptr(),
+                value_stride: self.rows.stride,
                 ..parts
             }
         };
@@ -219,7 +225,7 @@ impl Head<'_> {
                     let mut square = [L::splat(0.0); LANES];
                     for (i, lanes) in square.iter_mut().enumerate() {
                         if first + i < self.shape.tokens {
-                            let k = self.row(first + i, 1)[at..].as_ptr();
+                            let k = self.rows.row(first + i, 1)[at..].as_ptr();
                             *lanes = if n == LANES {
                                 L::load(k)
                             } else {
@@ -251,7 +257,7 @@ impl Head<'_> {
             self.shape.tokens
         };
         let columns = seen.next_multiple_of(LANES);
-        let rows: [*const f32; BLOCK] = queries.map(|query| self.row(query, 0).as_ptr());
+        let rows: [*const f32; BLOCK] = queries.map(|query| self.rows.row(query, 0).as_ptr());
         // SAFETY: the caller has the instruction set; q rows hold `dim` values, the scratch parts
         // whole vectors; each query's part of the output belongs to this head and block alone.
         unsafe {
@@ -281,7 +287,7 @@ impl Head<'_> {
             let rows = std::array::from_fn(|i| parts.scores.add(i * padded).cast_const());
             let outs: [*mut f32; BLOCK] = queries.map(|query| {
                 let row = self.out_row + query - self.queries.start;
-                let at = row * self.shape.width + self.column;
+                let at = row * self.shape.width() + self.column;
                 self.out.part(at, self.shape.dim)
             });
             let width = self.shape.dim.next_multiple_of(LANES);

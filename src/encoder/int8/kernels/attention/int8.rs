@@ -7,8 +7,9 @@ use super::super::context::Context;
 use super::super::gemm::{Microkernel, TileStage, run_tiles};
 use super::super::lanes::LANES;
 use super::super::layout::{MAX_K, padded_k};
+use super::super::order::Order;
 use super::super::rows::stride;
-use super::{Shape, parts, scaled_mask};
+use super::{HeadRows, Shape, parts, scaled_mask};
 
 /// Queries per task at least.
 const BLOCK: usize = 16;
@@ -45,7 +46,7 @@ const NO_WEIGHT: f32 = 1000.0;
 /// kernel has rows meet all of them, and their scores and weights stay in the first-level cache.
 ///
 /// # Panics
-/// When a slice has not the length that the shape asks for, or `tokens` or `dim` exceeds [`MAX_K`].
+/// As [`attention`](super::attention()), and when `tokens` or `dim` exceeds [`MAX_K`].
 #[expect(
     clippy::too_many_arguments,
     reason = "the shape and parameters of one operator"
@@ -53,6 +54,7 @@ const NO_WEIGHT: f32 = 1000.0;
 pub fn attention_int8(
     cx: &Context,
     qkv: &[f32],
+    order: Order,
     batch: usize,
     tokens: usize,
     heads: usize,
@@ -62,14 +64,15 @@ pub fn attention_int8(
     out: &mut [f32],
 ) {
     let shape = Shape {
+        batch,
         tokens,
-        width: heads * dim,
+        heads,
         dim,
     };
-    shape.check(batch, qkv, mask);
+    shape.check(qkv, order, mask);
     assert_eq!(
         out.len(),
-        batch * tokens * shape.width,
+        batch * tokens * shape.width(),
         "output of attention"
     );
     assert!(
@@ -79,7 +82,6 @@ pub fn attention_int8(
     if out.is_empty() {
         return;
     }
-    let width = shape.width;
     let blocks = tokens.div_ceil(BLOCK);
     let units = batch * heads;
     let parts = parts(cx.threads(), units, blocks);
@@ -94,7 +96,7 @@ pub fn attention_int8(
         SCRATCH.with_borrow_mut(|scratch| {
             let head = Head {
                 shape,
-                qkv: &qkv[image * tokens * 3 * width..][..tokens * 3 * width],
+                rows: HeadRows::new(qkv, order, shape, image, head),
                 column: head * dim,
                 scale,
                 mask: mask.map(|mask| &mask[image * tokens..][..tokens]),
@@ -195,9 +197,8 @@ impl Scratch {
 /// Some queries of one head of one image.
 pub(super) struct Head<'a> {
     pub(super) shape: Shape,
-    /// `[tokens, 3 · width]`.
-    pub(super) qkv: &'a [f32],
-    /// Where the head starts in q, k, v and the output.
+    pub(super) rows: HeadRows<'a>,
+    /// Where the head starts in the output.
     pub(super) column: usize,
     pub(super) scale: f32,
     /// `[tokens]`.
@@ -252,11 +253,6 @@ impl TileStage for Head<'_> {
 }
 
 impl Head<'_> {
-    /// Row `token` of q (0), k (1) or v (2).
-    pub(super) fn row(&self, token: usize, which: usize) -> &[f32] {
-        self.shape.row(self.qkv, self.column, token, which)
-    }
-
     /// Whether a key has a part in means and ranges: all have where all are masked alike.
     #[inline(always)]
     pub(super) fn takes_part(&self, token: usize) -> bool {

@@ -32,7 +32,7 @@ impl Head<'_> {
                 let mut least = [zero.same(f32::INFINITY); 4];
                 let mut most = [zero.same(f32::NEG_INFINITY); 4];
                 for token in (0..tokens).filter(|&token| self.takes_part(token)) {
-                    let (k, v) = (self.row(token, 1), self.row(token, 2));
+                    let (k, v) = (self.rows.row(token, 1), self.rows.row(token, 2));
                     for j in 0..PANEL / LANES {
                         let at = start + j * LANES;
                         keys[j] = load::<L>(k, at).mul_add(part, keys[j]);
@@ -225,7 +225,7 @@ impl Head<'_> {
                     out.fill(0.0);
                     continue;
                 }
-                let row = self.shape.row(self.qkv, self.column, token, which);
+                let row = self.rows.row(token, which);
                 let means = [&scratch.key_mean, &scratch.value_mean][which - 1];
                 let mut most = *size;
                 let means = means.chunks_exact(LANES);

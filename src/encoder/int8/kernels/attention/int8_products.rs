@@ -2,7 +2,7 @@
 
 use std::f32::consts::LOG2_E;
 
-use super::super::gemm::{MOST_ROWS, Microkernel, Sums, Tile};
+use super::super::gemm::{MOST_ROWS, Microkernel, Sums, Tile, prefetch_for_writing};
 use super::super::lanes::{LANES, Lanes};
 use super::super::layout::{GROUP, PANEL, padded_k};
 use super::super::math::weight_code;
@@ -39,7 +39,7 @@ impl Head<'_> {
         }; MOST_ROWS];
         let queries = &mut queries[..count];
         for (i, query) in queries.iter_mut().enumerate() {
-            let q = self.row(first + i, 0).as_ptr();
+            let q = self.rows.row(first + i, 0).as_ptr();
             let codes = self.scratch.queries[i * stride(depth)..].as_mut_ptr();
             // SAFETY: the caller has the instruction set; the row holds `dim` values, the codes
             // `dim` rounded up to 64.
@@ -135,6 +135,7 @@ impl Head<'_> {
         let groups = tokens
             .div_ceil(GROUP)
             .next_multiple_of(M::GROUPS.max(LANES / GROUP));
+        self.prefetch_output(first, count);
         let mut factors = [0.0; MOST_ROWS];
         for (i, factor) in factors.iter_mut().enumerate().take(count) {
             // SAFETY: the caller has the instruction set.
@@ -162,34 +163,79 @@ impl Head<'_> {
                 // SAFETY: the caller has the instruction set; both sides have `padded` values, and
                 // `rows` is at most what the kernel takes.
                 unsafe { kernel.pairs(tile) };
-                for at in (panel * PANEL..dim.min((panel + 1) * PANEL)).step_by(LANES) {
-                    let n = (dim - at).min(LANES);
-                    // SAFETY: the caller has the instruction set; mean and sums hold sixteen from
-                    // `at`; this part of the output belongs to this head and these queries.
-                    unsafe {
-                        let mean = M::Lanes::load(self.scratch.value_mean[at..].as_ptr());
-                        let value_sums = self.scratch.value_sums[at..].as_ptr();
-                        for (i, &factor) in factors.iter().enumerate().skip(row).take(rows) {
-                            let exact = |byte: usize| {
-                                M::Lanes::dequantize(
-                                    sums.add((2 * (i - row) + byte) * PANEL + at % PANEL),
-                                    value_sums,
-                                    -i32::from(M::Lanes::CENTRE),
-                                )
-                            };
-                            let sum = exact(0).mul_add(mean.same(256.0), exact(1));
-                            let value = sum.mul_add(mean.same(factor), mean);
-                            let place = (self.out_row + first + i) * self.shape.width;
-                            let out = self.out.part(place + self.column + at, n);
-                            if n == LANES {
-                                value.store(out);
-                            } else {
-                                value.store_partial(out, n);
-                            }
+                let start = panel * PANEL;
+                let factors = &factors[row..row + rows];
+                let width = (dim - start).min(PANEL);
+                // SAFETY: the caller has the instruction set; the sums hold two rows for each query.
+                unsafe {
+                    if width == PANEL {
+                        let first = first + row;
+                        self.finish_mix::<M::Lanes, VECTORS>(sums, start, LANES, first, factors);
+                    } else {
+                        for at in (start..start + width).step_by(LANES) {
+                            let (n, first) = ((dim - at).min(LANES), first + row);
+                            let sums = sums.add(at - start);
+                            self.finish_mix::<M::Lanes, 1>(sums, at, n, first, factors);
                         }
                     }
                 }
                 row += rows;
+            }
+        }
+    }
+
+    /// `V` vectors of the output from column `at` of the head, the last `width` wide, for as many
+    /// queries from `first` as there are factors.
+    ///
+    /// # Safety
+    /// The CPU has the instruction set; `sums` holds these columns of two rows of 64 for each query;
+    /// this part of the output belongs to this head and these queries.
+    #[inline(always)]
+    unsafe fn finish_mix<L: Lanes, const V: usize>(
+        &self,
+        sums: *const i32,
+        at: usize,
+        width: usize,
+        first: usize,
+        factors: &[f32],
+    ) {
+        let row_len = self.shape.width();
+        let value_sums = &self.scratch.value_sums[at..at + V * LANES];
+        // SAFETY: as the caller promises; means and sums hold whole vectors.
+        unsafe {
+            let means: [L; V] = load_vectors(&self.scratch.value_mean[at..]);
+            for (i, &factor) in factors.iter().enumerate() {
+                let place = (self.out_row + first + i) * row_len + self.column + at;
+                let out = self.out.part(place, (V - 1) * LANES + width);
+                for (j, mean) in means.into_iter().enumerate() {
+                    let value_sums = value_sums[j * LANES..].as_ptr();
+                    let zero = -i32::from(L::CENTRE);
+                    let high = sums.add(2 * i * PANEL + j * LANES);
+                    let high = L::dequantize(high, value_sums, zero);
+                    let low = sums.add((2 * i + 1) * PANEL + j * LANES);
+                    let low = L::dequantize(low, value_sums, zero);
+                    let sum = high.mul_add(mean.same(256.0), low);
+                    let value = sum.mul_add(mean.same(factor), mean);
+                    let out = out.add(j * LANES);
+                    if V > 1 || width == LANES {
+                        value.store(out);
+                    } else {
+                        value.store_partial(out, width);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Asks for the lines of `count` rows of the output from `first` on, which other heads' parts have
+    /// pushed out of the cache: they are written when the weights are there.
+    #[inline(always)]
+    fn prefetch_output(&self, first: usize, count: usize) {
+        for i in first..first + count {
+            let place = (self.out_row + i) * self.shape.width() + self.column;
+            for at in (0..self.shape.dim).step_by(2 * LANES) {
+                // SAFETY: only an address.
+                prefetch_for_writing(unsafe { self.out.part(place + at, 1) });
             }
         }
     }

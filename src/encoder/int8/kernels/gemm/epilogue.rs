@@ -4,6 +4,7 @@ use super::super::buffer::Disjoint;
 use super::super::lanes::{LANES, Lanes};
 use super::super::layout::{PANEL, PackedMatrix};
 use super::super::math::{Activation, activate};
+use super::super::order::Strides;
 use super::super::rows::QuantizedRows;
 use super::prefetch::{LINE, prefetch_line};
 
@@ -24,8 +25,9 @@ pub(in super::super) struct Epilogue<'a> {
     /// `[n]`.
     pub(in super::super) bias: &'a [f32],
     pub(in super::super) sink: Sink,
-    /// `[rows, n]`.
+    /// `[rows, n]`, with these strides.
     pub(in super::super) out: Disjoint<'a, f32>,
+    pub(in super::super) strides: Strides,
 }
 
 /// Weights to fetch while the tiles rest, a line for every vector of outputs.
@@ -56,9 +58,9 @@ struct Columns<'a, L, const V: usize> {
     row_scales: &'a [f32],
     row_zeros: &'a [i32],
     centre: i32,
-    /// The output of the first row, `n` apart from row to row.
+    /// The output of the first row, `stride` apart from row to row.
     out: *mut f32,
-    n: usize,
+    stride: usize,
     /// Of each vector: less than sixteen only where it is alone.
     width: usize,
 }
@@ -123,13 +125,13 @@ impl Epilogue<'_> {
         sums: *const i32,
         stream: &mut Stream,
     ) {
-        let n = w.n();
+        let stride = self.strides.row;
         let bias = &self.bias[at..at + (V - 1) * LANES + width];
         let scales = &w.padded_scales()[at..at + V * LANES];
         // SAFETY: the caller owns these columns of these rows; scales and column sums are padded to
         // whole panels, the bias holds `width` values for its last vector.
         unsafe {
-            let out = (count - 1) * n + (V - 1) * LANES + width;
+            let out = (count - 1) * stride + (V - 1) * LANES + width;
             let columns = Columns::<L, V> {
                 sums,
                 column_sums: w.padded_column_sums()[at..at + V * LANES].as_ptr(),
@@ -140,8 +142,8 @@ impl Epilogue<'_> {
                 row_scales: &x.scales()[first..first + count],
                 row_zeros: &x.zeros()[first..first + count],
                 centre: i32::from(x.centre()),
-                out: self.out.part(first * n + at, out),
-                n,
+                out: self.out.part(self.strides.place(first, at), out),
+                stride,
                 width,
             };
             self.finish(columns, stream);
@@ -231,7 +233,7 @@ impl<L: Lanes, const V: usize> Columns<'_, L, V> {
                     let exact = L::dequantize(sums, column_sums, zero - self.centre);
                     let scale = self.scales[j].same(scale).mul(self.scales[j]);
                     let y = exact.mul_add(scale, self.bias[j]);
-                    let out = self.out.add(row * self.n + j * LANES);
+                    let out = self.out.add(row * self.stride + j * LANES);
                     stream.advance();
                     if V > 1 || self.width == LANES {
                         let old = if F::READS { L::load(out) } else { y };

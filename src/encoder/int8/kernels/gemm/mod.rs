@@ -36,6 +36,7 @@ use super::rows::QuantizedRows;
 use epilogue::Stream;
 pub(super) use epilogue::{Epilogue, Sink};
 use prefetch::LINE;
+pub(super) use prefetch::prefetch_for_writing;
 
 /// Most rows of any microkernel.
 pub(super) const MOST_ROWS: usize = 64;
@@ -204,7 +205,7 @@ impl TileStage for Part<'_> {
         } = self;
         let (x, w) = (product.x, product.w);
         let stride = x.stride();
-        let (n, panel_len) = (w.n(), w.panel_len());
+        let panel_len = w.panel_len();
         let packed = w.packed();
         assert!(
             rows.end <= x.rows() && x.k() == w.k() && (panel + 1) * panel_len <= packed.len(),
@@ -232,8 +233,10 @@ impl TileStage for Part<'_> {
             };
             // Past the end of this matrix lies the next one that will be used, in a packed tower.
             let ahead_len = panel_len / blocks - lines_in_epilogue * LINE;
+            let strides = product.epilogue.strides;
+            let place = strides.place(first, panel * PANEL);
             // SAFETY: only an address.
-            let out = unsafe { product.epilogue.out.part(first * n + panel * PANEL, 1) };
+            let out = unsafe { product.epilogue.out.part(place, 1) };
             let tile = Tile {
                 rows: x.codes()[first * stride..].as_ptr(),
                 stride,
@@ -244,7 +247,7 @@ impl TileStage for Part<'_> {
                 ahead: weights.wrapping_add(ahead),
                 ahead_len,
                 out,
-                out_stride: n,
+                out_stride: strides.row,
             };
             // SAFETY: the caller has the instruction set; the codes hold whole rows up to
             // `rows.end`, the weights a panel from here, the sums the most rows of any kernel.

@@ -22,7 +22,7 @@ pub(super) fn prefetch_line(address: *const i8) {
 /// product with K = 768.
 #[inline(always)]
 #[cfg(target_arch = "x86_64")]
-pub(super) fn prefetch_for_writing(address: *const f32) {
+pub(in super::super) fn prefetch_for_writing(address: *const f32) {
     // SAFETY: a hint, which may name any address; what does not know it takes it for another hint
     // or, on the first x86-64 of all, for none.
     unsafe {
@@ -34,6 +34,11 @@ pub(super) fn prefetch_for_writing(address: *const f32) {
         );
     }
 }
+
+/// Nothing is known to be gained.
+#[inline(always)]
+#[cfg(not(target_arch = "x86_64"))]
+pub(in super::super) fn prefetch_for_writing(_: *const f32) {}
 
 /// Asks for a line in the second-level cache. Only a hint: any address will do.
 #[inline(always)]

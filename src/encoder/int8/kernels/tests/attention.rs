@@ -25,11 +25,23 @@ impl AttentionCase {
         mask: Option<&[f32]>,
         queries: Range<usize>,
     ) -> Vec<f32> {
+        self.run_in(cx, qkv, Order::Rows, mask, queries)
+    }
+
+    fn run_in(
+        &self,
+        cx: &Context,
+        qkv: &[f32],
+        order: Order,
+        mask: Option<&[f32]>,
+        queries: Range<usize>,
+    ) -> Vec<f32> {
         let mut out = vec![9.0; self.batch * queries.len() * self.heads * self.dim];
         let scale = 1.0 / (self.dim as f32).sqrt();
         attention(
             cx,
             qkv,
+            order,
             self.batch,
             self.tokens,
             self.heads,
@@ -41,6 +53,21 @@ impl AttentionCase {
             &mut out,
         );
         out
+    }
+
+    /// `[rows, 3 · heads · dim]` in panels, NaN past the columns; `None` for heads that do not fit.
+    pub fn in_panels(&self, qkv: &[f32]) -> Option<Vec<f32>> {
+        let columns = 3 * self.heads * self.dim;
+        let rows = self.batch * self.tokens;
+        if Order::of_heads(self.dim) != Order::Panels {
+            return None;
+        }
+        let mut panels = vec![f32::NAN; Order::Panels.len(rows, columns)];
+        for (i, value) in qkv.iter().enumerate() {
+            let (row, column) = (i / columns, i % columns);
+            panels[(column / 64 * rows + row) * 64 + column % 64] = *value;
+        }
+        Some(panels)
     }
 
     /// Some queries give what they give among all, whatever the others are.
@@ -148,6 +175,11 @@ fn attention_follows_its_formula_and_is_the_same_everywhere() {
                 for threads in [1, 4] {
                     let got = case.run(&context(isa, threads), &qkv, mask);
                     assert_same(&got, &expected, &format!("{isa} {tokens} tokens of {dim}"));
+                    if let Some(panels) = case.in_panels(&qkv) {
+                        let cx = context(isa, threads);
+                        let got = case.run_in(&cx, &panels, Order::Panels, mask, 0..tokens);
+                        assert_same(&got, &expected, &format!("{isa} panels of {dim}"));
+                    }
                     case.check_some(&context(isa, threads), &qkv, mask, &expected, &mut random);
                 }
             }

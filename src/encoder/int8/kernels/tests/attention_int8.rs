@@ -5,6 +5,16 @@ use super::*;
 
 impl AttentionCase {
     fn run_int8(&self, cx: &Context, qkv: &[f32], mask: Option<&[f32]>) -> Vec<f32> {
+        self.run_int8_in(cx, qkv, Order::Rows, mask)
+    }
+
+    fn run_int8_in(
+        &self,
+        cx: &Context,
+        qkv: &[f32],
+        order: Order,
+        mask: Option<&[f32]>,
+    ) -> Vec<f32> {
         let Self {
             batch,
             tokens,
@@ -14,12 +24,14 @@ impl AttentionCase {
         } = *self;
         let mut out = vec![9.0; batch * tokens * heads * dim];
         let scale = 1.0 / (dim as f32).sqrt();
-        attention_int8(cx, qkv, batch, tokens, heads, dim, scale, mask, &mut out);
+        attention_int8(
+            cx, qkv, order, batch, tokens, heads, dim, scale, mask, &mut out,
+        );
         out
     }
 
-    /// Every instruction set and number of threads gives the bits of the specification, which are
-    /// returned.
+    /// Every instruction set, number of threads and order gives the bits of the specification, which
+    /// are returned.
     fn same_everywhere(&self, qkv: &[f32], mask: Option<&[f32]>) -> Vec<f32> {
         let expected = self.run_int8(&context(Isa::Scalar, 1), qkv, mask);
         for isa in Isa::supported() {
@@ -27,6 +39,11 @@ impl AttentionCase {
                 let got = self.run_int8(&context(isa, threads), qkv, mask);
                 let what = format!("{isa} {} tokens of {}", self.tokens, self.dim);
                 assert_same(&got, &expected, &what);
+                if let Some(panels) = self.in_panels(qkv) {
+                    let cx = context(isa, threads);
+                    let got = self.run_int8_in(&cx, &panels, Order::Panels, mask);
+                    assert_same(&got, &expected, &format!("{what}, in panels"));
+                }
             }
         }
         expected
@@ -210,7 +227,18 @@ fn int8_attention_keeps_the_weight_of_many_small_probabilities() {
     }
     let mut out = vec![0.0; tokens * dim];
     let cx = context(Isa::detect(), 1);
-    attention_int8(&cx, &qkv, 1, tokens, 1, dim, 1.0, None, &mut out);
+    attention_int8(
+        &cx,
+        &qkv,
+        Order::Rows,
+        1,
+        tokens,
+        1,
+        dim,
+        1.0,
+        None,
+        &mut out,
+    );
     for row in out.chunks(dim) {
         assert!(row[0].abs() < 0.03, "{} for 0", row[0]);
         assert!((row[1] - 1.0).abs() < 1e-4, "{} for 1", row[1]);
@@ -321,7 +349,18 @@ fn int8_attention_of_what_is_not_finite_is_not_finite() {
             let mut qkv = vec![1.0; tokens * 3 * dim];
             qkv[place] = bad;
             let mut out = vec![0.0; tokens * dim];
-            attention_int8(&cx, &qkv, 1, tokens, 1, dim, 1.0, None, &mut out);
+            attention_int8(
+                &cx,
+                &qkv,
+                Order::Rows,
+                1,
+                tokens,
+                1,
+                dim,
+                1.0,
+                None,
+                &mut out,
+            );
             assert!(!out[0].is_finite(), "{isa}: {bad} at {place} gave {out:?}");
         }
     }

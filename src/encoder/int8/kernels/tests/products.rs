@@ -30,6 +30,45 @@ fn products_have_the_bits_of_the_specification_for_any_shape() {
     }
 }
 
+/// `[rows, n]` of what lies in panels.
+fn of_panels(panels: &[f32], rows: usize, n: usize) -> Vec<f32> {
+    (0..rows * n)
+        .map(|i| (i / n, i % n))
+        .map(|(row, column)| panels[(column / 64 * rows + row) * 64 + column % 64])
+        .collect()
+}
+
+#[test]
+fn a_product_in_panels_has_the_bits_of_that_in_rows() {
+    let mut random = Random(17);
+    for (rows, n, k) in [(1, 1, 3), (7, 64, 20), (50, 150, 70), (131, 192, 64)] {
+        let (x, bias) = (random.values(rows * k), random.values(n));
+        let w = PackedMatrix::quantize(&random.values(n * k), n, k);
+        for isa in Isa::supported() {
+            for threads in [1, 3] {
+                let cx = context(isa, threads);
+                let mut quantized = QuantizedRows::new();
+                quantized.quantize(&cx, &x, rows, k);
+                let mut expected = vec![0.5; rows * n];
+                linear(&cx, &quantized, &w, &bias, Activation::None, &mut expected);
+                let mut panels = vec![0.5; Order::Panels.len(rows, n)];
+                linear_ordered(&cx, &quantized, &w, &bias, Order::Panels, &mut panels);
+                let got = of_panels(&panels, rows, n);
+                assert_same(&got, &expected, &format!("{isa} {rows}×{k}→{n}"));
+            }
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "heads of 48 channels")]
+fn heads_on_both_sides_of_a_border_are_refused_in_panels() {
+    let cx = context(Isa::detect(), 1);
+    let qkv = vec![0.0; Order::Panels.len(5, 3 * 96)];
+    let mut out = vec![0.0; 5 * 96];
+    attention_int8(&cx, &qkv, Order::Panels, 1, 5, 2, 48, 1.0, None, &mut out);
+}
+
 #[test]
 fn queries_of_one_token_have_the_bits_of_all_queries() {
     let mut random = Random(11);
@@ -58,7 +97,21 @@ fn queries_of_one_token_have_the_bits_of_all_queries() {
                         of: tokens,
                     };
                     let mut some = vec![0.5; rows * n];
-                    linear_of_token(&cx, &quantized, &w, &bias, columns, token, &mut some);
+                    let order = Order::Rows;
+                    linear_of_token(&cx, &quantized, &w, &bias, columns, token, order, &mut some);
+                    let mut panels = vec![0.5; Order::Panels.len(rows, n)];
+                    let order = Order::Panels;
+                    linear_of_token(
+                        &cx,
+                        &quantized,
+                        &w,
+                        &bias,
+                        columns,
+                        token,
+                        order,
+                        &mut panels,
+                    );
+                    assert_same(&of_panels(&panels, rows, n), &some, "panels");
                     let is_open = |i: usize| i % n < columns && i / n % tokens != token.at;
                     for i in (0..rows * n).filter(|&i| is_open(i)) {
                         // What is left out is not even written, but for a panel on both sides.
@@ -144,6 +197,7 @@ fn a_batch_has_the_bits_of_its_single_images() {
         attention(
             &cx,
             &qkv,
+            Order::Rows,
             batch,
             tokens,
             heads,
@@ -172,6 +226,19 @@ fn empty_inputs_give_empty_outputs() {
     let cx = context(Isa::detect(), 2);
     let w = PackedMatrix::quantize(&[1.0], 1, 1);
     assert!(run_linear(&cx, &[], 0, &w, &[0.0], Activation::None).is_empty());
-    attention(&cx, &[], 0, 5, 2, 8, 1.0, None, false, 0..5, &mut []);
+    attention(
+        &cx,
+        &[],
+        Order::Rows,
+        0,
+        5,
+        2,
+        8,
+        1.0,
+        None,
+        false,
+        0..5,
+        &mut [],
+    );
     layer_norm(&cx, &[], 0, 1, &[1.0], &[0.0], 1e-5, &mut []);
 }

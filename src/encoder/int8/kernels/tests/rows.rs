@@ -62,7 +62,21 @@ fn rows_that_are_not_finite_make_nan_of_their_outputs_only() {
         assert!(normed[3 * k..].iter().all(|y| y.is_finite()), "{isa}");
         x.truncate(4 * 39);
         let mut out = vec![0.0; 4 * 13];
-        attention(&cx, &x, 1, 4, 1, 13, 1.0, None, false, 0..4, &mut out);
+        let order = Order::Rows;
+        attention(
+            &cx,
+            &x,
+            order,
+            1,
+            4,
+            1,
+            13,
+            1.0,
+            None,
+            false,
+            0..4,
+            &mut out,
+        );
         assert!(out.iter().any(|y| y.is_nan()), "{isa}");
     }
 }
