@@ -24,7 +24,7 @@ verdict() { # NAME, and what is wrong on standard input
 # The template is the service but for these lines.
 as_service() {
     sed -e '/^#/d; /^Environment=VEDETTA_INSTANCE=%i$/d; /^User=vedetta-%i$/d; s/ (%i)$//; s#/etc/vedetta/%i\.toml#/etc/vedetta/vedetta.toml#' \
-        -e 's/^StateDirectory=vedetta-%i$/StateDirectory=vedetta/' vedetta@.service
+        -e 's/^StateDirectory=vedetta-%i$/StateDirectory=vedetta/; s#%S/vedetta-%i/#%S/vedetta/#' vedetta@.service
 }
 verdict "the template differs only by its instance" < <(diff <(sed '/^#/d' vedetta.service) <(as_service) 2>&1)
 

@@ -23,4 +23,4 @@ if [ ${#needed[@]} -gt 0 ]; then
     fi
 fi
 
-exec cargo test --features train "$@"
+exec cargo test --features train,cuda "$@"

@@ -6,6 +6,23 @@ use std::str::FromStr;
 use super::EncodeError;
 use super::int8::op::Accelerator;
 
+/// Why there is no accelerator.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unavailable {
+    /// There is none here, or this program does not know any.
+    Absent(String),
+    /// There is one that cannot be used.
+    Unusable(String),
+}
+
+impl fmt::Display for Unavailable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Absent(reason) | Self::Unusable(reason) => f.write_str(reason),
+        }
+    }
+}
+
 /// What the image encoder may run on. Text is embedded on the CPU: it is little, and done at the start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Backend {
@@ -40,8 +57,12 @@ impl Backend {
                 engine: "CUDA",
                 message: format!("{problem}; model.backend = \"auto\" uses the CPU instead"),
             }),
-            Err(problem) => {
-                log::debug!("no GPU: {problem}");
+            Err(Unavailable::Absent(reason)) => {
+                log::debug!("no GPU: {reason}");
+                Ok(None)
+            }
+            Err(Unavailable::Unusable(reason)) => {
+                log::warn!("the GPU is not used: {reason}");
                 Ok(None)
             }
         }
@@ -49,13 +70,14 @@ impl Backend {
 }
 
 #[cfg(feature = "cuda")]
-fn open() -> Result<Box<dyn Accelerator>, String> {
+fn open() -> Result<Box<dyn Accelerator>, Unavailable> {
     Ok(Box::new(super::cuda::Gpu::open()?))
 }
 
 #[cfg(not(feature = "cuda"))]
-fn open() -> Result<Box<dyn Accelerator>, String> {
-    Err("this vedetta was built without CUDA (cargo build --features cuda)".to_owned())
+fn open() -> Result<Box<dyn Accelerator>, Unavailable> {
+    let reason = "this vedetta was built without CUDA (cargo build --features cuda)";
+    Err(Unavailable::Absent(reason.to_owned()))
 }
 
 impl fmt::Display for Backend {

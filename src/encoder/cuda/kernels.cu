@@ -245,7 +245,7 @@ enum { A_WORDS = TILE_K / 4 + 4, B_WORDS = TILE_COLUMNS + 8 };
 
 __device__ __forceinline__ void copy16(void *shared, const void *global) {
     u32 address = (u32)__cvta_generic_to_shared(shared);
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(global));
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(address), "l"(global) : "memory");
 }
 
 __device__ __forceinline__ void multiply(int (&sums)[4], const u32 (&a)[4], u32 b0, u32 b1) {
@@ -288,12 +288,12 @@ product(const u8 *__restrict__ codes, const float *__restrict__ row_scales,
             copy16(b_tile + group * B_WORDS + part * 4,
                    b + (size_t)(step * (TILE_K / 4) + group) * 256 + part * 16);
         }
-        asm volatile("cp.async.commit_group;");
+        asm volatile("cp.async.commit_group;" ::: "memory");
     };
     int sums[4][4] = {};
     for (int step = 0; step < STAGES - 1; step++) fetch(step);
     for (int step = 0; step < steps; step++) {
-        asm volatile("cp.async.wait_group %0;" ::"n"(STAGES - 2));
+        asm volatile("cp.async.wait_group %0;" ::"n"(STAGES - 2) : "memory");
         __syncthreads();
         fetch(step + STAGES - 1);
         const u32 *a_tile = a_tiles[step % STAGES] + (warp * 16 + lane / 4) * A_WORDS + lane % 4;

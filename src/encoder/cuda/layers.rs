@@ -2,12 +2,12 @@
 
 use cudarc::driver::{CudaSlice, DriverError, LaunchConfig, PushKernelArg};
 
-use super::gpu::{Gpu, said};
+use super::gpu::{Queue, said};
 use crate::encoder::int8::kernels::Activation;
 use crate::encoder::int8::patches::Geometry;
 use crate::encoder::int8::sublayer::{self, Linear, Placement, Sublayer};
 
-/// Largest row that [`quantize_rows`](Gpu::quantize_rows) holds in shared memory.
+/// Largest row that [`quantize_rows`](Queue::quantize_rows) holds in shared memory.
 const MAX_K: usize = 8192;
 /// `TILE_ROWS`, `TILE_COLUMNS`, `TILE_K` and the threads of the kernels.
 const TILE_ROWS: usize = 64;
@@ -119,12 +119,12 @@ impl Matrix {
     ///
     /// # Errors
     /// One that is too large for the kernels, or what the driver said.
-    pub(super) fn upload(gpu: &Gpu, linear: &Linear) -> Result<Self, String> {
+    pub(super) fn upload(queue: &Queue, linear: &Linear) -> Result<Self, String> {
         let (n, k) = (linear.weights.n(), linear.weights.k());
         if n.max(k) > MAX_K {
             return Err(format!("a matrix of {n}×{k}; at most {MAX_K} either way"));
         }
-        let (weights, stream) = (&linear.weights, &gpu.stream);
+        let (weights, stream) = (&linear.weights, &queue.stream);
         let upload = || {
             Ok(Self {
                 weights: stream.clone_htod(weights.packed())?,
@@ -145,12 +145,12 @@ fn not_copied(error: DriverError) -> String {
 
 impl Codes {
     /// Room for so many rows of `k`.
-    pub(super) fn new(gpu: &Gpu, rows: usize, k: usize) -> Result<Self, DriverError> {
+    pub(super) fn new(queue: &Queue, rows: usize, k: usize) -> Result<Self, DriverError> {
         let rows = padded(rows);
         Ok(Self {
-            codes: gpu.stream.alloc_zeros(rows * stride(k))?,
-            scales: gpu.stream.alloc_zeros(rows)?,
-            zeros: gpu.stream.alloc_zeros(rows)?,
+            codes: queue.stream.alloc_zeros(rows * stride(k))?,
+            scales: queue.stream.alloc_zeros(rows)?,
+            zeros: queue.stream.alloc_zeros(rows)?,
         })
     }
 }
@@ -160,21 +160,25 @@ impl Layer {
     ///
     /// # Errors
     /// One that the kernels do not serve, or what the driver said.
-    pub(super) fn upload(gpu: &Gpu, sublayer: &Sublayer, tokens: usize) -> Result<Self, String> {
+    pub(super) fn upload(
+        queue: &Queue,
+        sublayer: &Sublayer,
+        tokens: usize,
+    ) -> Result<Self, String> {
         if sublayer.placement() != Placement::Pre {
             return Err("a normalisation behind the sum".to_owned());
         }
-        let matrix = |linear: &Linear| Matrix::upload(gpu, linear);
+        let matrix = |linear: &Linear| Matrix::upload(queue, linear);
         let body = match sublayer.body() {
             sublayer::Body::Attention(body) => {
                 if body.masked || body.causal {
                     return Err("attention with a mask".to_owned());
                 }
                 let bytes = attention_bytes(body.dim, tokens);
-                if bytes > gpu.kernels.attention_bytes {
+                if bytes > queue.kernels.attention_bytes {
                     return Err(format!(
                         "attention over {tokens} tokens: {bytes} bytes of shared memory, this GPU has {}",
-                        gpu.kernels.attention_bytes
+                        queue.kernels.attention_bytes
                     ));
                 }
                 Body::Attention {
@@ -193,8 +197,8 @@ impl Layer {
         };
         let norm = sublayer.norm();
         Ok(Self {
-            gamma: gpu.stream.clone_htod(&norm.gamma).map_err(not_copied)?,
-            beta: gpu.stream.clone_htod(&norm.beta).map_err(not_copied)?,
+            gamma: queue.stream.clone_htod(&norm.gamma).map_err(not_copied)?,
+            beta: queue.stream.clone_htod(&norm.beta).map_err(not_copied)?,
             epsilon: norm.epsilon,
             body,
         })
@@ -206,7 +210,19 @@ fn attention_bytes(dim: usize, tokens: usize) -> usize {
     QUERIES * (dim + tokens) * size_of::<f32>()
 }
 
-impl Gpu {
+impl Queue {
+    /// Waits for copies to arrive, of which `all` were given to the driver or some.
+    ///
+    /// # Errors
+    /// One of them did not.
+    pub(super) fn arrive(&self, all: bool) -> Result<(), String> {
+        let arrived = self.stream.synchronize().map_err(not_copied);
+        if !all || arrived.is_err() {
+            self.settle();
+        }
+        arrived
+    }
+
     /// Quantizes `[rows, k]` from the start of `x`, normalised first where a layer is given.
     pub(super) fn quantize_rows(
         &self,

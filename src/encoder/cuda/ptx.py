@@ -52,12 +52,13 @@ def compile_ptx(nvrtc: ctypes.CDLL, source: bytes, architecture: int) -> str:
 def main() -> None:
     nvrtc = library()
     source = (HERE / "kernels.cu").read_bytes()
-    digest = hashlib.sha256(source).hexdigest()
+    # Of the options, too.
+    digest = hashlib.sha256(source + Path(__file__).read_bytes()).hexdigest()
     for architecture in [61, 80]:
         ptx = compile_ptx(nvrtc, source, architecture)
         ptx = re.sub(r"^\.version .*$", f".version {PTX_VERSION}", ptx, flags=re.MULTILINE)
         ptx = re.sub(r"^//.*\n|^\n", "", ptx, flags=re.MULTILINE)
-        ptx = f"// kernels.cu sha256 {digest}, compiled by ptx.py\n{ptx}"
+        ptx = f"// sha256 of kernels.cu and ptx.py, which compiled it: {digest}\n{ptx}"
         (HERE / f"kernels.sm_{architecture}.ptx").write_text(ptx)
         for ptxas in sys.argv[1:]:
             # Those of CUDA 13 know nothing before Turing.

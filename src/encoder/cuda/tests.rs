@@ -8,24 +8,27 @@ use sha2::{Digest, Sha256};
 use tract_onnx::prelude::*;
 
 use super::Gpu;
+use super::tower::Tower;
 use crate::bundle::hex;
+use crate::encoder::Unavailable;
 use crate::encoder::int8::kernels::{Activation, Context, Isa, PackedMatrix};
-use crate::encoder::int8::op::{Accelerator, Fused, Sublayers, Wanted};
+use crate::encoder::int8::op::{Accelerator, Device, Fused, Sublayers, Wanted};
 use crate::encoder::int8::program::Program;
 use crate::encoder::int8::recognise::fixtures::{self, cosine};
 use crate::encoder::int8::recognise::{Options, recognise};
 use crate::encoder::int8::sublayer::{
-    Attention, Body, FeedForward, LayerNorm, Linear, Placement, Sublayer,
+    Attention, Batch, Body, FeedForward, LayerNorm, Linear, Placement, Sublayer,
 };
 
 /// The GPU with the kernels made for it, and with those for older ones.
 fn gpus() -> Vec<Gpu> {
     match Gpu::open() {
         Ok(gpu) => vec![gpu, Gpu::open_as_older().unwrap()],
-        Err(reason) => {
+        Err(Unavailable::Absent(reason)) => {
             println!("SKIPPED: {reason}");
             Vec::new()
         }
+        Err(Unavailable::Unusable(reason)) => panic!("a GPU that cannot be used: {reason}"),
     }
 }
 
@@ -111,6 +114,17 @@ fn bits(results: &[Vec<f32>]) -> Vec<Vec<u32>> {
     results.iter().map(bits).collect()
 }
 
+/// The same on a GPU: `x` of one sequence after another, cut as [`run`] does. Nothing else steps in where
+/// the GPU fails.
+fn run_there(tower: &Tower, x: &[f32], tokens: usize, width: usize) -> Vec<Vec<f32>> {
+    let batch = x.len() / tokens / width;
+    let mut out = x.to_vec();
+    tower.run(&mut out, Batch { batch, tokens }).unwrap();
+    out.chunks_exact(out.len() / batch)
+        .map(<[f32]>::to_vec)
+        .collect()
+}
+
 /// One and all tokens, on both kinds of kernels, twice: kernel by kernel, then as a recorded graph.
 fn compare(gpus: &[Gpu], sublayers: &Sublayers, x: &[f32], tokens: usize, what: &str) {
     let token = tokens / 3;
@@ -120,13 +134,14 @@ fn compare(gpus: &[Gpu], sublayers: &Sublayers, x: &[f32], tokens: usize, what: 
     ] {
         let here = run(&sublayers, x, tokens);
         for (kind, gpu) in gpus.iter().enumerate() {
-            let there = sublayers.on(gpu.place(&sublayers, tokens).unwrap());
+            let there = Tower::upload(gpu, &sublayers, tokens).unwrap();
             for time in 0..2 {
                 assert_eq!(
-                    bits(&run(&there, x, tokens)),
+                    bits(&run_there(&there, x, tokens, sublayers.width())),
                     bits(&here),
                     "{what}, {sublayers:?}, {tokens} tokens, kernels {kind}, time {time}"
                 );
+                assert_eq!(there.recorded(), 1, "{what}");
             }
         }
     }
@@ -134,13 +149,17 @@ fn compare(gpus: &[Gpu], sublayers: &Sublayers, x: &[f32], tokens: usize, what: 
 
 #[test]
 fn committed_kernels_are_made_of_the_committed_source() {
-    let digest = hex(&Sha256::digest(include_bytes!("kernels.cu")));
+    let source = [&include_bytes!("kernels.cu")[..], include_bytes!("ptx.py")].concat();
+    let digest = hex(&Sha256::digest(source));
     for ptx in [
         include_str!("kernels.sm_61.ptx"),
         include_str!("kernels.sm_80.ptx"),
     ] {
         let first = ptx.lines().next().unwrap();
-        assert!(first.contains(&digest), "run src/encoder/cuda/ptx.py: {first}");
+        assert!(
+            first.contains(&digest),
+            "run src/encoder/cuda/ptx.py: {first}"
+        );
         assert!(ptx.contains(".version 7.4\n"), "newer than JetPack 5");
     }
 }
@@ -208,11 +227,12 @@ fn long_sequences_give_the_bits_of_the_cpu_for_one_token_and_are_close_for_all()
         let x = random.values(tokens * 128, 1.5);
         let one = sublayers.of_token(Wanted { axis: 1, token: 0 });
         for gpu in &gpus {
-            let there = one.on(gpu.place(&one, tokens).unwrap());
-            let results = run(&there, &x, tokens);
+            let there = Tower::upload(gpu, &one, tokens).unwrap();
+            let results = run_there(&there, &x, tokens, 128);
             assert_eq!(bits(&results), bits(&run(&one, &x, tokens)), "{tokens}");
-            let there = sublayers.on(gpu.place(&sublayers, tokens).unwrap());
-            let (there, here) = (run(&there, &x, tokens), run(&sublayers, &x, tokens));
+            let there = Tower::upload(gpu, &sublayers, tokens).unwrap();
+            let there = run_there(&there, &x, tokens, 128);
+            let here = run(&sublayers, &x, tokens);
             let cosine = cosine(&there[0], &here[0]);
             assert!(cosine > 0.9999, "{tokens} tokens: {cosine}");
         }
@@ -231,15 +251,16 @@ fn a_batch_is_its_singles_bit_for_bit() {
     let sublayers = Sublayers::new(context(), layers);
     let x = random.values(16 * tokens * width, 1.0);
     for gpu in &gpus {
-        let there = sublayers.on(gpu.place(&sublayers, tokens).unwrap());
+        let there = Tower::upload(gpu, &sublayers, tokens).unwrap();
         // From small to large and back: buffers grow, graphs are made anew.
         for batch in [1, 5, 16, 2] {
             let x = &x[..batch * tokens * width];
             let singles: Vec<_> = x
                 .chunks_exact(tokens * width)
-                .flat_map(|one| run(&there, one, tokens))
+                .flat_map(|one| run_there(&there, one, tokens, width))
                 .collect();
-            assert_eq!(bits(&run(&there, x, tokens)), bits(&singles), "{batch}");
+            let all = run_there(&there, x, tokens, width);
+            assert_eq!(bits(&all), bits(&singles), "{batch}");
         }
     }
 }
@@ -264,10 +285,12 @@ fn extreme_values_and_those_that_are_no_numbers_are_as_on_the_cpu() {
     for gpu in &gpus {
         for (sublayers, x) in [(&sublayers, &x[..]), (&attention, &x[..5 * width])] {
             let tokens = x.len() / width;
-            let there = sublayers.on(gpu.place(sublayers, tokens).unwrap());
-            let (there, here) = (run(&there, x, tokens), run(sublayers, x, tokens));
+            let there = Tower::upload(gpu, sublayers, tokens).unwrap();
+            let there = run_there(&there, x, tokens, width);
+            let here = run(sublayers, x, tokens);
             // Which NaN it is differs.
-            let same = |(a, b): (&f32, &f32)| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan());
+            let same =
+                |(a, b): (&f32, &f32)| a.to_bits() == b.to_bits() || (a.is_nan() && b.is_nan());
             let at = there[0].iter().zip(&here[0]).position(|pair| !same(pair));
             assert_eq!(at.map(|at| (at, there[0][at], here[0][at])), None);
         }
@@ -336,9 +359,60 @@ fn whole_towers_give_the_bits_of_the_cpu() {
         };
         for gpu in &gpus {
             let there = Program::on(model.clone(), Some(gpu)).unwrap();
-            let (placed, refused) = there.placed();
-            assert_eq!((placed > 0, refused), (true, &[][..]), "{name}");
+            assert_eq!(there.refused(), &[] as &[String], "{name}");
             assert_eq!(bits(&[embed(&there)]), bits(&[embed(&here)]), "{name}");
+            assert!(there.is_accelerated(), "{name}: the CPU stepped in");
+        }
+    }
+}
+
+#[test]
+fn forks_share_a_gpu_without_recording_each_other() {
+    let gpus = gpus();
+    let mut random = Random(8);
+    let (width, tokens) = (192, 50);
+    let layers = vec![
+        random.attention(width, 3, 64),
+        random.feed_forward(width, 768, Activation::Gelu),
+    ];
+    let sublayers = Sublayers::new(context(), layers);
+    let x = random.values(6 * tokens * width, 1.0);
+    let here = run(&sublayers, &x, tokens);
+    for gpu in &gpus {
+        let towers = [0, 1].map(|_| Tower::upload(gpu, &sublayers, tokens).unwrap());
+        // Each batch is recorded while other threads run theirs.
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let (tower, x, here) = (&towers[thread % 2], &x, &here);
+                scope.spawn(move || {
+                    for batch in (1..=6).chain(1..=6) {
+                        let x = &x[..batch * tokens * width];
+                        let there = run_there(tower, x, tokens, width);
+                        assert_eq!(bits(&there), bits(&here[..batch]), "{thread} {batch}");
+                    }
+                });
+            }
+        });
+        for tower in towers {
+            // Growing buffers drop what was recorded; the largest batch stays.
+            assert!(tower.recorded() > 0);
+        }
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_refused_and_left_as_it_is() {
+    let gpus = gpus();
+    let mut random = Random(9);
+    let layers = vec![random.feed_forward(64, 100, Activation::Relu)];
+    let sublayers = Sublayers::new(context(), layers);
+    for gpu in &gpus {
+        let tower = Tower::upload(gpu, &sublayers, 5).unwrap();
+        let x = random.values(5 * 64 - 1, 1.0);
+        for batch in [0, 1, 1 << 20] {
+            let mut same = x.clone();
+            assert!(tower.run(&mut same, Batch { batch, tokens: 5 }).is_err());
+            assert_eq!(same, x);
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 use cudarc::driver::{CudaGraph, CudaSlice, DriverError};
 
-use super::gpu::{Gpu, caught, said};
+use super::gpu::{Gpu, Queue, caught, said};
 use super::layers::{Body, Codes, Layer, Queries, Sink};
 use crate::encoder::int8::kernels::Activation;
 use crate::encoder::int8::op::{Device, Sublayers};
@@ -17,7 +17,7 @@ const MAX_ROWS: usize = 1 << 14;
 
 /// Sublayers one after another, in the GPU's memory.
 pub(super) struct Tower {
-    gpu: Gpu,
+    queue: Queue,
     /// Those that all tokens go through.
     whole: Vec<Layer>,
     /// Those from the last attention on, where one token is wanted, and the token.
@@ -67,17 +67,21 @@ impl Tower {
         if tokens == 0 || tokens > MAX_ROWS {
             return Err(format!("sequences of {tokens} tokens"));
         }
+        let queue = gpu.queue()?;
         let upload = |sublayers: &[Arc<Sublayer>]| {
             let layers = sublayers.iter();
             layers
-                .map(|sublayer| Layer::upload(gpu, sublayer, tokens))
+                .map(|sublayer| Layer::upload(&queue, sublayer, tokens))
                 .collect::<Result<Vec<_>, _>>()
         };
         let (whole, rest) = sublayers.split();
+        let uploaded = upload(whole).and_then(|whole| Ok((whole, upload(rest)?)));
+        queue.arrive(uploaded.is_ok())?;
+        let (whole, rest) = uploaded?;
         Ok(Self {
-            gpu: gpu.clone(),
-            whole: upload(whole)?,
-            rest: upload(rest)?,
+            whole,
+            rest,
+            queue,
             token: sublayers.wanted().map_or(0, |wanted| wanted.token),
             width: sublayers.width(),
             state: Mutex::default(),
@@ -85,7 +89,11 @@ impl Tower {
     }
 
     /// Buffers for so many rows, larger ones than before where they do not suffice.
-    fn buffers<'a>(&self, state: &'a mut State, batch: Batch) -> Result<&'a mut Buffers, DriverError> {
+    fn buffers<'a>(
+        &self,
+        state: &'a mut State,
+        batch: Batch,
+    ) -> Result<&'a mut Buffers, DriverError> {
         let rows = batch.batch * batch.tokens;
         let fits = |held: &Buffers| held.rows >= rows && held.batch >= batch.batch;
         if !state.buffers.as_ref().is_some_and(fits) {
@@ -111,13 +119,13 @@ impl Tower {
                 }
             }
         }
-        let stream = &self.gpu.stream;
+        let stream = &self.queue.stream;
         Ok(Buffers {
             rows,
             batch,
             x: stream.alloc_zeros(rows * self.width)?,
             kept: stream.alloc_zeros(batch * self.width)?,
-            codes: Codes::new(&self.gpu, rows, k)?,
+            codes: Codes::new(&self.queue, rows, k)?,
             hidden: stream.alloc_zeros((rows * hidden).max(1))?,
             context: stream.alloc_zeros((rows * inner).max(1))?,
         })
@@ -134,7 +142,7 @@ impl Tower {
             context,
             ..
         } = buffers;
-        let gpu = &self.gpu;
+        let queue = &self.queue;
         let all = Queries {
             batch,
             tokens,
@@ -145,10 +153,10 @@ impl Tower {
             match &layer.body {
                 Body::Attention { .. } => {
                     self.mix(layer, x, all, codes, hidden, context)?;
-                    project(gpu, layer, batch * tokens, codes, context, x)?;
+                    project(queue, layer, batch * tokens, codes, context, x)?;
                 }
                 Body::FeedForward { .. } => {
-                    feed_forward(gpu, layer, batch * tokens, codes, hidden, x)?;
+                    feed_forward(queue, layer, batch * tokens, codes, hidden, x)?;
                 }
             }
         }
@@ -164,14 +172,14 @@ impl Tower {
         if attends {
             self.mix(first, x, one, codes, hidden, context)?;
         }
-        gpu.keep_token(x, batch, tokens, self.token, self.width, kept)?;
+        queue.keep_token(x, batch, tokens, self.token, self.width, kept)?;
         if attends {
-            project(gpu, first, batch, codes, context, kept)?;
+            project(queue, first, batch, codes, context, kept)?;
         } else {
-            feed_forward(gpu, first, batch, codes, hidden, kept)?;
+            feed_forward(queue, first, batch, codes, hidden, kept)?;
         }
         for layer in rest {
-            feed_forward(gpu, layer, batch, codes, hidden, kept)?;
+            feed_forward(queue, layer, batch, codes, hidden, kept)?;
         }
         Ok(())
     }
@@ -197,16 +205,16 @@ impl Tower {
             return Ok(());
         };
         let rows = queries.batch * queries.tokens;
-        let gpu = &self.gpu;
-        gpu.quantize_rows(x, rows, self.width, Some(layer), codes)?;
-        gpu.product(codes, rows, qkv, Sink::Store(Activation::None), hidden)?;
-        gpu.attention(hidden, queries, *heads, *dim, *scale, context)
+        let queue = &self.queue;
+        queue.quantize_rows(x, rows, self.width, Some(layer), codes)?;
+        queue.product(codes, rows, qkv, Sink::Store(Activation::None), hidden)?;
+        queue.attention(hidden, queries, *heads, *dim, *scale, context)
     }
 }
 
 /// Adds the projection of `rows` rows of mixed values to `x`. Nothing but attention has one.
 fn project(
-    gpu: &Gpu,
+    queue: &Queue,
     layer: &Layer,
     rows: usize,
     codes: &mut Codes,
@@ -216,13 +224,13 @@ fn project(
     let Body::Attention { out, .. } = &layer.body else {
         return Ok(());
     };
-    gpu.quantize_rows(context, rows, out.k, None, codes)?;
-    gpu.product(codes, rows, out, Sink::Add, x)
+    queue.quantize_rows(context, rows, out.k, None, codes)?;
+    queue.product(codes, rows, out, Sink::Add, x)
 }
 
 /// Adds what the two linear layers make of `rows` rows to `x`.
 fn feed_forward(
-    gpu: &Gpu,
+    queue: &Queue,
     layer: &Layer,
     rows: usize,
     codes: &mut Codes,
@@ -237,23 +245,31 @@ fn feed_forward(
     else {
         return Ok(());
     };
-    gpu.quantize_rows(x, rows, up.k, Some(layer), codes)?;
-    gpu.product(codes, rows, up, Sink::Store(*activation), hidden)?;
-    gpu.quantize_rows(hidden, rows, down.k, None, codes)?;
-    gpu.product(codes, rows, down, Sink::Add, x)
+    queue.quantize_rows(x, rows, up.k, Some(layer), codes)?;
+    queue.product(codes, rows, up, Sink::Store(*activation), hidden)?;
+    queue.quantize_rows(hidden, rows, down.k, None, codes)?;
+    queue.product(codes, rows, down, Sink::Add, x)
 }
 
 impl Device for Tower {
     fn run(&self, x: &mut Vec<f32>, batch: Batch) -> Result<(), String> {
         let rows = batch.batch * batch.tokens;
-        if rows > MAX_ROWS || x.len() != rows * self.width {
+        if rows == 0 || rows > MAX_ROWS || x.len() != rows * self.width {
             return Err(format!("{batch:?} of {} values", x.len()));
         }
         let state = &mut *self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        caught(|| {
-            self.run_on(state, x, batch)
+        let mut out = Vec::new();
+        let done = caught(|| {
+            self.run_on(state, x, &mut out, batch)
                 .map_err(|e| said("encoding on the GPU", e))
-        })
+        });
+        if done.is_err() {
+            // Before what copies read or write goes.
+            self.queue.settle();
+        }
+        done?;
+        *x = out;
+        Ok(())
     }
 
     fn most_rows(&self) -> usize {
@@ -263,12 +279,18 @@ impl Device for Tower {
 
 impl Tower {
     /// The first time that a batch has its size it runs kernel by kernel and is recorded; from then on one
-    /// call of the driver starts all of it.
-    fn run_on(&self, state: &mut State, x: &mut Vec<f32>, batch: Batch) -> Result<(), DriverError> {
-        let stream = &self.gpu.stream;
+    /// call of the driver starts all of it. What `out` holds afterwards is the result, if there is no error.
+    fn run_on(
+        &self,
+        state: &mut State,
+        x: &[f32],
+        out: &mut Vec<f32>,
+        batch: Batch,
+    ) -> Result<(), DriverError> {
+        let stream = &self.queue.stream;
+        let key = (batch.batch, batch.tokens);
         let buffers = self.buffers(state, batch)?;
         stream.memcpy_htod(x, &mut buffers.x)?;
-        let key = (batch.batch, batch.tokens);
         if let Some(Recorded(graph)) = state.graphs.get(&key) {
             graph.launch()?;
         } else {
@@ -281,18 +303,16 @@ impl Tower {
         } else {
             (&buffers.kept, batch.batch * self.width)
         };
-        let mut out = vec![0.0; len];
-        stream.memcpy_dtoh(&result.slice(..len), &mut out)?;
+        out.resize(len, 0.0);
+        stream.memcpy_dtoh(&result.slice(..len), out)?;
         stream.synchronize()?;
-        *x = out;
         if !state.graphs.contains_key(&key) && !state.cannot_record {
-            match self.record(state, batch) {
-                Ok(Some(graph)) => {
+            match caught(|| self.record(state, batch)) {
+                Ok(graph) => {
                     state.graphs.insert(key, Recorded(graph));
                 }
-                Ok(None) => state.cannot_record = true,
-                Err(error) => {
-                    log::warn!("{}", said("recording a CUDA graph", error));
+                Err(problem) => {
+                    log::warn!("{problem}; the GPU is told of each kernel by itself");
                     state.cannot_record = true;
                 }
             }
@@ -300,13 +320,24 @@ impl Tower {
         Ok(())
     }
 
-    fn record(&self, state: &mut State, batch: Batch) -> Result<Option<CudaGraph>, DriverError> {
-        let stream = &self.gpu.stream;
+    /// Takes down what [`Self::enqueue`] gives to the GPU.
+    fn record(&self, state: &mut State, batch: Batch) -> Result<CudaGraph, String> {
+        let stream = &self.queue.stream;
+        let failed = |e| said("recording a CUDA graph", e);
         let buffers = state.buffers.as_mut().expect("made before");
-        stream.begin_capture(CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL)?;
-        let enqueued = self.enqueue(buffers, batch);
-        let graph = stream.end_capture(CUgraphInstantiate_flags(0))?;
+        let mode = CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL;
+        stream.begin_capture(mode).map_err(failed)?;
+        let enqueued = caught(|| self.enqueue(buffers, batch).map_err(failed));
+        let graph = stream
+            .end_capture(CUgraphInstantiate_flags(0))
+            .map_err(failed);
         enqueued?;
-        Ok(graph)
+        graph?.ok_or_else(|| "recording a CUDA graph: nothing was recorded".to_owned())
+    }
+
+    /// How many graphs have been recorded.
+    #[cfg(test)]
+    pub(super) fn recorded(&self) -> usize {
+        self.state.lock().unwrap().graphs.len()
     }
 }

@@ -21,7 +21,7 @@ pub struct Int8ImageEncoder {
     program: Arc<Program>,
     context: Arc<Context>,
     size_px: usize,
-    /// The accelerator that has the sublayers.
+    /// The accelerator that the sublayers were brought to.
     accelerator: Option<Arc<str>>,
 }
 
@@ -45,22 +45,29 @@ impl Int8ImageEncoder {
         threads: NonZeroUsize,
         backend: Backend,
     ) -> Result<Self, EncodeError> {
+        let accelerator = backend.accelerator()?;
         let context = Arc::new(Context::new(Isa::detect(), threads));
         let size_px = bundle.manifest().image.size_px;
         let tower = Tower::load(bundle, tower::Kind::Image, &context)?;
-        let accelerator = backend.accelerator()?;
         let encoder = Self::on(&tower, &context, size_px, accelerator.as_deref())?;
-        if backend == Backend::Cuda && encoder.accelerator.is_none() {
-            let problem = "the image tower is nothing that it serves; model.backend = \"auto\" uses the CPU";
+        let refused = encoder.program.refused();
+        if backend == Backend::Cuda && !(encoder.is_accelerated() && refused.is_empty()) {
+            let reasons = match refused {
+                [] => "see above".to_owned(),
+                refused => refused.join("; "),
+            };
             return Err(EncodeError::Engine {
                 engine: "CUDA",
-                message: problem.to_owned(),
+                message: format!(
+                    "not all of the image tower can be on the GPU ({reasons}); model.backend = \"auto\" \
+                     leaves the rest to the CPU"
+                ),
             });
         }
         let relocation = tower.relocation().cloned();
         drop(tower);
         memory::give_back();
-        if encoder.accelerator.is_none() {
+        if !encoder.is_accelerated() {
             relocation.map(|relocation| relocation.start());
         }
         Ok(encoder)
@@ -84,19 +91,28 @@ impl Int8ImageEncoder {
         size_px: usize,
         accelerator: Option<&dyn Accelerator>,
     ) -> Result<Self, EncodeError> {
-        let program = tower.program_on(None, accelerator)?;
-        let (placed, refused) = program.placed();
-        for reason in refused {
-            log::warn!("the GPU does not serve {reason}: the CPU does");
+        let mut program = tower.program_on(None, accelerator)?;
+        for reason in program.refused() {
+            log::warn!("a part of the image tower stays on the CPU: {reason}");
         }
-        let accelerator = accelerator.filter(|_| placed > 0);
+        let accelerator = accelerator.filter(|_| program.is_accelerated());
+        if accelerator.is_none() {
+            // Patches alone are not worth the way.
+            program = tower.program(None)?;
+        }
         let mut encoder = Self {
             accelerator: accelerator.map(|accelerator| accelerator.describe().into()),
             program: Arc::new(program),
             context: Arc::clone(context),
             size_px,
         };
-        encoder.encode_images(&[ModelInput::probe(size_px)])?;
+        // An accelerator then has the memory for the largest batch, or says now that it has not.
+        let pictures = if encoder.is_accelerated() {
+            MAX_BATCH
+        } else {
+            1
+        };
+        encoder.encode_images(&vec![ModelInput::probe(size_px); pictures])?;
         Ok(encoder)
     }
 }
@@ -123,13 +139,13 @@ impl ImageEncoder for Int8ImageEncoder {
     fn describe(&self) -> String {
         let cpu = tower::describe(&self.context);
         match &self.accelerator {
-            Some(accelerator) => format!("{accelerator}, the rest {cpu}"),
-            None => cpu,
+            Some(accelerator) if self.is_accelerated() => format!("{accelerator}, the rest {cpu}"),
+            _ => cpu,
         }
     }
 
     fn is_accelerated(&self) -> bool {
-        self.accelerator.is_some()
+        self.program.is_accelerated()
     }
 
     fn workload(&self) -> Workload {

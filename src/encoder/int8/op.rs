@@ -25,6 +25,9 @@ fn items_at_once(rows: usize, most: usize) -> usize {
 
 /// An operator that runs a batch in one pass.
 pub trait Fused: Send + Sync {
+    /// Whether the accelerator that it was brought to works; `None` where it was brought to none.
+    fn accelerated(&self) -> Option<bool>;
+
     /// Each entry of `inputs` holds the operator's inputs for one item. The results come in the same
     /// order and do not depend on what else is in the batch.
     ///
@@ -80,6 +83,9 @@ pub trait PatchDevice: Send + Sync {
     /// # Errors
     /// What went wrong there.
     fn run(&self, pictures: &[&[f32]]) -> Result<Vec<f32>, String>;
+
+    /// Rows, which is patches of all pictures together, that it takes at most.
+    fn most_rows(&self) -> usize;
 }
 
 /// Where else an operator runs, until that fails.
@@ -96,9 +102,13 @@ impl<D: ?Sized> Placed<D> {
         }
     }
 
+    fn works(&self) -> bool {
+        !self.failed.load(Ordering::Relaxed)
+    }
+
     /// The device, if it has not failed.
     fn working(&self) -> Option<&D> {
-        (!self.failed.load(Ordering::Relaxed)).then_some(&*self.device)
+        self.works().then_some(&*self.device)
     }
 
     /// What `work` makes of the device; `None` where that fails, now or before.

@@ -36,8 +36,7 @@ pub struct Program {
     /// From the inputs and the results of all operators to the tower's output.
     last: Arc<TypedRunnableModel>,
     workload: Workload,
-    /// What an accelerator took, in parts, and why it did not take the others.
-    placed: usize,
+    /// Why an accelerator did not take fused operators that it was offered.
     refused: Vec<String>,
 }
 
@@ -59,9 +58,9 @@ impl Program {
         let mut model = model.into_decluttered()?;
         narrow(&mut model)?;
         let workload = workload(&model)?;
-        let (placed, refused) = match accelerator {
+        let refused = match accelerator {
             Some(accelerator) => place(&mut model, accelerator)?,
-            None => (0, Vec::new()),
+            None => Vec::new(),
         };
         let order = model.eval_order()?;
         let mut entry = None;
@@ -101,14 +100,23 @@ impl Program {
             steps,
             last,
             workload,
-            placed,
             refused,
         })
     }
 
-    /// How many runs of sublayers an accelerator has taken, and why it did not take the others.
-    pub fn placed(&self) -> (usize, &[String]) {
-        (self.placed, &self.refused)
+    /// Whether an accelerator does what sublayers there are, or some of it, and has not failed.
+    pub fn is_accelerated(&self) -> bool {
+        let entry = self.entry.as_ref().and_then(Fused::accelerated);
+        let mut steps = self.steps.iter().map(|step| step.operator.accelerated());
+        let fails = |works: &Option<bool>| *works == Some(false);
+        !fails(&entry)
+            && !steps.clone().any(|works| fails(&works))
+            && steps.any(|works| works == Some(true))
+    }
+
+    /// Why an accelerator did not take fused operators that it was offered.
+    pub fn refused(&self) -> &[String] {
+        &self.refused
     }
 
     /// What one item costs.
@@ -177,12 +185,9 @@ impl Program {
     }
 }
 
-/// Brings patch embeddings and sublayers to an accelerator; says how many of the latter it took.
-fn place(
-    model: &mut TypedModel,
-    accelerator: &dyn Accelerator,
-) -> TractResult<(usize, Vec<String>)> {
-    let (mut placed, mut refused) = (0, Vec::new());
+/// Brings patch embeddings and sublayers to an accelerator; says why it did not take some.
+fn place(model: &mut TypedModel, accelerator: &dyn Accelerator) -> TractResult<Vec<String>> {
+    let mut refused = Vec::new();
     for id in model.eval_order()? {
         let node = model.node(id);
         if let Some(patches) = node.op_as::<Patches>() {
@@ -198,14 +203,11 @@ fn place(
         let shape = &model.outlet_fact(node.inputs[0])?.shape;
         let tokens = shape.volume().to_usize()? / sublayers.width();
         match accelerator.place(sublayers, tokens) {
-            Ok(device) => {
-                model.node_mut(id).op = Box::new(sublayers.on(device));
-                placed += 1;
-            }
+            Ok(device) => model.node_mut(id).op = Box::new(sublayers.on(device)),
             Err(reason) => refused.push(reason),
         }
     }
-    Ok((placed, refused))
+    Ok(refused)
 }
 
 /// Each the only value of an item.

@@ -70,29 +70,38 @@ impl Patches {
         );
         let [patches, n] = self.shape();
         let placed = self.placed.as_ref();
-        if let Some(out) = placed.and_then(|placed| placed.attempt(|device| device.run(pictures))) {
-            ensure!(out.len() == pictures.len() * patches * n, "{} values", out.len());
-            let items = out.chunks_exact(patches * n);
-            return items
-                .map(|one| Tensor::from_shape(&[1, patches, n], one))
-                .collect();
-        }
-        let at_once = items_at_once(patches, MAX_ROWS);
+        let device = placed.and_then(|placed| placed.working());
+        let most = device.map_or(MAX_ROWS, PatchDevice::most_rows);
         let mut results = Vec::with_capacity(pictures.len());
-        for part in pictures.chunks(at_once) {
-            self.scratch.with(|scratch| {
-                let out = self.embedding.run(&self.context, scratch, part);
-                for one in out.chunks_exact(patches * n) {
-                    results.push(Tensor::from_shape(&[1, patches, n], one)?);
-                }
-                TractResult::Ok(())
-            })?;
+        let mut keep = |out: &[f32]| {
+            for one in out.chunks_exact(patches * n) {
+                results.push(Tensor::from_shape(&[1, patches, n], one)?);
+            }
+            TractResult::Ok(())
+        };
+        for part in pictures.chunks(items_at_once(patches, most)) {
+            let there = placed.and_then(|placed| placed.attempt(|device| device.run(part)));
+            if let Some(out) = there {
+                ensure!(
+                    out.len() == part.len() * patches * n,
+                    "{} values",
+                    out.len()
+                );
+                keep(&out)?;
+                continue;
+            }
+            self.scratch
+                .with(|scratch| keep(self.embedding.run(&self.context, scratch, part)))?;
         }
         Ok(results)
     }
 }
 
 impl Fused for Patches {
+    fn accelerated(&self) -> Option<bool> {
+        Some(self.placed.as_ref()?.works())
+    }
+
     fn run(&self, inputs: Vec<TVec<TValue>>) -> TractResult<Vec<Tensor>> {
         let Some(first) = inputs.first() else {
             return Ok(Vec::new());

@@ -140,6 +140,10 @@ impl Sublayers {
 }
 
 impl Fused for Sublayers {
+    fn accelerated(&self) -> Option<bool> {
+        Some(self.placed.as_ref()?.works())
+    }
+
     /// Sequences of one length.
     fn run(&self, inputs: Vec<TVec<TValue>>) -> TractResult<Vec<Tensor>> {
         let first = inputs.first().context("an empty batch")?;

@@ -39,7 +39,13 @@ fn sublayers() -> Sublayers {
 
 fn run(sublayers: &Sublayers, x: &[f32], items: usize) -> Vec<Vec<f32>> {
     let tokens = x.len() / items / WIDTH;
-    let item = |x: &[f32]| tvec!(Tensor::from_shape(&[1, tokens, WIDTH], x).unwrap().into_tvalue());
+    let item = |x: &[f32]| {
+        tvec!(
+            Tensor::from_shape(&[1, tokens, WIDTH], x)
+                .unwrap()
+                .into_tvalue()
+        )
+    };
     let results = sublayers.run(x.chunks_exact(tokens * WIDTH).map(item).collect());
     let values = |tensor: Tensor| {
         let plain = tensor.try_as_plain_ram().unwrap();
