@@ -18,7 +18,6 @@ import subprocess
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
-FEATURES = ["--no-default-features", "--features", "v4l2"]
 
 # Permissive licences only, a part of .deny.toml's list, in the order in which a choice is made ("MIT OR
 # Apache-2.0" is used under the first of these): a static binary passes them on with their text.
@@ -69,9 +68,17 @@ APACHE = re.compile(
 NAMES = re.compile(r"(licen[cs]e|copying|copyright|notice|unlicense)", re.IGNORECASE)
 
 
+def features(target):
+    """What the binary for `target` is built with, from the list that cross/build reads, too."""
+    for line in (ROOT / "cross/features").read_text().splitlines():
+        if line.split()[0] == target:
+            return ["--no-default-features", "--features", line.split()[1]]
+    sys.exit(f"licences: {target} is not in cross/features")
+
+
 def dependencies(target):
     """Packages linked into the binary: normal dependencies, without procedural macros."""
-    command = ["cargo", "metadata", "--format-version", "1", "--locked", *FEATURES]
+    command = ["cargo", "metadata", "--format-version", "1", "--locked", *features(target)]
     printed = subprocess.run(
         [*command, "--filter-platform", target], cwd=ROOT, check=True, stdout=subprocess.PIPE
     )

@@ -3,6 +3,7 @@
 
 pub mod broker;
 pub mod camera;
+mod gpu;
 pub mod machine;
 
 use std::fmt;
@@ -125,6 +126,8 @@ pub fn everything(
             match Bundle::open(&config.model.bundle, &Limits::default()) {
                 Ok(opened) => {
                     findings.push(bundle(&opened));
+                    let precision = &opened.manifest().precision.image;
+                    findings.extend(gpu::check(config.model.backend, precision));
                     findings.extend(calibration(config, &opened));
                 }
                 Err(error) => {

@@ -69,6 +69,14 @@ impl Backend {
     }
 }
 
+/// What the GPU is called that images would be encoded on.
+///
+/// # Errors
+/// There is none, or it cannot be used.
+pub fn gpu() -> Result<String, Unavailable> {
+    Ok(open()?.describe())
+}
+
 #[cfg(feature = "cuda")]
 fn open() -> Result<Box<dyn Accelerator>, Unavailable> {
     Ok(Box::new(super::cuda::Gpu::open()?))

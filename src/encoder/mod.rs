@@ -14,7 +14,7 @@ pub mod int8;
 mod tokens;
 pub mod tract;
 
-pub use backend::{BACKENDS, Backend, Unavailable};
+pub use backend::{BACKENDS, Backend, Unavailable, gpu};
 pub use tokens::{Padded, TextInput, Tokens};
 
 /// Loads the image tower of `bundle` on the CPU, with the engine that serves its precision.
