@@ -110,8 +110,14 @@ fn int(size: usize) -> i32 {
     i32::try_from(size).expect("a size below 2³¹")
 }
 
-fn grid(size: usize) -> u32 {
-    u32::try_from(size).expect("a size below 2³²")
+/// So many blocks of [`THREADS`], each with so much dynamic shared memory.
+fn blocks(count: [usize; 3], bytes: usize) -> LaunchConfig {
+    let size = |size: usize| u32::try_from(size).expect("a size below 2³²");
+    LaunchConfig {
+        grid_dim: count.map(size).into(),
+        block_dim: (THREADS, 1, 1),
+        shared_mem_bytes: size(bytes),
+    }
 }
 
 impl Matrix {
@@ -144,6 +150,12 @@ fn not_copied(error: DriverError) -> String {
 }
 
 impl Codes {
+    /// Whether `[rows, k]` codes in whole tiles are within the buffers.
+    fn has_room(&self, rows: usize, k: usize) -> bool {
+        padded(rows) * stride(k) <= self.codes.len()
+            && rows <= self.scales.len().min(self.zeros.len())
+    }
+
     /// Room for so many rows of `k`.
     pub(super) fn new(queue: &Queue, rows: usize, k: usize) -> Result<Self, DriverError> {
         let rows = padded(rows);
@@ -233,8 +245,7 @@ impl Queue {
         out: &mut Codes,
     ) -> Result<(), DriverError> {
         assert!(rows * k <= x.len() && k <= MAX_K, "rows to quantize");
-        assert!(padded(rows) * stride(k) <= out.codes.len() && rows <= out.scales.len());
-        assert!(rows <= out.zeros.len(), "zero points");
+        assert!(out.has_room(rows, k), "codes of [{rows}, {k}]");
         let (k_int, stride) = (int(k), int(stride(k)));
         let mut launch = self.stream.launch_builder(&self.kernels.quantize_rows);
         launch.arg(x).arg(&k_int).arg(&stride);
@@ -246,11 +257,7 @@ impl Queue {
         }
         launch.arg(&mut out.codes);
         launch.arg(&mut out.scales).arg(&mut out.zeros);
-        let config = LaunchConfig {
-            grid_dim: (grid(rows), 1, 1),
-            block_dim: (THREADS, 1, 1),
-            shared_mem_bytes: grid(k * size_of::<f32>()),
-        };
+        let config = blocks([rows, 1, 1], k * size_of::<f32>());
         // SAFETY: the arguments are the kernel's; it reads `rows · k` values and parameters for `k`, and
         // writes `rows` rows of `stride` codes, scales and zero points, all of which are there.
         unsafe { launch.launch(config) }.map(drop)
@@ -267,7 +274,7 @@ impl Queue {
         let [height, width] = geometry.picture;
         let (k, rows) = (geometry.patch_len(), count * geometry.patches());
         assert!(count * geometry.picture_len() <= pictures.len() && k <= MAX_K);
-        assert!(padded(rows) * stride(k) <= out.codes.len() && rows <= out.scales.len());
+        assert!(out.has_room(rows, k), "codes of [{rows}, {k}]");
         let numbers = [
             geometry.channels,
             height,
@@ -284,11 +291,7 @@ impl Queue {
         }
         launch.arg(&mut out.codes);
         launch.arg(&mut out.scales).arg(&mut out.zeros);
-        let config = LaunchConfig {
-            grid_dim: (grid(rows), 1, 1),
-            block_dim: (THREADS, 1, 1),
-            shared_mem_bytes: grid(k * size_of::<f32>()),
-        };
+        let config = blocks([rows, 1, 1], k * size_of::<f32>());
         // SAFETY: the arguments are the kernel's; patches cover the pictures, which are there, and `rows`
         // rows of codes, scales and zero points are.
         unsafe { launch.launch(config) }.map(drop)
@@ -304,25 +307,18 @@ impl Queue {
         out: &mut CudaSlice<f32>,
     ) -> Result<(), DriverError> {
         let Matrix { n, k, .. } = *matrix;
-        let stride = stride(k);
-        assert!(padded(rows) * stride <= x.codes.len() && rows <= x.scales.len());
-        assert!(rows * n <= out.len() && rows <= x.zeros.len(), "a product");
-        let (rows_int, stride, n_int, sink) = (int(rows), int(stride), int(n), sink.number());
+        assert!(x.has_room(rows, k), "codes of [{rows}, {k}]");
+        assert!(rows * n <= out.len(), "a product of [{rows}, {n}]");
+        let (rows_int, stride, n_int) = (int(rows), int(stride(k)), int(n));
+        let sink = sink.number();
         let mut launch = self.stream.launch_builder(&self.kernels.product);
         launch.arg(&x.codes).arg(&x.scales).arg(&x.zeros);
         launch.arg(&rows_int).arg(&stride);
         launch.arg(&matrix.weights).arg(&n_int);
         launch.arg(&matrix.scales).arg(&matrix.column_sums);
         launch.arg(&matrix.bias).arg(&sink).arg(out);
-        let config = LaunchConfig {
-            grid_dim: (
-                grid(n.div_ceil(TILE_COLUMNS)),
-                grid(rows.div_ceil(TILE_ROWS)),
-                1,
-            ),
-            block_dim: (THREADS, 1, 1),
-            shared_mem_bytes: 0,
-        };
+        let tiles = [n.div_ceil(TILE_COLUMNS), rows.div_ceil(TILE_ROWS), 1];
+        let config = blocks(tiles, 0);
         // SAFETY: the arguments are the kernel's; it reads whole tiles of codes, whole panels of
         // weights, of which a packed matrix consists, and `n` scales, sums and biases; it writes
         // `rows · n` values.
@@ -355,11 +351,7 @@ impl Queue {
         let mut launch = self.stream.launch_builder(&self.kernels.attention);
         launch.arg(qkv).arg(&tokens).arg(&dim).arg(&scale);
         launch.arg(&first).arg(&count_int).arg(out);
-        let config = LaunchConfig {
-            grid_dim: (grid(count.div_ceil(QUERIES)), grid(heads), grid(batch)),
-            block_dim: (THREADS, 1, 1),
-            shared_mem_bytes: grid(bytes),
-        };
+        let config = blocks([count.div_ceil(QUERIES), heads, batch], bytes);
         // SAFETY: the arguments are the kernel's; what it reads and writes was looked at above.
         unsafe { launch.launch(config) }.map(drop)
     }
@@ -379,11 +371,7 @@ impl Queue {
         let (tokens, token, width) = (int(tokens), int(token), int(width));
         let mut launch = self.stream.launch_builder(&self.kernels.keep_token);
         launch.arg(x).arg(&tokens).arg(&token).arg(&width).arg(out);
-        let config = LaunchConfig {
-            grid_dim: (grid(batch), 1, 1),
-            block_dim: (THREADS, 1, 1),
-            shared_mem_bytes: 0,
-        };
+        let config = blocks([batch, 1, 1], 0);
         // SAFETY: the arguments are the kernel's; what it reads and writes was looked at above.
         unsafe { launch.launch(config) }.map(drop)
     }

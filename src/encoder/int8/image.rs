@@ -53,7 +53,7 @@ impl Int8ImageEncoder {
         let refused = encoder.program.refused();
         if backend == Backend::Cuda && !(encoder.is_accelerated() && refused.is_empty()) {
             let reasons = match refused {
-                [] => "see above".to_owned(),
+                [] => "the log says why".to_owned(),
                 refused => refused.join("; "),
             };
             return Err(EncodeError::Engine {
@@ -95,13 +95,13 @@ impl Int8ImageEncoder {
         for reason in program.refused() {
             log::warn!("a part of the image tower stays on the CPU: {reason}");
         }
-        let accelerator = accelerator.filter(|_| program.is_accelerated());
-        if accelerator.is_none() {
+        let used = accelerator.filter(|_| program.is_accelerated());
+        if used.is_none() && accelerator.is_some() {
             // Patches alone are not worth the way.
             program = tower.program(None)?;
         }
         let mut encoder = Self {
-            accelerator: accelerator.map(|accelerator| accelerator.describe().into()),
+            accelerator: used.map(|accelerator| accelerator.describe().into()),
             program: Arc::new(program),
             context: Arc::clone(context),
             size_px,

@@ -60,6 +60,7 @@ impl Sublayers {
     pub fn of_token(&self, wanted: Wanted) -> Self {
         Self {
             wanted: Some(wanted),
+            placed: None,
             ..self.clone()
         }
     }
