@@ -15,6 +15,9 @@ use crate::memory;
 /// Most pictures in one pass; more are encoded in turn. Buffers grow with it, the gain does not.
 const MAX_BATCH: usize = 16;
 
+/// What an accelerator makes of a picture has to have this cosine to what the CPU makes of it.
+const LEAST_COSINE: f32 = 0.999;
+
 /// Encodes a batch in one pass over the weights; a batch of n equals n singles bit for bit.
 #[derive(Clone)]
 pub struct Int8ImageEncoder {
@@ -81,7 +84,7 @@ impl Int8ImageEncoder {
         Self::on(tower, context, size_px, None)
     }
 
-    /// As [`Self::new`], with the sublayers on an accelerator that it takes.
+    /// As [`Self::new`], with the sublayers on an accelerator that takes them and computes the same.
     ///
     /// # Errors
     /// As [`Self::new`].
@@ -112,8 +115,24 @@ impl Int8ImageEncoder {
         } else {
             1
         };
-        encoder.encode_images(&vec![ModelInput::probe(size_px); pictures])?;
-        Ok(encoder)
+        let probes = vec![ModelInput::probe(size_px); pictures];
+        let embeddings = encoder.encode_images(&probes);
+        if !encoder.is_accelerated() {
+            return embeddings.map(|_| encoder);
+        }
+        let mut alone = Self {
+            accelerator: None,
+            program: Arc::new(tower.program(None)?),
+            ..encoder.clone()
+        };
+        let expected = &alone.encode_images(&probes[..1])?[0];
+        let agrees = |embedding: &Embedding| embedding.dot(expected) > LEAST_COSINE;
+        match embeddings {
+            Ok(embeddings) if embeddings.iter().all(agrees) => return Ok(encoder),
+            Ok(_) => log::error!("the GPU computes something else than the CPU: the CPU encodes"),
+            Err(problem) => log::error!("the GPU is not used: {problem}"),
+        }
+        Ok(alone)
     }
 }
 

@@ -7,8 +7,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
+use tract_onnx::prelude::*;
 
 use super::kernels::{Context, Isa};
+use super::op::{Accelerator, Device, Fused, PatchDevice, Patches, Sublayers};
+use super::sublayer::Batch;
 use super::tower::{Kind, Tower};
 use super::{Int8ImageEncoder, Int8TextEncoder};
 use crate::bundle::manifest::*;
@@ -173,6 +176,79 @@ fn images_are_what_the_float_engine_says() {
         "{}",
         int8.describe()
     );
+}
+
+/// An accelerator that gives back what it is given, or something else.
+struct Echo {
+    factor: f32,
+}
+
+impl Accelerator for Echo {
+    fn place(&self, sublayers: &Sublayers, _: usize) -> Result<Arc<dyn Device>, String> {
+        Ok(Arc::new(Placed {
+            sublayers: sublayers.clone(),
+            factor: self.factor,
+        }))
+    }
+
+    fn place_patches(&self, _: &Patches) -> Result<Arc<dyn PatchDevice>, String> {
+        Err("patches".to_owned())
+    }
+
+    fn describe(&self) -> String {
+        "echo".to_owned()
+    }
+}
+
+struct Placed {
+    sublayers: Sublayers,
+    factor: f32,
+}
+
+impl Device for Placed {
+    fn run(&self, x: &mut Vec<f32>, batch: Batch) -> Result<(), String> {
+        let (width, tokens) = (self.sublayers.width(), batch.tokens);
+        let items = x.chunks_exact(tokens * width).map(|one| {
+            let one = Tensor::from_shape(&[1, tokens, width], one).unwrap();
+            tvec!(one.into_tvalue())
+        });
+        let results = self.sublayers.run(items.collect()).unwrap();
+        x.clear();
+        for result in results {
+            let plain = result.try_as_plain_ram().unwrap();
+            x.extend_from_slice(plain.as_slice::<f32>().unwrap());
+        }
+        // Every second value.
+        x.iter_mut().step_by(2).for_each(|v| *v *= self.factor);
+        Ok(())
+    }
+
+    fn most_rows(&self) -> usize {
+        1 << 14
+    }
+}
+
+#[test]
+fn an_accelerator_that_computes_something_else_is_not_used() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = files("clip-vision.script.onnx", "bert.script.onnx");
+    let bundle = bundle(folder.path(), &files);
+    let context = Arc::new(Context::new(Isa::detect(), NonZeroUsize::MIN));
+    let tower = Tower::load(&bundle, Kind::Image, &context).unwrap();
+    let on = |factor| {
+        let echo = Echo { factor };
+        Int8ImageEncoder::on(&tower, &context, 32, Some(&echo)).unwrap()
+    };
+    let expected = Int8ImageEncoder::new(&tower, &context, 32)
+        .unwrap()
+        .encode_images(&pictures())
+        .unwrap();
+    for (factor, used) in [(1.0, true), (-1.0, false), (f32::NAN, false)] {
+        let mut encoder = on(factor);
+        assert_eq!(encoder.is_accelerated(), used, "{factor}");
+        assert_eq!(encoder.describe().starts_with("echo"), used, "{factor}");
+        assert_eq!(encoder.encode_images(&pictures()).unwrap(), expected);
+    }
 }
 
 #[test]
