@@ -168,7 +168,8 @@ pub fn run(path: &Path, options: &Options, progress: &dyn Fn(&str)) -> Result<Re
     Ok(Report {
         bundle: bundle.id(),
         engine: encoder.describe(),
-        kernel: limit.kernel.clone(),
+        peak_gmacs_per_thread: limit.macs_per_second(&workload) / 1e9,
+        kernel: limit.kernel,
         threads: options.threads.get(),
         verify_ms,
         load_ms,
@@ -180,7 +181,6 @@ pub fn run(path: &Path, options: &Options, progress: &dyn Fn(&str)) -> Result<Re
         cpu_s_per_image: cpu.as_secs_f64() / images as f64,
         mmacs: workload.total() as f64 / 1e6,
         limit_ms: limit.seconds * 1e3 / options.threads.get() as f64,
-        peak_gmacs_per_thread: limit.macs_per_second(&workload) / 1e9,
         rss_mb: memory.map_or(0.0, |memory| memory.resident_mb),
         peak_mb: memory.map_or(0.0, |memory| memory.peak_mb),
         text_load_ms,

@@ -53,10 +53,7 @@ impl Backend {
         }
         match open() {
             Ok(gpu) => Ok(Some(gpu)),
-            Err(problem) if self == Self::Cuda => Err(EncodeError::Engine {
-                engine: "CUDA",
-                message: format!("{problem}; model.backend = \"auto\" uses the CPU instead"),
-            }),
+            Err(problem) if self == Self::Cuda => Err(not_served(problem)),
             Err(Unavailable::Absent(reason)) => {
                 log::debug!("no GPU: {reason}");
                 Ok(None)
@@ -66,6 +63,14 @@ impl Backend {
                 Ok(None)
             }
         }
+    }
+}
+
+/// A tower that has to be on a GPU, and cannot be.
+pub(super) fn not_served(reason: impl fmt::Display) -> EncodeError {
+    EncodeError::Engine {
+        engine: "CUDA",
+        message: format!("{reason}; model.backend = \"auto\" uses the CPU instead"),
     }
 }
 

@@ -42,14 +42,10 @@ pub fn load_image_on(
         return Ok(Box::new(encoder));
     }
     if backend == Backend::Cuda {
-        return Err(EncodeError::Engine {
-            engine: "CUDA",
-            message: format!(
-                "it serves int8 transformers, and the image tower of this bundle is {}; \
-                 model.backend = \"auto\" uses the CPU",
-                bundle.manifest().precision.image
-            ),
-        });
+        return Err(backend::not_served(format!(
+            "it serves int8 transformers, and the image tower of this bundle is {}",
+            bundle.manifest().precision.image
+        )));
     }
     let encoder = tract::TractImageEncoder::load(bundle, threads)?;
     crate::memory::give_back();

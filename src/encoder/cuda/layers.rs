@@ -31,18 +31,24 @@ pub(super) struct Matrix {
 
 /// What stands beside the residual.
 pub(super) enum Body {
-    Attention {
-        qkv: Matrix,
-        out: Matrix,
-        heads: usize,
-        dim: usize,
-        scale: f32,
-    },
-    FeedForward {
-        up: Matrix,
-        activation: Activation,
-        down: Matrix,
-    },
+    Attention(Attention),
+    FeedForward(FeedForward),
+}
+
+/// As [`sublayer::Attention`], without a mask.
+pub(super) struct Attention {
+    pub(super) qkv: Matrix,
+    pub(super) out: Matrix,
+    pub(super) heads: usize,
+    pub(super) dim: usize,
+    pub(super) scale: f32,
+}
+
+/// As [`sublayer::FeedForward`].
+pub(super) struct FeedForward {
+    pub(super) up: Matrix,
+    pub(super) activation: Activation,
+    pub(super) down: Matrix,
 }
 
 /// A sublayer that normalises its input.
@@ -193,19 +199,19 @@ impl Layer {
                         queue.kernels.attention_bytes
                     ));
                 }
-                Body::Attention {
+                Body::Attention(Attention {
                     qkv: matrix(&body.qkv)?,
                     out: matrix(&body.out)?,
                     heads: body.heads,
                     dim: body.dim,
                     scale: body.scale,
-                }
+                })
             }
-            sublayer::Body::FeedForward(body) => Body::FeedForward {
+            sublayer::Body::FeedForward(body) => Body::FeedForward(FeedForward {
                 up: matrix(&body.up)?,
                 activation: body.activation,
                 down: matrix(&body.down)?,
-            },
+            }),
         };
         let norm = sublayer.norm();
         Ok(Self {

@@ -168,14 +168,7 @@ fn committed_kernels_are_made_of_the_committed_source() {
 fn sublayers_give_the_bits_of_the_cpu() {
     let gpus = gpus();
     let mut random = Random(1);
-    let all = [
-        Activation::None,
-        Activation::Gelu,
-        Activation::QuickGelu,
-        Activation::GeluTanh,
-        Activation::Relu,
-        Activation::Tanh,
-    ];
+    let all = Activation::ALL;
     let shapes = [
         (64, 2, 32, 100, 1),
         (48, 3, 24, 65, 7),

@@ -7,7 +7,7 @@ use cudarc::driver::sys::{CUgraphInstantiate_flags, CUstreamCaptureMode};
 use cudarc::driver::{CudaGraph, CudaSlice, DriverError};
 
 use super::gpu::{Gpu, Queue, caught, said};
-use super::layers::{Body, Codes, Layer, Queries, Sink};
+use super::layers::{Attention, Body, Codes, FeedForward, Layer, Queries, Sink};
 use crate::encoder::int8::kernels::Activation;
 use crate::encoder::int8::op::{Device, Sublayers};
 use crate::encoder::int8::sublayer::{Batch, Sublayer};
@@ -108,12 +108,12 @@ impl Tower {
         let (mut hidden, mut inner, mut k) = (0, 0, self.width);
         for layer in self.whole.iter().chain(&self.rest) {
             match &layer.body {
-                Body::Attention { qkv, out, .. } => {
+                Body::Attention(Attention { qkv, out, .. }) => {
                     hidden = hidden.max(qkv.n);
                     inner = inner.max(out.k);
                     k = k.max(out.k);
                 }
-                Body::FeedForward { up, .. } => {
+                Body::FeedForward(FeedForward { up, .. }) => {
                     hidden = hidden.max(up.n);
                     k = k.max(up.n);
                 }
@@ -143,6 +143,7 @@ impl Tower {
             ..
         } = buffers;
         let queue = &self.queue;
+        let rows = batch * tokens;
         let all = Queries {
             batch,
             tokens,
@@ -151,102 +152,88 @@ impl Tower {
         };
         for layer in &self.whole {
             match &layer.body {
-                Body::Attention { .. } => {
-                    self.mix(layer, x, all, codes, hidden, context)?;
-                    project(queue, layer, batch * tokens, codes, context, x)?;
+                Body::Attention(body) => {
+                    mix(queue, layer, body, x, all, codes, hidden, context)?;
+                    project(queue, body, rows, codes, context, x)?;
                 }
-                Body::FeedForward { .. } => {
-                    feed_forward(queue, layer, batch * tokens, codes, hidden, x)?;
+                Body::FeedForward(body) => {
+                    feed_forward(queue, layer, body, rows, codes, hidden, x)?;
                 }
             }
         }
-        let Some((first, rest)) = self.rest.split_first() else {
-            return Ok(());
-        };
-        let one = Queries {
-            first: self.token,
-            count: 1,
-            ..all
-        };
-        let attends = matches!(first.body, Body::Attention { .. });
-        if attends {
-            self.mix(first, x, one, codes, hidden, context)?;
-        }
-        queue.keep_token(x, batch, tokens, self.token, self.width, kept)?;
-        if attends {
-            project(queue, first, batch, codes, context, kept)?;
-        } else {
-            feed_forward(queue, first, batch, codes, hidden, kept)?;
-        }
-        for layer in rest {
-            feed_forward(queue, layer, batch, codes, hidden, kept)?;
+        let token = self.token;
+        for (i, layer) in self.rest.iter().enumerate() {
+            // The last attention is the first of them, where there is one.
+            let body = match &layer.body {
+                Body::Attention(body) => {
+                    let one = Queries {
+                        first: token,
+                        count: 1,
+                        ..all
+                    };
+                    mix(queue, layer, body, x, one, codes, hidden, context)?;
+                    queue.keep_token(x, batch, tokens, token, self.width, kept)?;
+                    project(queue, body, batch, codes, context, kept)?;
+                    continue;
+                }
+                Body::FeedForward(body) => body,
+            };
+            if i == 0 {
+                queue.keep_token(x, batch, tokens, token, self.width, kept)?;
+            }
+            feed_forward(queue, layer, body, batch, codes, hidden, kept)?;
         }
         Ok(())
     }
-
-    /// From tokens to mixed values. Nothing but attention.
-    fn mix(
-        &self,
-        layer: &Layer,
-        x: &CudaSlice<f32>,
-        queries: Queries,
-        codes: &mut Codes,
-        hidden: &mut CudaSlice<f32>,
-        context: &mut CudaSlice<f32>,
-    ) -> Result<(), DriverError> {
-        let Body::Attention {
-            qkv,
-            heads,
-            dim,
-            scale,
-            ..
-        } = &layer.body
-        else {
-            return Ok(());
-        };
-        let rows = queries.batch * queries.tokens;
-        let queue = &self.queue;
-        queue.quantize_rows(x, rows, self.width, Some(layer), codes)?;
-        queue.product(codes, rows, qkv, Sink::Store(Activation::None), hidden)?;
-        queue.attention(hidden, queries, *heads, *dim, *scale, context)
-    }
 }
 
-/// Adds the projection of `rows` rows of mixed values to `x`. Nothing but attention has one.
-fn project(
+/// From the tokens `x` to mixed values.
+#[expect(clippy::too_many_arguments, reason = "one sublayer and the buffers")]
+fn mix(
     queue: &Queue,
     layer: &Layer,
+    body: &Attention,
+    x: &CudaSlice<f32>,
+    queries: Queries,
+    codes: &mut Codes,
+    hidden: &mut CudaSlice<f32>,
+    context: &mut CudaSlice<f32>,
+) -> Result<(), DriverError> {
+    let Attention {
+        qkv, heads, dim, ..
+    } = body;
+    let rows = queries.batch * queries.tokens;
+    queue.quantize_rows(x, rows, qkv.k, Some(layer), codes)?;
+    queue.product(codes, rows, qkv, Sink::Store(Activation::None), hidden)?;
+    queue.attention(hidden, queries, *heads, *dim, body.scale, context)
+}
+
+/// Adds the projection of `rows` rows of mixed values to `x`.
+fn project(
+    queue: &Queue,
+    body: &Attention,
     rows: usize,
     codes: &mut Codes,
     context: &CudaSlice<f32>,
     x: &mut CudaSlice<f32>,
 ) -> Result<(), DriverError> {
-    let Body::Attention { out, .. } = &layer.body else {
-        return Ok(());
-    };
-    queue.quantize_rows(context, rows, out.k, None, codes)?;
-    queue.product(codes, rows, out, Sink::Add, x)
+    queue.quantize_rows(context, rows, body.out.k, None, codes)?;
+    queue.product(codes, rows, &body.out, Sink::Add, x)
 }
 
 /// Adds what the two linear layers make of `rows` rows to `x`.
 fn feed_forward(
     queue: &Queue,
     layer: &Layer,
+    body: &FeedForward,
     rows: usize,
     codes: &mut Codes,
     hidden: &mut CudaSlice<f32>,
     x: &mut CudaSlice<f32>,
 ) -> Result<(), DriverError> {
-    let Body::FeedForward {
-        up,
-        activation,
-        down,
-    } = &layer.body
-    else {
-        return Ok(());
-    };
+    let FeedForward { up, down, .. } = body;
     queue.quantize_rows(x, rows, up.k, Some(layer), codes)?;
-    queue.product(codes, rows, up, Sink::Store(*activation), hidden)?;
+    queue.product(codes, rows, up, Sink::Store(body.activation), hidden)?;
     queue.quantize_rows(hidden, rows, down.k, None, codes)?;
     queue.product(codes, rows, down, Sink::Add, x)
 }

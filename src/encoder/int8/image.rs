@@ -8,6 +8,7 @@ use super::op::Accelerator;
 use super::program::Program;
 use super::tower::{self, Tower};
 use crate::bundle::Bundle;
+use crate::encoder::backend::not_served;
 use crate::encoder::tract::graph::guarded;
 use crate::encoder::{Backend, Embedding, EncodeError, ImageEncoder, ModelInput, Workload};
 use crate::memory;
@@ -59,13 +60,8 @@ impl Int8ImageEncoder {
                 [] => "the log says why".to_owned(),
                 refused => refused.join("; "),
             };
-            return Err(EncodeError::Engine {
-                engine: "CUDA",
-                message: format!(
-                    "not all of the image tower can be on the GPU ({reasons}); model.backend = \"auto\" \
-                     leaves the rest to the CPU"
-                ),
-            });
+            let problem = format!("not all of the image tower can be on the GPU ({reasons})");
+            return Err(not_served(problem));
         }
         let relocation = tower.relocation().cloned();
         drop(tower);

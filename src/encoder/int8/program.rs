@@ -107,11 +107,11 @@ impl Program {
     /// Whether an accelerator does what sublayers there are, or some of it, and has not failed.
     pub fn is_accelerated(&self) -> bool {
         let entry = self.entry.as_ref().and_then(Fused::accelerated);
-        let mut steps = self.steps.iter().map(|step| step.operator.accelerated());
-        let fails = |works: &Option<bool>| *works == Some(false);
-        !fails(&entry)
-            && !steps.clone().any(|works| fails(&works))
-            && steps.any(|works| works == Some(true))
+        let steps = self.steps.iter();
+        let mut placed = steps
+            .filter_map(|step| step.operator.accelerated())
+            .peekable();
+        entry.unwrap_or(true) && placed.peek().is_some() && placed.all(|works| works)
     }
 
     /// Why an accelerator did not take fused operators that it was offered.

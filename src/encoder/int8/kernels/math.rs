@@ -23,6 +23,18 @@ pub enum Activation {
     Tanh,
 }
 
+impl Activation {
+    /// All there are.
+    pub const ALL: [Self; 6] = [
+        Self::None,
+        Self::Gelu,
+        Self::QuickGelu,
+        Self::GeluTanh,
+        Self::Relu,
+        Self::Tanh,
+    ];
+}
+
 #[inline(always)]
 pub(super) fn activate<L: Lanes>(x: L, activation: Activation) -> L {
     match activation {

@@ -20,16 +20,6 @@ const TOLERANCE: f64 = 2e-5;
 /// Points of the grid, from −10 to 10.
 const POINTS: u16 = 801;
 
-/// The activations that a kernel has.
-const KNOWN: [Activation; 6] = [
-    Activation::None,
-    Activation::Gelu,
-    Activation::QuickGelu,
-    Activation::GeluTanh,
-    Activation::Relu,
-    Activation::Tanh,
-];
-
 /// The function, in f64: the definition each kernel approximates.
 fn value(activation: Activation, x: f64) -> f64 {
     match activation {
@@ -68,7 +58,7 @@ impl Reader<'_> {
         if self.shape(outlet)?.last() != Some(&linear.n) {
             return None;
         }
-        let activation = KNOWN.into_iter().find(|known| {
+        let activation = Activation::ALL.into_iter().find(|known| {
             grid.iter().zip(&values).all(|(x, y)| {
                 let wanted = value(*known, f64::from(*x));
                 (f64::from(*y) - wanted).abs() <= TOLERANCE * wanted.abs().max(1.0)

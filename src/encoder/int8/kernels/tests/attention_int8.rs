@@ -214,6 +214,14 @@ fn int8_attention_looks_past_what_is_shifted_in_all_tokens() {
     assert!(cosine > 0.9998, "cosine {cosine}");
 }
 
+/// Attention of one head of one image, without a scale or a mask.
+fn one_head(cx: &Context, qkv: &[f32], tokens: usize, dim: usize) -> Vec<f32> {
+    let mut out = vec![0.0; tokens * dim];
+    let order = Order::Rows;
+    attention_int8(cx, qkv, order, 1, tokens, 1, dim, 1.0, None, &mut out);
+    out
+}
+
 #[test]
 fn int8_attention_keeps_the_weight_of_many_small_probabilities() {
     // One key with probability 0.5, 200 keys that share the other half: p / max p = 1/200.
@@ -225,20 +233,8 @@ fn int8_attention_keeps_the_weight_of_many_small_probabilities() {
         row[2 * dim] = if token == 0 { -1.0 } else { 1.0 };
         row[2 * dim + 1] = 1.0;
     }
-    let mut out = vec![0.0; tokens * dim];
     let cx = context(Isa::detect(), 1);
-    attention_int8(
-        &cx,
-        &qkv,
-        Order::Rows,
-        1,
-        tokens,
-        1,
-        dim,
-        1.0,
-        None,
-        &mut out,
-    );
+    let out = one_head(&cx, &qkv, tokens, dim);
     for row in out.chunks(dim) {
         assert!(row[0].abs() < 0.03, "{} for 0", row[0]);
         assert!((row[1] - 1.0).abs() < 1e-4, "{} for 1", row[1]);
@@ -348,19 +344,7 @@ fn int8_attention_of_what_is_not_finite_is_not_finite() {
         ] {
             let mut qkv = vec![1.0; tokens * 3 * dim];
             qkv[place] = bad;
-            let mut out = vec![0.0; tokens * dim];
-            attention_int8(
-                &cx,
-                &qkv,
-                Order::Rows,
-                1,
-                tokens,
-                1,
-                dim,
-                1.0,
-                None,
-                &mut out,
-            );
+            let out = one_head(&cx, &qkv, tokens, dim);
             assert!(!out[0].is_finite(), "{isa}: {bad} at {place} gave {out:?}");
         }
     }

@@ -81,15 +81,6 @@ fn codes(rows: &QuantizedRows) -> Vec<u8> {
         .collect()
 }
 
-const ACTIVATIONS: [Activation; 6] = [
-    Activation::None,
-    Activation::Gelu,
-    Activation::QuickGelu,
-    Activation::GeluTanh,
-    Activation::Relu,
-    Activation::Tanh,
-];
-
 fn run_linear(
     cx: &Context,
     x: &[f32],

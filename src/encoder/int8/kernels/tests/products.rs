@@ -15,7 +15,7 @@ fn products_have_the_bits_of_the_specification_for_any_shape() {
         let x = random.hostile_rows(rows, k);
         let w = PackedMatrix::quantize(&random.hostile_rows(n, k), n, k);
         let bias = random.values(n);
-        let activation = ACTIVATIONS[case % 6];
+        let activation = Activation::ALL[case % 6];
         let expected = run_linear(&context(Isa::Scalar, 1), &x, rows, &w, &bias, activation);
         for isa in Isa::supported() {
             for threads in [1, 3] {
